@@ -5,12 +5,14 @@ from __future__ import annotations  # a type would execute the module that the l
 import os
 import time
 from contextlib import nullcontext
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
+from cnictl.cli.layout import bar
 from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, print_table, say, write
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
@@ -39,33 +41,50 @@ DataDirOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Free nothing: show what would be freed.")]
 
 
+class Order(StrEnum):
+    """The values of --sort, which are those of `lease_list.ORDERS`."""
+
+    ADDRESS = "address"
+    AGE = "age"
+    POD = "pod"
+    STATE = "state"
+
+
 def list_leases(
     name: NameOption = "",
     former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
+    sort: Annotated[
+        Order, typer.Option("--sort", help="The order: by address, by age (longest held first), by pod or by state.")
+    ] = Order.ADDRESS,
+    stale: Annotated[bool, typer.Option("--stale", help="Only the stale leases: what `ipam gc` would free.")] = False,
     output: ListOption = Format.TABLE,
 ) -> None:
     """List the addresses of a network that are held: container, interface, pod, age and state.
 
     live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
     at work on it. unknown: another plugin's lease, which can't be judged before the next boot, or on a shared store
-    perhaps another node's. torn: a lease file without an owner. The last lines say how much of each range set is used.
-    The command changes nothing, and it lists networks of host-local too:
+    perhaps another node's. torn: a lease file without an owner. The last lines show how much of each range set is used,
+    as a bar and in numbers. The command changes nothing, and it lists networks of host-local too:
 
     \b
       cnictl ipam list
-      cnictl ipam list --name podman
+      cnictl ipam list --stale --sort age
+      cnictl ipam list --name podman -o wide
       cnictl ipam list -o json | jq '.items[] | select(.state == "stale")'
     """
     listing = observe(name or former, data_dir, "ipam list")
+    shown = listing.ordered(sort, stale)
     if output is Format.JSON:
-        facts = listing.as_json()
+        facts = {**listing.as_json(), "leases": shown.as_json()["leases"]}
         print_items(facts.pop("leases"), facts)
         return
-    if listing.rows:
+    if shown.rows:
         columns = ("address", "container", "interface", "pod", "age", "state", "host veth", "netns")
-        rows = [_cells(row, output is Format.WIDE) for row in listing.rows]
-        print_list(output, columns, rows, (row.address for row in listing.rows), more=2)
+        rows = [_cells(row, output is Format.WIDE) for row in shown.rows]
+        print_list(output, columns, rows, (row.address for row in shown.rows), more=2)
+    elif stale and output is not Format.NAME:
+        say(f"{listing.network}: no stale leases")
     if output is Format.NAME:
         return
     for line in _utilisation(listing):
@@ -211,11 +230,13 @@ def _utilisation(listing: lease_list.Listing) -> list[str]:
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
         of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
-        return [f"{listing.network} {listing.ranges[0]}: {of}"]
+        used = bar(listing.used - listing.outside, listing.total)
+        return [f"{listing.network} {listing.ranges[0]}: {used} {of}"]
     lines = []
     for ranges in listing.sets:
-        used = listing.used_of(ranges)
-        lines.append(f"{listing.network} {ranges}: {used} used, {max(0, ranges.size - used)} free of {ranges.size}")
+        used_here = listing.used_of(ranges)
+        of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {ranges.size}"
+        lines.append(f"{listing.network} {ranges}: {bar(used_here, ranges.size)} {of}")
     if listing.outside:
         lines.append(f"{listing.network}: {listing.outside} used outside of these")
     return lines

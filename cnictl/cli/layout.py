@@ -70,6 +70,12 @@ def wrapped(text: str, width: int) -> list[str]:
     return [*lines, line]
 
 
+def bar(used: int, total: int, width: int = 20) -> str:
+    """Return how much of something is used as a bar. It is empty only if nothing is used, and full only if all is."""
+    filled = width if used >= total else min(width - 1, -(-used * width // total)) if used else 0
+    return "█" * filled + "░" * (width - filled)
+
+
 class _Table:
     def __init__(self, columns: Row, rows: Sequence[Row], width: int | None, whole: int) -> None:
         self._headings, self._rows, self._width = columns, rows, width

@@ -91,6 +91,20 @@ def test_values_without_headings_are_wrapped_on_a_narrow_screen_too() -> None:
     assert all(line.startswith(("network  ", "         ", "bridge ")) for line in lines)
 
 
+@pytest.mark.parametrize(
+    ("used", "total", "filled"), [(0, 253, 0), (1, 253, 1), (13, 253, 2), (252, 253, 19), (253, 253, 20), (1, 1 << 64, 1)]
+)
+def test_bar_is_empty_or_full_only_if_all_of_it_is(used: int, total: int, filled: int) -> None:
+    assert layout.bar(used, total) == "█" * filled + "░" * (20 - filled)
+
+
+def test_bar_is_ascii_where_the_encoding_needs_it() -> None:
+    code = "from cnictl.cli import encoding, layout; encoding.make_lenient(); print(layout.bar(1, 4))"
+    environment = {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, check=False)
+    assert done.stdout == b"#####...............\n"
+
+
 @given(
     st.lists(st.lists(st.text("ab \u6570\u0301-:", max_size=60), min_size=3, max_size=3), max_size=5),
     st.integers(20, 200),
