@@ -85,14 +85,19 @@ def say(message: str) -> None:
 
 
 def say_strays(strays: Sequence[dict[str, Any]]) -> None:
-    """Print where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
+    """Print where the kernel sends pods' packets elsewhere."""
+    for line in stray_lines(strays):
+        say(line)
+
+
+def stray_lines(strays: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
     for stray in strays:
         causes_by_hint.setdefault(stray["hint"]["text"], []).append(stray["cause"])
     for hint, causes in causes_by_hint.items():
-        for cause in dict.fromkeys(causes):
-            say(cause)
-        say(f"  hint: {hint}")
+        yield from dict.fromkeys(causes)
+        yield f"  hint: {hint}"
 
 
 def write(text: str = "") -> None:
@@ -161,8 +166,14 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: in
     The last `whole` columns hold commands and sentences to copy, which stand on lines of their own. `wide`: never wrap
     a line, as in a pipe.
     """
-    width = None if wide else screen_width()
-    print_layout(layout.table(columns, [[outside.line(cell) for cell in row] for row in rows], width, whole))
+    print_layout(laid_out(columns, rows, None if wide else screen_width(), whole))
+
+
+def laid_out(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, whole: int = 0
+) -> list[layout.Line]:
+    """Return the lines of a table for a screen of this width, with control characters escaped."""
+    return layout.table(columns, [[outside.line(cell) for cell in row] for row in rows], width, whole)
 
 
 def print_layout(lines: Iterable[layout.Line]) -> None:

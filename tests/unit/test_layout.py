@@ -92,7 +92,8 @@ def test_values_without_headings_are_wrapped_on_a_narrow_screen_too() -> None:
 
 
 @pytest.mark.parametrize(
-    ("used", "total", "filled"), [(0, 253, 0), (1, 253, 1), (13, 253, 2), (252, 253, 19), (253, 253, 20), (1, 1 << 64, 1)]
+    ("used", "total", "filled"),
+    [(0, 253, 0), (1, 253, 1), (13, 253, 2), (252, 253, 19), (253, 253, 20), (1, 1 << 64, 1)],
 )
 def test_bar_is_empty_or_full_only_if_all_of_it_is(used: int, total: int, filled: int) -> None:
     assert layout.bar(used, total) == "█" * filled + "░" * (20 - filled)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.cli import main, output, status, steps
+from cnictl.cli import main, output, status_screen, steps
 from cnictl.core import odd
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.runs.engine import Report
@@ -84,7 +84,7 @@ def test_drift_is_readable(
     now: dict[str, object] | None, wanted: dict[str, object] | None, seen: str, due: str
 ) -> None:
     row = {"resource": "x", "state": "drifted", "now": now, "wanted": wanted}
-    assert status.status_cells(row) == ("x", "drifted", seen, due)
+    assert status_screen.status_cells(row) == ("x", "drifted", seen, due)
 
 
 def test_table_without_headings_starts_with_its_first_row(capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,7 +241,7 @@ def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> No
         assert states(first)["node0"][0] == "conflict"
         assert "gives this node 10.244.60.0/24" in findings(first)["source-conflict"]
         screen = cnictl(first, "status", check=False)
-        assert screen.status == 1 and "gives this node 10.244.60.0/24" in screen.stderr
+        assert screen.status == 1 and "gives this node 10.244.60.0/24" in screen.stdout
         assert f"file {FILE}" in screen.stdout
         refusal = plugin_status(first)
         assert refusal["code"] == 50 and "10.244.60.0/24" in refusal["msg"]
