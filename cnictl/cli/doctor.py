@@ -70,13 +70,13 @@ def doctor(
     facts, fixed = Facts(), list[tuple[str, str]]()
     if facts.spec is None:
         say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
-    with working("looking at this node"):
+    with working("looking at this node") as tell:
         if fix and not dry_run:
             examined, fixed = fixes.fix(
-                facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}")
+                facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}"), tell
             )
         else:
-            examined = catalogue.examine(facts, only or (), skip or ())
+            examined = catalogue.examine(facts, only or (), skip or (), tell)
     examined = examined.with_read_failures()
     notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
     note = "; ".join(filter(None, notes))

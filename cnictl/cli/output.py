@@ -166,14 +166,27 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: in
     The last `whole` columns hold commands and sentences to copy, which stand on lines of their own. `wide`: never wrap
     a line, as in a pipe.
     """
-    print_layout(laid_out(columns, rows, None if wide else screen_width(), whole))
+    width = None if wide else screen_width()
+    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else outside.LONGEST_TEXT))
 
 
 def laid_out(
-    columns: Sequence[str], rows: Sequence[Sequence[str]], width: int | None, whole: int = 0
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int | None,
+    whole: int = 0,
+    longest: int = outside.LONGEST_TEXT,
 ) -> list[layout.Line]:
-    """Return the lines of a table for a screen of this width, with control characters escaped."""
-    return layout.table(columns, [[outside.line(cell) for cell in row] for row in rows], width, whole)
+    """Return the lines of a table for a screen of this width, with control characters escaped.
+
+    `longest`: the most characters of a cell, but for the last `whole` ones, which are copied and run.
+    """
+    end = len(columns) - whole
+    cells = [
+        [outside.line(cell, longest if place < end else _LONGEST_LINE) for place, cell in enumerate(row)]
+        for row in rows
+    ]
+    return layout.table(columns, cells, width, whole)
 
 
 def print_layout(lines: Iterable[layout.Line]) -> None:
