@@ -1,13 +1,13 @@
-"""Show changes as a diff with the manual commands: in colour at a terminal, plain in a pipe."""
+"""Show what differs as a diff, and the manual commands: in colour at a terminal, plain in a pipe."""
 
 import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cnictl.cli import output
-from cnictl.node.spine import State, Step
+from cnictl.node.spine import State
 
-_STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
+_STYLES = {"": "", "+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
 """The longest value, in characters, that gets a line of its own; the manual command shows longer ones."""
 
@@ -17,26 +17,9 @@ Line = tuple[str, str]
 """The kind of line (a key of `_STYLES`), and its text."""
 
 
-def show(steps: Iterable[Step]) -> None:
-    """Print each step of a plan on stdout: what is there, what should be, and the manual command."""
-    write(line for step in steps for line in of_step(step))
-
-
 def write(lines: Iterable[Line]) -> None:
     """Print lines on stdout, in colour at a terminal."""
     output.print_lines((_STYLES[kind], text) for kind, text in lines)
-
-
-def of_step(step: Step) -> Iterator[Line]:
-    """Return the lines of one step."""
-    if step.unknown:
-        yield "~", f"not known: {step.resource.id}: {step.unknown}"
-        return
-    if step.change is None:
-        yield "=", f"already so: {step.summary}"
-        return
-    yield "~", f"would change: {step.summary}"
-    yield from of_change(step.change.before, step.change.after, step.change.command)
 
 
 def of_change(before: State | None, after: State | None, command: str) -> Iterator[Line]:
@@ -47,23 +30,27 @@ def of_change(before: State | None, after: State | None, command: str) -> Iterat
         yield "#", f"{_INDENT}{'#' if number == 0 else ' '} {line}"
 
 
-def difference(before: State, after: State, within: str = "") -> Iterator[Line]:
-    """Return `- key: before` and `+ key: after` for each difference; texts of several lines line by line."""
+def difference(before: State, after: State, within: str = "", texts: bool = True) -> Iterator[Line]:
+    """Return `- key: before` and `+ key: after` for each difference.
+
+    Texts of several lines are compared line by line, or left out without `texts`.
+    """
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         name = f"{within}{key}"
         if old == new:
             continue
         if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
-            yield from _of_text(name, old, new)
+            yield from _of_text(name, old, new) if texts else ()
         elif isinstance(old, dict) and isinstance(new, dict):
-            yield from difference(old, new, f"{name} ")
+            yield from difference(old, new, f"{name} ", texts)
         elif isinstance(old, list) and isinstance(new, list):
             yield from (("-", f"- {name}: {compact(entry)}") for entry in old if entry not in new)
             yield from (("+", f"+ {name}: {compact(entry)}") for entry in new if entry not in old)
         else:
             for sign, value in (("-", old), ("+", new)):
-                if value is not None and len(shown := compact(value)) <= _LONGEST:
+                shown = compact(value) if value is not None else ""
+                if shown and len(shown) <= _LONGEST and "\n" not in shown:
                     yield sign, f"{sign} {name}: {shown}"
 
 

@@ -4,6 +4,7 @@ from typing import Annotated
 
 import typer
 
+from cnictl.cli import differences, script
 from cnictl.cli.output import (
     Format,
     ListOption,
@@ -125,13 +126,12 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
     if output is Format.NAME:
         print_names(row["for"] for row in rows)
         return
+    left = [finding for finding in examined.findings if not finding.fixable]
+    lines = [("~", f"# would fix: {row['for']} {row['subject']}") for row in rows]
+    lines += [("=", f"# left to you: {finding.id} {finding.subject}: {finding.hint}") for finding in left]
     for row in rows:
-        write(f"would fix: {row['for']} {row['subject']}")
-        for line in row["command"].splitlines():
-            write(f"    # {line}")
-    for finding in examined.findings:
-        if not finding.fixable:
-            write(f"left to you: {finding.id} {finding.subject}: {finding.hint}")
+        lines += [("", ""), *script.of_commands(f"{row['for']}: {row['subject']}", [row["command"]])]
+    differences.write(lines)
     if not examined.findings:
         say("nothing to fix")
 

@@ -10,10 +10,20 @@ from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
-from cnictl.cli.layout import bar
-from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, print_table, say, write
+from cnictl.cli.layout import bar, text_of
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    OutputOption,
+    laid_out,
+    print_items,
+    print_list,
+    print_table,
+    say,
+    write,
+)
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
@@ -288,13 +298,15 @@ def _report(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome],
 
 
 def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome]) -> None:
-    if outcomes:
-        columns = ("address", "container", "interface", "pod", "outcome", "reason")
-        rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
-        print_table(columns, rows)
     freeing = [outcome.row for outcome in outcomes if outcome.action == "would free"]
-    for line in dict.fromkeys(line for row in freeing for line in reclaim.commands(listing, row)):
-        write(f"  {line}")
+    columns = ("address", "container", "interface", "pod", "outcome", "reason")
+    rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
+    if freeing:  # the table and the manual commands are a script
+        lines = [("~", f"# {text_of(line)}") for line in laid_out(columns, rows, None)]
+        commands = dict.fromkeys(line for row in freeing for line in reclaim.commands(listing, row))
+        differences.write([*lines, *(("", command) for command in commands)])
+    elif outcomes:
+        print_table(columns, rows)
     actions = [outcome.action for outcome in outcomes]
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, script
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import NoWaitOption
 from cnictl.cli.output import (
@@ -43,6 +43,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: show th
 def install(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
+    no_pin: Annotated[
+        bool, typer.Option("--no-pin", help="Don't change node.toml: it names no version, or the one that it named.")
+    ] = False,
     dry_run: DryRun = False,
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
@@ -60,7 +63,7 @@ def install(
     """
     _require_root("install", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.put_newest(plugin, dry_run, Options(no_wait=no_wait).patience), output)
+    _show(versions.put_newest(plugin, dry_run, Options(no_wait=no_wait).patience, not no_pin), output)
 
 
 def use(
@@ -173,11 +176,10 @@ def _show(outcome: VersionOutcome, output: Format) -> None:
     elif not changes:
         say("nothing to change: the plugin is as it should be")
     else:
-        print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
         if outcome.state == "would change":
-            for change in changes:
-                for line in change.command.splitlines():
-                    write(f"  # {line}")
+            script.show_changes(changes)
+        else:
+            print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
 
 
 def _require_root(command: str, dry_run: bool) -> None:
