@@ -33,7 +33,8 @@ parity:
 # all that is too long for `make test`: hours; kills at every point, 500 pods, twenty times the drawn examples
 soak:
 	sh tests/setup.sh --tests
-	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py
+	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py \
+		tests/kernel/runs/test_watch_kill.py tests/kernel/node/test_source_lost.py tests/kernel/node/test_reach_kubernetes.py
 	$(MAKE) fuzz storm faults
 
 # kill -9 before every system call; SWEEP="--points 20 dual-stack" chooses. Then of operators' commands; RUNS="guard"
@@ -42,6 +43,7 @@ faults:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.faults.sweep $(SWEEP)
 	.venv/bin/python -m tests.faults.runs $(RUNS)
+	.venv/bin/python -m tests.faults.following
 	CNICTL_PODS=100 .venv/bin/python -m pytest -q tests/kernel/plugin/test_faults.py tests/kernel/plugin/test_faults_files.py tests/kernel/plugin/test_upgrade.py
 
 # 500 pods over 8 workers, ours and the reference; STORM="--pods 200 --masquerade" chooses

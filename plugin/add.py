@@ -11,7 +11,7 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import Netns
 
 from .answer import previous
-from .attempt import Attempt, Met, wanted_addresses
+from .attempt import AddUnderway, Attempt, wanted_addresses
 from .environment import Call
 from .existing import refuse_second
 
@@ -48,7 +48,7 @@ def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locke
                     if isinstance(cause, CniError):
                         cause.hint = "; ".join(filter(None, (cause.hint, f"not undone: {leftover}")))
                     raise cause from None
-                if may_retry and isinstance(cause, Met):  # wait for that ADD, and judge its attachment
+                if may_retry and isinstance(cause, AddUnderway):  # wait for that ADD, and judge its attachment
                     continue
                 if isinstance(cause, (CniError, OSError)):
                     from . import needs  # only a failed ADD needs it

@@ -144,10 +144,10 @@ def _made(
             continue
         if place >= 0:
             through = f" through {format_address(routes[place].gateway)}" if routes[place].gateway else ""
-            what = f"route to {routes[place].destination}{through}"
+            subject = f"route to {routes[place].destination}{through}"
         else:
-            what = f"address {addresses[error.position]}"
-        raise CniError(KERNEL_REFUSED, f"{link.name}: {what}: {error.strerror}")
+            subject = f"address {addresses[error.position]}"
+        raise CniError(KERNEL_REFUSED, f"{link.name}: {subject}: {error.strerror}")
     return [route for route in made if route is not None]
 
 

@@ -37,7 +37,7 @@ _CLOCK_TICK = 0.01
 """Seconds that a file's modification time may lag behind the clock: a tick of a kernel with 100 Hz."""
 
 
-class Met(CniError):
+class AddUnderway(CniError):
     """Another ADD of the same attachment wrote its record first."""
 
 
@@ -209,7 +209,7 @@ class Attempt:
             self.held = self.record.write()
         except FileExistsError:
             who = f"{self.record.container} {self.record.ifname}"
-            raise Met(TRY_AGAIN, f"{who}: another ADD is working on it") from None
+            raise AddUnderway(TRY_AGAIN, f"{who}: another ADD is working on it") from None
 
     def _lease(self) -> Given:
         """Lease an address of each range set.

@@ -1,6 +1,7 @@
 """Write bundles: one file for each verb with the bytecode of every module that it imports, in the order of execution.
 
-The interpreter that will read them makes them at install, because bytecode depends on its version; `start` reads them.
+They are written during the installation by the interpreter that will read them, because bytecode depends on its
+version. `start` reads them.
 """
 
 import ast

@@ -154,7 +154,7 @@ def _check_host(host: Netlink, conf: NetConf, name: str, gateways: list[Cidr]) -
 
 
 def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[Cidr]) -> None:
-    link, what = bridge, f"bridge {conf.bridge}"
+    link, subject = bridge, f"bridge {conf.bridge}"
     if conf.vlan:
         from . import vlan
 
@@ -162,11 +162,11 @@ def _check_gateways(host: Netlink, conf: NetConf, bridge: Link, gateways: list[C
         inside = rtnetlink.get_link(host, name)
         if inside is None or not inside.up:
             raise _failed(f"{name}, the gateway in VLAN {conf.vlan}, is {'missing' if inside is None else 'down'}")
-        link, what = inside, name
+        link, subject = inside, name
     present = rtnetlink.addresses(host, link.index, _family(gateways))
     for gateway in gateways:
         if (gateway.packed, gateway.prefix) not in present:
-            raise _failed(f"{what} has lost its address {gateway}", "cnictl apply")
+            raise _failed(f"{subject} has lost its address {gateway}", "cnictl apply")
 
 
 def _family(addresses: list[Cidr]) -> int:
@@ -196,7 +196,7 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
     with_pod = conf.subnets_vary or (record is not None and record.masqueraded)
     if conf.masquerade and conf.served and not with_pod:
         wanted = RuleSet(conf.name, conf.subnets, conf.networks)
-        if not backend(conf.backend).stands(wanted):
+        if not backend(conf.backend).is_loaded(wanted):
             raise _failed(f"the masquerade rules of {conf.name} are missing", "cnictl nat enable")
     elif conf.masquerade:
         from cnictl.core.masquerade import scoped
@@ -212,7 +212,7 @@ def _check_rules(call: Call, conf: NetConf, record: Record | None, host_veth: st
 
         ends = [link for link in objects(conf.prev_result, "interfaces", "name") if link["name"] == call.ifname]
         macs = [str(end.get("mac") or "").lower() for end in ends if end.get("sandbox")]
-        if not macs or not macspoof.stands(host_veth, macs[0]):
+        if not macs or not macspoof.is_loaded(host_veth, macs[0]):
             raise _failed(f"macspoofchk: the rules for {host_veth} are missing")
 
 
@@ -224,7 +224,7 @@ def _check_isolation(conf: NetConf, record: Record, host_veth: str, addresses: l
 
     interface = vlan.gateway_name(conf.bridge, conf.vlan) if conf.vlan else conf.bridge
     pod = (host_veth, [address for address in record.addresses if address in addresses])
-    if not isolation.stands(conf.bridge, interface, pod):
+    if not isolation.is_loaded(conf.bridge, interface, pod):
         raise _failed(f"portIsolation: the rules for {host_veth} are missing")
 
 

@@ -22,7 +22,7 @@ def check_foreign_rules(call: Call, conf: NetConf, addresses: list[Cidr]) -> Non
     if conf.masquerade:
         ours = conf.served and not conf.subnets_vary
         rules = RuleSet(conf.name, conf.subnets, conf.networks)
-        if not (ours and backend(conf.backend).stands(rules)) and not reference_rules.masquerades(
+        if not (ours and backend(conf.backend).is_loaded(rules)) and not reference_rules.masquerades(
             conf.name, call.container, call.ifname, addresses
         ):
             raise CniError(

@@ -59,7 +59,7 @@ def collect(call: Call, conf: NetConf) -> None:
 def _is_anothers(record: Record, host: Netlink) -> bool:
     """Return whether the attachment may be live and belongs to another runtime or another node."""
     if not record.host_veth and record.complete and may_be_shared(record.data_dir):
-        return True  # an older release wrote records for other nodes' leases
+        return True  # an earlier cnictl wrote records for other nodes' leases
     caller = calling_process()
     if not record.runtime or not caller or record.runtime == caller:
         return False

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def wake(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
-    """Bring the pod's end up before it has an address: dhcp sends its first request through it, the next after 3 s.
+    """Bring the pod's end up before it has an address, because dhcp sends its requests through it, only every 3 s.
 
     Called in the pod's namespace.
     """

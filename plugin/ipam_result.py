@@ -66,13 +66,13 @@ def _objects(document: "dict[str, Any]", key: str) -> "list[dict[str, Any]]":
     return list(listed)
 
 
-def _gateway(written: "Any", what: str, of: Cidr) -> str:
+def _gateway(written: "Any", subject: str, of: Cidr) -> str:
     """Return a gateway's canonical text; empty if there is none."""
     if written is None or written == "":
         return ""
-    packed = unmapped(parse_address(written, what))
+    packed = unmapped(parse_address(written, subject))
     if len(packed) != len(of.packed):
-        raise AddressError(f"{what} {written} is not of the same family as {of}")
+        raise AddressError(f"{subject} {written} is not of the same family as {of}")
     return format_address(packed)
 
 

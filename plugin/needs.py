@@ -1,4 +1,4 @@
-"""What an ADD needs from its node, whatever the pod: one list of checks for STATUS and for the error of a failed ADD.
+"""Check what an ADD needs from its node, whatever the pod. STATUS and the error of a failed ADD use these checks.
 
 A check changes nothing. It raises CniError naming the bridge, folder or key if it is certain that every ADD of this
 configuration would fail. A doubt is no error: because of code 50, Kubernetes evicts pods.
@@ -288,7 +288,7 @@ def _check_masquerade(conf: NetConf) -> None:
         chosen.check_any(conf.name, Cidr(b"\xc0\0\2\0", 24))
         return
     rules = RuleSet(conf.name, conf.subnets, conf.networks)
-    if conf.subnets and not chosen.stands(rules):
+    if conf.subnets and not chosen.is_loaded(rules):
         chosen.check(rules)
 
 
@@ -307,4 +307,4 @@ NEEDS = (
     _check_resolver,
     _check_rules,
 )
-"""In the order in which an ADD needs them, except that the cheap ones come first."""
+"""The checks in the order in which an ADD needs them, except that cheap ones come first."""

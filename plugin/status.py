@@ -32,7 +32,7 @@ def status(call: Call, conf: NetConf) -> None:
 
 
 def _check_conflict(name: str) -> None:
-    """Raise CniError 50 while the source of peers gives this node's pod CIDR to another node: no pod may come here."""
+    """Raise CniError 50 while the source of peers gives this node's pod CIDR to another node: no pod may start here."""
     try:
         network, _, why = durable.contents(CONFLICT_FILE, 4096).decode("utf-8", "replace").partition("\n")
     except OSError:

@@ -52,8 +52,8 @@ def key_and_value(conf: "NetConf") -> str:
     return ""
 
 
-def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
-    """Turn on the bridge's VLAN filtering. Raises CniError 2 naming `what` if the kernel has none."""
+def ensure_filtering(netlink: Netlink, bridge: BridgeMade, subject: str) -> None:
+    """Turn on the bridge's VLAN filtering. Raises CniError 2 naming `subject` if the kernel has none."""
     if _filters(netlink, bridge.name):
         return
     bridge.changing(_set_filtering(bridge.name, False))
@@ -63,7 +63,7 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, what: str) -> None:
         reason = refused[0].strerror if known else "this kernel's bridge has no VLAN filtering"
         raise CniError(
             UNSUPPORTED_FIELD,
-            f"{what}: {reason}",
+            f"{subject}: {reason}",
             "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
         )
     bridge.former.append(_set_filtering(bridge.name, False))
@@ -151,13 +151,13 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
     """
     name = gateway_name(bridge.name, conf.vlan)
     port = former_host_veth_name(owner, bridge.name, str(conf.vlan))
-    what = f"vlan: {conf.vlan}: interface {name}"
+    subject = f"vlan: {conf.vlan}: interface {name}"
     try:
         if rtnetlink.get_link(netlink, name) is None:
             _make_gateway(netlink, bridge, name, port, owner)
         link = rtnetlink.get_link(netlink, name)
         if link is None:
-            raise CniError(KERNEL_REFUSED, f"{what}: removed by another process while it was set up")
+            raise CniError(KERNEL_REFUSED, f"{subject}: removed by another process while it was set up")
         _guard_gateway(netlink, bridge, link, owner)
         ours = rtnetlink.get_link(netlink, port)
         if ours is not None:
@@ -170,7 +170,7 @@ def ensure_gateway(netlink: Netlink, bridge: BridgeMade, conf: "NetConf", owner:
         if not link.up:
             netlink.call(rtnetlink.set_up(link.index))
     except NetlinkError as error:
-        raise CniError(KERNEL_REFUSED, f"{what}: {error.strerror}") from None
+        raise CniError(KERNEL_REFUSED, f"{subject}: {error.strerror}") from None
     return link
 
 

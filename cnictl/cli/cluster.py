@@ -39,7 +39,9 @@ ConfirmOption = Annotated[
         help="Each host undoes its change by itself after this many seconds, unless it is verified over ssh before.",
     ),
 ]
-_ALL_WELL = "all {count} hosts are healthy and consistent"
+_NOT_CHANGED = (
+    "no host was changed, because the others would no longer agree with {names}; --limit changes some hosts only"
+)
 
 
 def status(file: FileOption = "", limit: LimitOption = None, output: ListOption = Format.TABLE) -> None:
@@ -66,7 +68,11 @@ def status(file: FileOption = "", limit: LimitOption = None, output: ListOption 
         _show_statuses(statuses, output)
         _say_findings(findings)
         if not findings and all(row.state == survey.OK for row in statuses):
-            say(_ALL_WELL.format(count=len(statuses)))
+            say(
+                f"all {len(statuses)} hosts are healthy and consistent"
+                if statuses[1:]
+                else f"{statuses[0].name} is healthy"
+            )
     if findings or any(row.state != survey.OK for row in statuses):
         raise typer.Exit(1)
 
@@ -122,7 +128,8 @@ def apply(
     New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, which
     is written into the file. The command first shows what each host would change; at a terminal it asks. Then it copies
     the file to /etc/cnictl/cluster.toml on each host, changes all hosts at once, and checks each on a new connection. A
-    host that fails undoes its own change.
+    host that fails undoes its own change. If a host refuses the change in advance, for example because its live pods
+    would be cut off, no host is changed. Hosts that can't be reached are left out.
 
     With --confirm-within, a host that can't be reached or is not as it should be afterwards undoes its change by
     itself. --keep or --revert decides about the other hosts' changes. Without either, the command asks at a terminal;
@@ -141,9 +148,14 @@ def apply(
     known = inventory.read(file)
     text, assigned = _assigned(known)
     nodes = _nodes_of(known, text, limit)
+    if assigned:
+        known.require_writable()
     with inventory.hosts(nodes) as hosts, ClusterChange(hosts, nodes, text) as changing:
         with _asking(hosts, "asking") as tell:
             planned = changing.plan(tell)
+        refusing = [row.node.name for row in planned if row.state == change.FAILED]
+        if refusing:
+            _end(planned, {}, output, _NOT_CHANGED.format(names=", ".join(refusing)))
         _say_assigned(assigned, "gets")
         if output is Format.TABLE:
             _show_plan(planned)
@@ -162,16 +174,20 @@ def remove(
     node: Annotated[str, typer.Argument(metavar="NODE", help="The node's name in the cluster file.")],
     file: FileOption = "",
     limit: LimitOption = None,
+    gone: Annotated[
+        bool, typer.Option("--gone", help="The host is gone for good: remove its node without asking it about pods.")
+    ] = False,
     yes: YesOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Remove a node: reset its host, and delete its line and the routes to it.
 
-    Drain the node first: remove refuses while pods live on it. A node that can't be reached is removed too; if it ever
-    returns, reset it by hand. At a terminal the command asks first.
+    Drain the node first: remove refuses while pods live on it, and if it can't ask the host. With --gone, a host that
+    can't be reached is removed too; if it ever returns, reset it by hand. At a terminal the command asks first.
 
     \b
     cnictl cluster remove node3
+    cnictl cluster remove node3 --gone
     """
     known = inventory.read(file)
     leaving = known.node(node)
@@ -179,7 +195,15 @@ def remove(
     nodes = _nodes_of(known, text, limit)
     everyone = inventory.hosts([*nodes, leaving])
     with everyone as hosts, ClusterChange(hosts, nodes, text) as changing:
-        reachable, pods = change.pods_on(hosts, node)
+        known.require_writable()
+        state = change.leaver(hosts, leaving, known.cluster)
+        reachable = state.state != survey.UNREACHABLE
+        if not (reachable or gone):
+            hint = (
+                f"if the host is gone for good: cnictl cluster remove {node} --gone; else {state.hint or 'repair it'}"
+            )
+            raise Problem(f"{node} can't be asked which pods live there: {state.why}", hint)
+        pods = change.pods_on(hosts, node) if reachable else []
         if pods:
             unnamed = f" and {len(pods) - 5} more" if pods[5:] else ""
             raise Problem(
@@ -195,7 +219,7 @@ def remove(
         if asking.asks(yes):
             asking.confirm(f"Remove {node}?")
         leaver = change.reset(hosts, leaving)
-        if leaver.state == change.FAILED:
+        if leaver.state == change.FAILED or (leaver.state == change.UNREACHABLE and not gone):
             raise Problem(f"{node} was not reset, and nothing else was changed: {leaver.why}", leaver.hint)
         known.write(text)
         with _asking(hosts, "changing") as tell:
@@ -203,12 +227,14 @@ def remove(
     _end(rows, assigned, output)
 
 
-def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format) -> None:
-    """Show the outcome on each host. Exit status 1 unless every host is as the file says."""
+def _end(rows: Sequence[HostChange], assigned: dict[str, tuple[str, ...]], output: Format, message: str = "") -> None:
+    """Show the outcome on each host, and a message. Exit status 1 unless every host is as the file says."""
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
         _show_changes(rows)
+    if message:
+        say(message)
     if not all(row.is_good for row in rows):
         raise typer.Exit(1)
 

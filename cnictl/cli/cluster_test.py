@@ -12,6 +12,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_lines, pri
 from cnictl.cluster import inventory, matrix_run, picture
 from cnictl.cluster.matrix import Matrix
 from cnictl.cluster.transport import Transport
+from cnictl.core.errors import UsageProblem
 
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
 SeedOption = Annotated[
@@ -40,7 +41,13 @@ def test(
     cnictl cluster test
     cnictl cluster test -f cluster.toml --limit node1,node2
     """
-    with inventory.hosts(inventory.read(file).limited(limit or [])) as hosts:
+    nodes = inventory.read(file).limited(limit or [])
+    if len(nodes) < 2:
+        raise UsageProblem(
+            f"cluster test pings between hosts, and {nodes[0].name} is the only one here",
+            f"cnictl test-connectivity on {nodes[0].name} tests one host",
+        )
+    with inventory.hosts(nodes) as hosts:
         run(hosts.names, hosts, full, seed, output)
 
 

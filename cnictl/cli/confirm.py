@@ -53,7 +53,7 @@ def _show(output: Format) -> None:
             else {"waiting": None, "command": None, "seconds_left": None}
         )
     elif waiting is None:
-        say("nothing waits to be confirmed")
+        say("no run waits to be confirmed")
     else:
         seconds = max(0.0, waiting.left())
         say(f"run {waiting.run} ({waiting.command}) is undone in {seconds:.0f} s, unless you run: cnictl confirm")

@@ -139,7 +139,7 @@ def undo(
         _say_consequences(shown)
         asking.confirm(f"Undo run {shown.run.number}?")
     terminal.json_extra = {"left": list(shown.left)}
-    todo, done = engine.take_back(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
+    todo, done = engine.undo_run(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
     if todo.in_effect is not None:
         say(
             "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"

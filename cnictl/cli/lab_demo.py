@@ -9,7 +9,7 @@ import typer
 from cnictl.cli import cluster_test, groups, reports
 from cnictl.cli.output import Format, OutputOption, print_json, print_lines, say, working
 from cnictl.cluster import lab_cluster
-from cnictl.core.errors import Problem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab.demo import Played, play
 from cnictl.probe.checks import Report, report_from_json
 
@@ -40,7 +40,9 @@ def demo(
     """
     start = time.monotonic()
     if nodes is not None:
-        _cluster(nodes, output)
+        if svg:
+            raise UsageProblem("--svg saves the matrix of the walk-through, and --nodes plays another one")
+        _cluster(nodes, dual_stack, output)
         return
     acts = []
     with working(lines=True) as progress:
@@ -66,11 +68,11 @@ def demo(
     )
 
 
-def _cluster(count: int, output: Format) -> None:
+def _cluster(count: int, dual_stack: bool, output: Format) -> None:
     """Build a cluster from one file, and show the matrix of every pair."""
     start = time.monotonic()
     with working(lines=True) as progress:
-        text, tested = lab_cluster.play(count, progress)
+        text, tested = lab_cluster.play(count, progress, dual_stack)
     seconds = time.monotonic() - start
     if output is Format.JSON:
         summary = tested.as_json(seconds)["summary"]

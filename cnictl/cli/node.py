@@ -185,7 +185,7 @@ def init_node(
 
 def _init(
     set_up: edits.SetUp,
-    asked: joining.Joining | None,
+    asked: joining.NodeInSource | None,
     options: engine.Options,
     terminal: steps.Terminal,
     ignored: Collection[str],
@@ -212,7 +212,7 @@ def _init(
         terminal.preview(converge.plan(spec).whole, pods)
         return
     accepted = sorted({finding.name for finding in findings if finding.ignored})
-    with joining.kept(joined):
+    with joining.saved(joined):
         engine.establish("init-node", spec, (), options, terminal, pods, accepted)
     if not specs and (note := boot_note.note()):
         say(note)
@@ -251,7 +251,7 @@ def apply(
     cnictl apply --confirm-within 60
     """
     steps.require_root("apply", "changes the host's network")
-    if confirm.took_back_the_node():  # for example at boot: the undo also removed the unit that runs this command
+    if confirm.undid_set_up():  # for example at boot: the undo also removed the unit that runs this command
         say("nothing to apply: this host's set-up was not confirmed, and was undone (cnictl history)")
         if output is Format.JSON:
             nothing, terminal = spine.Plan(()), steps.Terminal(output)

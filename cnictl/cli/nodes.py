@@ -6,6 +6,7 @@ import typer
 
 from cnictl.cli import steps
 from cnictl.cli.output import Format, ListOption, print_items, print_list, print_names, say
+from cnictl.node.reach.accept import ABSENT
 from cnictl.node.runs import converge
 from cnictl.views import nodes, source_view
 
@@ -14,8 +15,8 @@ def list_nodes(output: ListOption = Format.TABLE) -> None:
     """List the nodes that this node's source of peers knows: for each its state, and whether it answers.
 
     The states: routed; pending, without a pod CIDR yet; refused, with the reason; conflict, where the source
-    contradicts this node. The first line says what the source is, and how old its last list is. Exit status 1 if the
-    source can't be asked, if a node is refused, or on a conflict.
+    contradicts this node; absent, where it does not list this node. The first line says what the source is, and how old
+    its last list is. Exit status 1 if the source can't be asked, if a node is refused or absent, or on a conflict.
 
     \b
     cnictl node list
@@ -40,7 +41,7 @@ def _show(rows: list[dict[str, Any]], source: dict[str, Any], output: Format) ->
         ("name", "address", "pod CIDR", "state", "route", "answers", "since", "why", "link"),
         [
             (
-                row["name"] or "(node.toml)",
+                row["name"] or ("(this node)" if row["state"] == ABSENT else "(node.toml)"),
                 row["address"] or "-",
                 row["pod_cidr"] or "-",
                 row["state"],

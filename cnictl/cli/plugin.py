@@ -63,7 +63,7 @@ def install(
     """
     _require_root("install", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.put_newest(plugin, dry_run, Options(no_wait=no_wait).patience, not no_pin), output)
+    _show(versions.install_own(plugin, dry_run, Options(no_wait=no_wait).patience, not no_pin), output)
 
 
 def use(
@@ -113,11 +113,11 @@ def uninstall(
     _require_root("uninstall", dry_run)
     plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     shown = None
-    if asking.asks(yes or dry_run) and (changes := versions.take_away(plugin, version, force, True).changes):
+    if asking.asks(yes or dry_run) and (changes := versions.uninstall(plugin, version, force, True).changes):
         asking.show(change.summary for change in changes)
         asking.confirm("Delete this?")
         shown = next((change for change in changes if change.resource == plugin.id), None)
-    _show(versions.take_away(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
+    _show(versions.uninstall(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
 
 
 def list_versions(

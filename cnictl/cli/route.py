@@ -9,6 +9,7 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say, say_strays
 from cnictl.node.host import host_links
+from cnictl.node.reach import peer_hints
 from cnictl.node.resources import peer_routes
 from cnictl.node.runs import converge, edits, engine
 from cnictl.node.spec import node_file, peers
@@ -106,8 +107,9 @@ def list_peers(output: ListOption = Format.TABLE) -> None:
     \b
     cnictl route list
     """
-    states = peer_routes.states(converge.current_spec())
-    rows = status.routes(states)
+    spec = converge.current_spec()
+    states = peer_routes.states(spec)
+    rows = status.routes(spec, states)
     if output is Format.JSON:
         print_items(rows)
     else:
@@ -119,7 +121,7 @@ def list_peers(output: ListOption = Format.TABLE) -> None:
             if row["fault"]:
                 say(f"{row['fault']}\n  hint: {row['hint']['text']}")
         if not rows:
-            say("no peers: `cnictl route add-peer CIDR=VIA` adds one")
+            say(peer_hints.PeerHints(spec).no_peers("no peers: `cnictl route add-peer CIDR=VIA` adds one"))
         say_strays([stray for row in rows for stray in row["strays"]])
     if any(row["fault"] for row in rows) or not all(state.works for state in states):
         raise typer.Exit(1)

@@ -30,7 +30,7 @@ def of_plan(plan: Plan) -> Iterator[Line]:
     yield from _summary(plan.changes)
     right = [step.summary for step in plan.steps if step.change is None and not step.unknown]
     if right:
-        yield "=", f"# already as it should be ({len(right)}):"
+        yield "=", f"# unchanged ({len(right)}):"
         yield from (("=", _comment(f"    {summary}")) for summary in right)
     yield from _steps(plan.changes)
 

@@ -11,7 +11,7 @@ from cnictl.cli import encoding
 from cnictl.cli.layout import Line, Segment
 
 _STYLES = {
-    "ok": "green", "already so": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
+    "ok": "green", "unchanged": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
     "live": "green", "stale": "yellow", "torn": "yellow", "unknown": "dim", "in flight": "cyan",
     "freed": "yellow", "would free": "yellow", "left": "dim", "uncertain": "yellow", "drifted": "yellow",
     "undone": "magenta",

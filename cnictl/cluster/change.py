@@ -11,20 +11,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
+import cnictl
 from cnictl.cluster import survey
 from cnictl.cluster.hosts import Answer, Command, Hosts
 from cnictl.cluster.survey import HostStatus, as_hint
 from cnictl.core import outside
 from cnictl.core.errors import Problem
 from cnictl.core.paths import RUN_DIR
-from cnictl.node.reach.cluster_file import ClusterNode
+from cnictl.node.reach.cluster_file import Cluster, ClusterNode
 from cnictl.node.runs import converge
 
 OnAnswer = Callable[[Answer], None]
 
 _COPY_SECONDS, _PLAN_SECONDS, _CHANGE_SECONDS, _SHORT_SECONDS = 60.0, 120.0, 600.0, 60.0
-_COPY = 'set -eu; umask 022; mkdir -p "${1%/*}"; cat > "$1.part"; mv -f -- "$1.part" "$1"'
-_DELETE = 'rm -f -- "$1" "$1.part"'
+_COPY = 'set -eu; umask 022; mkdir -p "${1%/*}"; cat > "$1.$$"; mv -f -- "$1.$$" "$1"'
+_DELETE = 'rm -f -- "$1" "$1".*'
 
 _AT_ONCE = 32
 
@@ -33,7 +34,7 @@ LEAST_CONFIRM = 30
 
 UNREACHABLE, OTHER_VERSION = survey.UNREACHABLE, survey.OTHER_VERSION
 UNCHANGED, WOULD_CHANGE, CHANGED, FAILED, LOST, REVERTED = (
-    "already so", "would change", "changed", "failed", "lost", "reverted",
+    "unchanged", "would change", "changed", "failed", "lost", "reverted",
 )  # fmt: skip
 _GOOD = (UNCHANGED, WOULD_CHANGE, CHANGED)
 
@@ -95,9 +96,10 @@ class ClusterChange:
         rows = {node.name: _barred(node, self.versions[node.name]) for node in self.nodes}
         usable = [name for name, row in rows.items() if row is None]
         copy = Command(("sh", "-c", _COPY, "sh", self._path), self.text)
+        self._copied = usable  # before the first copy: an interrupt leaves none behind
         copied = self.hosts.run(dict.fromkeys(usable, copy), _COPY_SECONDS, lambda _: None)
-        self._copied = [name for name in usable if copied[name].status == 0]
-        previews = self.hosts.run(dict.fromkeys(self._copied, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
+        has_file = [name for name in usable if copied[name].status == 0]
+        previews = self.hosts.run(dict.fromkeys(has_file, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
         return [rows[node.name] or _planned(node, previews.get(node.name, copied[node.name])) for node in self.nodes]
 
     def carry_out(
@@ -155,26 +157,37 @@ class ClusterChange:
         return Command(("cnictl", "init-node", "--from", self._path, *options, "-o", "json"))
 
 
-def pods_on(hosts: Hosts, name: str) -> tuple[bool, list[str]]:
-    """Return whether a host can be reached, and the pods that live there. Raises Problem if it can't list them."""
+def leaver(hosts: Hosts, node: ClusterNode, cluster: Cluster) -> HostStatus:
+    """Return the status of a host that is to leave. Raises Problem if ssh leads to another node of the cluster."""
+    answer = hosts.run({node.name: survey.STATUS}, survey.STATUS_SECONDS, lambda _: None)[node.name]
+    status = survey.read(node, Answer(node.name, 0, f"cnictl {cnictl.__version__}\n"), answer)
+    owners = {pod_cidr: other.name for other in cluster.nodes for pod_cidr in other.pod_cidrs}
+    for subnet in status.subnets:
+        if owners.get(subnet, node.name) != node.name:
+            raise Problem(*_other_node(node, status.subnets, owners[subnet]))
+    return status
+
+
+def pods_on(hosts: Hosts, name: str) -> list[str]:
+    """Return the pods that live on a host. Raises Problem if it can't list them."""
     answer = hosts.run({name: Command(("cnictl", "ipam", "list", "-o", "json"))}, _SHORT_SECONDS, lambda _: None)[name]
     if answer.fault:
-        return False, []
+        raise Problem(f"{name} can't list its pods: {answer.fault}", answer.hint)
     document = answer.document()
     if document is None:
         if converge.NO_NODE[0] in answer.stderr or "no network has leases here" in answer.stderr:
-            return True, []
+            return []
         raise Problem(f"{name} can't list its pods: {answer.error}", f"cnictl ipam list on {name}")
     leases = document.get("items", document.get("leases"))
     if not isinstance(leases, list):
         raise Problem(f"{name} can't list its pods", f"cnictl ipam list on {name}")
     rows = [lease for lease in leases if isinstance(lease, dict) and lease.get("state") not in ("stale", "torn")]
     named = [str(row.get("pod") or row.get("container") or row.get("address")) for row in rows]
-    return True, list(dict.fromkeys(outside.word(pod, 100) for pod in named))
+    return list(dict.fromkeys(outside.word(pod, 100) for pod in named))
 
 
 def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
-    """Reset a host that leaves the cluster; one that is no node any more is already so."""
+    """Reset a host that leaves the cluster; one that is not a node any more is unchanged."""
     command = Command(("cnictl", "reset-node", "--yes", "-o", "json"))
     answer = hosts.run({node.name: command}, _CHANGE_SECONDS, lambda _: None)[node.name]
     if answer.fault:
@@ -200,9 +213,24 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
     document = answer.document()
     if document is None or answer.status != 0:
         return HostChange(node, FAILED, answer.error, answer.error_hint)
+    own = document.get("node")
+    subnet = own.get("subnet") if isinstance(own, dict) else None
+    subnets = survey.cidrs(subnet if isinstance(subnet, list) else [subnet])
+    if subnets and set(subnets) != set(node.pod_cidrs):
+        return HostChange(node, FAILED, *_other_node(node, subnets))
     steps, pods = _steps(document, WOULD_CHANGE), document.get("pods_cut_off")
     cut_off = tuple(outside.word(str(pod), 100) for pod in pods) if isinstance(pods, list) else ()
     return HostChange(node, WOULD_CHANGE if steps else UNCHANGED, steps=steps, pods_cut_off=cut_off)
+
+
+def _other_node(node: ClusterNode, subnets: Sequence[str], name: str = "") -> tuple[str, str]:
+    """Return that ssh reaches another node than the file means, and the hint. `subnets` are that node's."""
+    whose = f"{name}, with" if name else "another node, with"
+    return (
+        f"ssh leads to {whose} the pod CIDR {', '.join(subnets)}; the file has {', '.join(node.pod_cidrs)} "
+        f"for {node.name}",
+        f"correct 'ssh' or 'address' of {node.name} in the cluster file",
+    )
 
 
 def _steps(document: Mapping[str, Any], outcome: str) -> tuple[Mapping[str, Any], ...]:

@@ -7,6 +7,9 @@ from typing import Any, Protocol
 
 from cnictl.core import outside
 
+_DEEPEST = 30
+"""Levels of a document; cnictl's own have about ten."""
+
 
 @dataclass(frozen=True)
 class Command:
@@ -31,6 +34,8 @@ class Answer:
     @property
     def error(self) -> str:
         """The first line of the command's error, without `cnictl: `; its exit status if it printed none."""
+        if self.status == 0:
+            return "its cnictl answered with something else than was asked for"
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         ours = [line for line in lines if line.startswith("cnictl: ")]
         line = (ours or lines or [f"exit status {self.status}"])[0]
@@ -43,12 +48,28 @@ class Answer:
         return outside.line(hints[0].removeprefix("hint: ")) if hints else ""
 
     def document(self) -> dict[str, Any] | None:
-        """Return the JSON object that the command printed; None if it printed none."""
+        """Return the JSON object that the command printed; None if it printed none, or one nested too deep."""
         try:
-            document = json.loads(self.stdout)
+            document = json.loads(self.stdout, parse_constant=_refuse)
         except (ValueError, RecursionError):
             return None
-        return document if isinstance(document, dict) else None
+        return document if isinstance(document, dict) and _is_shallow(document) else None
+
+
+def _refuse(word: str) -> None:
+    """Refuse `NaN` and `Infinity`, which are no JSON (RFC 8259, section 6): they would be printed again."""
+    raise ValueError(word)
+
+
+def _is_shallow(document: object) -> bool:
+    """Return whether whoever goes through a document by calling itself stays within Python's limit."""
+    level: list[Any] = [document]
+    for _ in range(_DEEPEST):
+        inner = (value.values() if isinstance(value, dict) else value for value in level)
+        level = [value for values in inner for value in values if isinstance(value, dict | list)]
+        if not level:
+            return True
+    return False
 
 
 class Hosts(Protocol):

@@ -2,10 +2,12 @@
 
 import difflib
 import os
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from cnictl.cluster.ssh import Ssh
+from cnictl.core import outside
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.plugin import files
@@ -26,17 +28,34 @@ class Inventory:
 
     def node(self, name: str) -> ClusterNode:
         """Return a node by its name. Raises UsageProblem if there is none."""
-        return self.limited([name])[0]
+        self._require(name)
+        return next(node for node in self.cluster.nodes if node.name == name)
 
     def limited(self, names: Iterable[str]) -> tuple[ClusterNode, ...]:
-        """Return the nodes with these names, in the file's order; all if none is given. Raises UsageProblem."""
-        wanted = list(dict.fromkeys(part.strip() for name in names for part in name.split(",") if part.strip()))
-        known = {node.name: node for node in self.cluster.nodes}
-        for name in wanted:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, 1)
-                raise UsageProblem(f"{self.path} has no node {name!r}", f"probably meant {near[0]}" if near else "")
-        return tuple(node for node in self.cluster.nodes if not wanted or node.name in wanted)
+        """Return the nodes with these names, in the file's order; all without `names`. Raises UsageProblem.
+
+        A text without any name in it, such as a variable of a script that is empty, does not mean all.
+        """
+        texts = tuple(names)
+        wanted = {part.strip() for text in texts for part in text.split(",") if part.strip()}
+        if texts and not wanted:
+            raise UsageProblem("--limit names no node", "leave --limit out to mean all nodes")
+        for name in sorted(wanted):
+            self._require(name)
+        return tuple(node for node in self.cluster.nodes if not texts or node.name in wanted)
+
+    def _require(self, name: str) -> None:
+        known = [node.name for node in self.cluster.nodes]
+        if name not in known:
+            near = difflib.get_close_matches(name[:100], known, 1)
+            shown = outside.cut(repr(name), 100)
+            raise UsageProblem(f"{self.path} has no node {shown}", f"probably meant {near[0]}" if near else "")
+
+    def require_writable(self) -> None:
+        """Raise Problem if this user can't write the file."""
+        if not files.can_write(self.path):
+            places = shlex.join([self.path, os.path.dirname(os.path.abspath(self.path))])
+            raise Problem(f"{self.path} can't be written by this user", f"ls -ld {places} shows who can")
 
     def write(self, text: str) -> None:
         """Write a new text to the file. Raises Problem if the file was changed since it was read."""

@@ -24,6 +24,10 @@ WRONG_HOST, NO_ADDRESS, NOT_REACHED, UNKNOWN = "wrong host", "no address", "not 
 PASSING = (OK, LOSS, SKIPPED)
 """States that do not fail the test. A cell in any other state has failed."""
 
+_UNCLAIMED = "unclaimed"
+_WITHOUT_PEER = ("no-route", _UNCLAIMED)
+"""Names of causes that a host finds on itself where it lacks a peer."""
+
 _BACK = {POD_POD: POD_POD, NODE_POD: POD_NODE, POD_NODE: NODE_POD}
 """The check in the other direction."""
 
@@ -165,11 +169,14 @@ def _unreached(report: HostReport, others: Iterable[str]) -> Iterator[Cell]:
 
 def _notes(reached: Mapping[str, HostReport]) -> Iterator[str]:
     """Yield the values that should be the same on all hosts and are not."""
-    for name_of_value, value_of in (("cnictl's version", _version), ("the pod network", _networks)):
+    for name_of_value, value_of in (
+        ("cnictl's version", _version), ("the pod network", _networks), ("the bridge's MTU", _mtu),
+    ):  # fmt: skip
         groups: dict[str, list[str]] = {}
         for name, report in reached.items():
-            if report.ready is not None:
-                groups.setdefault(value_of(report.ready), []).append(name)
+            value = value_of(report.ready) if report.ready is not None else ""
+            if value:
+                groups.setdefault(value, []).append(name)
         if len(groups) > 1:
             values = "; ".join(f"{value} on {', '.join(names)}" for value, names in groups.items())
             yield f"{name_of_value} differs: {values}"
@@ -181,6 +188,10 @@ def _version(ready: Ready) -> str:
 
 def _networks(ready: Ready) -> str:
     return " and ".join(ready.networks)
+
+
+def _mtu(ready: Ready) -> str:
+    return str(ready.mtu) if ready.mtu else ""
 
 
 class _Joining:
@@ -315,7 +326,7 @@ class _Joining:
     def _own(self, host: str, other: str, ping: Ping) -> CellCause:
         """Return the fault that `host` found on itself."""
         assert ping.cause is not None
-        if ping.cause.name == "no-route" and other and not ping.via:
+        if ping.cause.name in _WITHOUT_PEER and other and not ping.via:
             return self._no_peer(host, other, ping, None)
         return CellCause(ping.cause.name, f"{host}: {ping.cause.words}", host, self._addressed(ping.cause.hint, host))
 
@@ -326,6 +337,8 @@ class _Joining:
         """
         cidr = _cidr_of(self._ready[other], ping.family)
         words = f"{host} has no peer for {other}'s pod CIDR {cidr}"
+        if ping.cause is not None and ping.cause.name == _UNCLAIMED:
+            words += ": its source of peers says that no node has this pod CIDR"
         if ping.cause is not None:
             what_to_do = self._addressed(ping.cause.hint, host)
         else:

@@ -9,6 +9,7 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import stat
 import subprocess
 import tempfile
@@ -17,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.core import outside, programs
@@ -39,14 +40,25 @@ _DESTINATION = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Z
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.-]{1,50}\Z")
 """A path that ssh does not expand, and that is short enough for a socket in that folder (unix(7): 107 bytes)."""
 
-_AS_ROOT = """\
+_BEGINS = "cnictl: here begins what the command says"
+_AS_ROOT = f"""\
+echo "{_BEGINS}"; echo "{_BEGINS}" >&2
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 if [ "$(id -u)" = 0 ]; then exec "$@"; fi
-program=$(command -v "$1") || { echo "$1: not found" >&2; exit 127; }
+program=$(command -v "$1") || {{ echo "$1: not found" >&2; exit 127; }}
 shift
 exec sudo -n -- "$program" "$@"
 """
-"""Runs its arguments as root. sudo gets the full path, because it searches other folders than the user's shell."""
+"""Runs its arguments as root. sudo gets the full path, because it searches other folders than the user's shell.
+
+Output before the first line is not the command's: a login shell reads files that may print a greeting.
+"""
+_REFUSED = re.compile(
+    r"sudo: (?!unable to resolve host )|Sorry, user |.* is not in the sudoers file|.* may not run sudo"
+)
+"""How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
+_CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
+_OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
 _NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
 
 
@@ -69,6 +81,8 @@ class Ssh:
             if not _DESTINATION.match(destination):
                 raise UsageProblem(f"{name}: {outside.line(repr(destination))} is not a host or user@host")
         self._folder = ""
+        self._former: dict[int, Any] = {}
+        """The handlers of signals that end the commands in place of leaving their connections behind."""
         self._destinations = dict(destinations)
         self._hosts: dict[str, _Host] = {}
         self._connecting = threading.Semaphore(_CONNECTS_AT_ONCE)
@@ -81,6 +95,10 @@ class Ssh:
     def __enter__(self) -> Self:
         if not programs.find("ssh"):
             raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
+        self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in self._former.items():
+            if handler == signal.SIG_DFL:  # else it is ignored (nohup), or somebody else's
+                signal.signal(number, signal.default_int_handler)
         self._folder = tempfile.mkdtemp(prefix="cnictl-", dir=_runtime_folder())  # mode 0700
         self._hosts = {
             name: _Host(name, destination, f"{self._folder}/{number}")
@@ -90,10 +108,14 @@ class Ssh:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         connected = [host for host in self._hosts.values() if os.path.lexists(host.control)]
-        if connected:
-            with ThreadPoolExecutor(_AT_ONCE) as pool:
-                list(pool.map(self._disconnect, connected))
-        shutil.rmtree(self._folder, ignore_errors=True)
+        try:
+            if connected:
+                with ThreadPoolExecutor(_AT_ONCE) as pool:
+                    list(pool.map(self._disconnect, connected))
+        finally:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            for number, handler in self._former.items():
+                signal.signal(number, handler)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
         """Return each host's answer to `cnictl --version`."""
@@ -124,7 +146,7 @@ class Ssh:
         if first.fault:
             raise Problem(first.fault, first.hint)
         reached = self._hosts[host]
-        return Session(self._argv(reached, argv), reached.destination, _environment())
+        return Session(self._argv(reached, argv), reached.destination, _environment(), marked=True)
 
     def _each(
         self, names: Iterable[str], ask: Callable[[str], Answer], on_answer: Callable[[Answer], None]
@@ -169,8 +191,12 @@ class Ssh:
             # the command line of ssh is long, and none of the operator's doing
             fault = f"no answer: {error.reason}" if error.reason else error.message
             return Answer(host.name, fault=outside.line(fault))
-        message, hint = fault_of(done.status, done.stderr, host.destination)
-        return Answer(host.name, done.status, done.stdout, done.stderr, message, hint)
+        stdout, begun = _of_command(done.stdout)
+        stderr, _ = _of_command(done.stderr)
+        message, hint = fault_of(done.status, stderr, host.destination, stdout)
+        if not begun and not message:
+            message, hint = _not_begun(done.status, done.stderr or done.stdout, host.destination)
+        return Answer(host.name, done.status, stdout, stderr, message, hint)
 
     def _argv(self, host: _Host, argv: Sequence[str]) -> list[str]:
         """Return the whole command line of ssh; the remote shell gets each argument quoted."""
@@ -191,10 +217,17 @@ class Ssh:
 class Session:
     """A command that runs on a host, with its stdin and stdout. `cnictl.cluster.transport` says what it promises."""
 
-    def __init__(self, argv: Sequence[str], destination: str, environment: Mapping[str, str]) -> None:
-        """Start `argv`, which takes the command to the host at `destination`."""
+    def __init__(
+        self, argv: Sequence[str], destination: str, environment: Mapping[str, str], marked: bool = False
+    ) -> None:
+        """Start `argv`, which takes the command to the host at `destination`.
+
+        `marked`: a line marks where the output of the command begins.
+        """
         self._destination = destination
         self._errors = os.memfd_create("stderr")
+        self._marked = marked
+        self._begun, self._has_answered = not marked, False
         self._ending = threading.Lock()
         self._process = subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._errors, bufsize=0, env=environment
@@ -208,23 +241,33 @@ class Session:
             while data:
                 data = data[self._process.stdin.write(data) or 0 :]
         except (OSError, ValueError):
-            raise Problem(self._why() or "the connection was closed") from None
+            why, hint = self._why()
+            raise Problem(why or "the connection was closed", hint) from None
 
     def lines(self) -> Iterator[str]:
         """Yield each line of its stdout, until it ends. Raises Problem if the command failed."""
         assert self._process.stdout is not None
-        rest = b""
+        rest, size = b"", 0
         with contextlib.suppress(ValueError, OSError):  # closed meanwhile
             while piece := os.read(self._process.stdout.fileno(), 1 << 16):
                 *whole, rest = (rest + piece).split(b"\n")
-                yield from (line.decode("utf-8", "replace") for line in whole)
-                if len(rest) > _LONGEST_LINE:
+                yield from self._of_command(line.decode("utf-8", "replace") for line in whole)
+                size = 0 if self._begun else size + len(piece)
+                if max(len(rest), size) > _LONGEST_LINE:
                     raise Problem(f"answered with a line of over {_LONGEST_LINE >> 20} MiB")
         if rest:
-            yield rest.decode("utf-8", "replace")
-        why = self._why()
+            yield from self._of_command([rest.decode("utf-8", "replace")])
+        why, hint = self._why()
         if why:
-            raise Problem(why)
+            raise Problem(why, hint)
+
+    def _of_command(self, lines: Iterable[str]) -> Iterator[str]:
+        """Yield the lines that the command itself printed."""
+        for line in lines:
+            if self._begun:
+                self._has_answered = True
+                yield line
+            self._begun = self._begun or line.rstrip("\r") == _BEGINS
 
     def close(self) -> None:
         """End the command: close its stdin, wait a bounded time for its end, then kill it."""
@@ -238,42 +281,73 @@ class Session:
                 self._process.kill()
                 self._process.wait()
 
-    def _why(self) -> str:
-        """Return why the command failed; empty if it did not."""
+    def _why(self) -> tuple[str, str]:
+        """Return why the command failed, and the hint; empty if it did not."""
         try:
             status = self._process.wait(_END_SECONDS)
         except subprocess.TimeoutExpired:
-            return ""
-        if status == 0:
-            return ""
-        stderr = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
-        fault, _ = fault_of(status, stderr, self._destination)
-        return fault or Answer(self._destination, status, stderr=stderr).error
+            return "", ""
+        said = os.pread(self._errors, 1 << 16, 0).decode("utf-8", "replace")
+        stderr, begun = _of_command(said)
+        fault, hint = fault_of(status, stderr, self._destination, "…" if self._has_answered else "")
+        if fault or (self._marked and not begun):
+            return (fault, hint) if fault else _not_begun(status, said, self._destination)
+        answer = Answer(self._destination, status, stderr=stderr)
+        return (answer.error, answer.error_hint) if status != 0 else ("", "")
 
 
-def fault_of(status: int, stderr: str, destination: str) -> tuple[str, str]:
+def _of_command(output: str) -> tuple[str, bool]:
+    """Return what of an output is the command's own, and whether the command began at all."""
+    before, begins, after = output.partition(f"{_BEGINS}\n")
+    return (after, True) if begins else (before, False)
+
+
+def _not_begun(status: int, said: str, destination: str) -> tuple[str, str]:
+    """Return what a login shell made of the command in place of running it, and the hint."""
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    words = outside.line(lines[-1]) if lines else f"exit status {status}"
+    return f"the login shell there does not run commands: {words}", f"try: ssh {destination} true"
+
+
+def fault_of(status: int, stderr: str, destination: str, stdout: str = "") -> tuple[str, str]:
     """Return why a command was not run on a host, and the hint; both empty if it was run. Pure."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     last = outside.line(lines[-1]) if lines else ""
     if status == 255:
-        if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
-            return (
-                "the host's key differs from known_hosts: the host was reinstalled, or another host has its address",
-                f"compare the key on the host itself, then: ssh-keygen -R {destination.rpartition('@')[2]}",
-            )
-        if "Host key verification failed" in stderr or "host key is known" in stderr:
-            return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"
-        if "Permission denied" in last:
-            return last, f"install your key there: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
-        return f"can't be reached: {last or 'ssh printed no error'}", f"try: ssh {destination}"
-    if any(line.startswith("sudo: ") for line in lines):
-        words = outside.line(next(line for line in lines if line.startswith("sudo: ")))
-        return words, "let this user run cnictl without a password (sudoers: NOPASSWD), or connect as root"
+        return _unreached(stderr, last, destination)
+    refusals = [outside.line(line) for line in lines if _REFUSED.match(line)]
     if status == 127 and "sudo" in last:
         return "sudo is not installed there", 'connect as root: set ssh = "root@…" in the cluster file'
     if status == 127 and "cnictl" in last:
         return _NO_CNICTL
+    if status != 0 and refusals and not stdout and not any(line.startswith("cnictl: ") for line in lines):
+        hint = "let this user run cnictl and sh without a password (sudoers: NOPASSWD), or connect as root"
+        return refusals[0], hint
     return "", ""
+
+
+def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
+    """Return why ssh made no connection, and the hint."""
+    host = destination.rpartition("@")[2]
+    if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
+        changed, offending = _CHANGED_KEY.search(stderr), _OFFENDING.search(stderr)
+        name = outside.word(changed[1]) if changed else host  # as known_hosts has it: not the alias of ssh_config(5)
+        whose = "the host's key" if name == host else f"the key of {name}"
+        file = f"-f {shlex.quote(outside.word(offending[1]))} " if offending else ""
+        return (
+            f"{whose} differs from known_hosts: the host was reinstalled, or another host has its address",
+            f"compare the key on the host itself, then: ssh-keygen {file}-R {shlex.quote(name)}",
+        )
+    if "Host key verification failed" in stderr or "host key is known" in stderr:
+        return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"
+    if "Permission denied" in last:
+        return last, f"install your key there: ssh-copy-id {destination}; a key with a passphrase needs ssh-add"
+    if last.endswith("UNKNOWN port 65535"):  # how ssh calls the end of a ProxyCommand, whose own words it discards
+        return (
+            "can't be reached: a host on the way (ProxyJump, ProxyCommand) let nothing through",
+            f"try: ssh {destination}",
+        )
+    return f"can't be reached: {last or 'ssh printed no error'}", f"try: ssh {destination}"
 
 
 def _options(control: str) -> list[str]:

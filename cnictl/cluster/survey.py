@@ -128,7 +128,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
 def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> HostStatus | None:
     """Return the status in a JSON document; None if it is not one. A host may be hostile, so every value is checked."""
     own, bridge = _table(document.get("node")), _table(document.get("bridge"))
-    subnets, networks = _cidrs(own.get("subnets")), _cidrs(own.get("networks"))
+    subnets, networks = cidrs(own.get("subnets")), cidrs(own.get("networks"))
     if not subnets:
         return None
     peers = document.get("peers")
@@ -136,7 +136,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     mtu = bridge.get("mtu")
     troubles = [
         f"{document[key]} {words}" for key, words in (("drifted", "drifted"), ("unknown", "not known"))
-        if isinstance(document.get(key), int) and document[key]
+        if type(document.get(key)) is int and document[key] > 0
     ]  # fmt: skip
     faults = [outside.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]]
     strays = document.get("strays")
@@ -237,7 +237,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
     by_name = {status.name: status for status in looked_at}
     reachable = set(by_name)
     owned = [(node, text, parse_cidr(text).bits) for node in cluster.nodes for text in _has(by_name, node)]
-    everyone = {text for _, text, _ in owned}
+    everyone = {text for _, text, _ in owned} | {text for node in cluster.nodes for text in node.pod_cidrs}
     for status in looked_at:
         lacking: list[str] = []
         families = {parse_cidr(text).bits for text in status.subnets}
@@ -245,6 +245,8 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
             if node.name == status.name or bits not in families:
                 continue
             peer = known[status.name].get(text)
+            if peer is None and text not in node.pod_cidrs and known[status.name].keys() & set(node.pod_cidrs):
+                continue  # it follows the file, and the node does not: that is said of the node
             if peer is None:
                 lacking.append(node.name)
             else:
@@ -330,9 +332,9 @@ def _peers_by_cidr(status: HostStatus) -> dict[str, Mapping[str, Any]]:
     """Return a host's peers by pod CIDR, without routes that no peer claims."""
     peers = {}
     for peer in status.peers:
-        cidrs = _cidrs([peer.get("pod_cidr")])
-        if cidrs and peer.get("state") != "stale":
-            peers[cidrs[0]] = peer
+        known = cidrs([peer.get("pod_cidr")])
+        if known and peer.get("state") != "stale":
+            peers[known[0]] = peer
     return peers
 
 
@@ -346,15 +348,15 @@ def _table(value: Any) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _cidrs(value: Any) -> tuple[str, ...]:
+def cidrs(value: Any) -> tuple[str, ...]:
     """Return the valid CIDRs in a host's value, in canonical form."""
-    cidrs = []
+    canonical = []
     for text in value if isinstance(value, list) else ():
         try:
-            cidrs.append(str(parse_cidr(text)))
+            canonical.append(str(parse_cidr(text)))
         except (AddressError, TypeError, AttributeError):
             continue
-    return tuple(cidrs)
+    return tuple(canonical)
 
 
 def _canonical(text: str) -> str:

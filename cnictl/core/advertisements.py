@@ -20,7 +20,7 @@ NEVER, HOSTS_ONLY, ROUTERS_TOO = "0", "1", "2"
 _RTPROT_RA = 9
 _IFF_LOOPBACK = 0x8
 _POD_NAMES = ("veth", "cali", "lxc", "eni", "azv", "gke")
-"""How the names of host veths begin that other network plugins make and don't attach to a bridge."""
+"""Prefixes of host veths that other network plugins make and don't attach to a bridge."""
 
 
 def switch(link: str) -> str:

@@ -267,7 +267,7 @@ def _paths(network: str) -> dict[tuple[str, str], str]:
 
 def networks() -> list[str]:
     """Return the networks that have records, without what is not a network's folder."""
-    found = set()
+    names = set()
     for place in places():
         for name in _names(place):
             path = f"{place}/{name}"
@@ -278,12 +278,12 @@ def networks() -> list[str]:
             except OSError as error:
                 fault = (error.strerror or str(error)).lower()
             if not fault:
-                found.add(name)
+                names.add(name)
             else:
                 from cnictl.core import odd
 
                 odd.pass_over(path, fault)
-    return sorted(found)
+    return sorted(names)
 
 
 def _names(folder: str) -> list[str]:

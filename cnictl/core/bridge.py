@@ -77,8 +77,8 @@ def ensure_bridge(
 
     `mtu` in bytes, `mac` (default: a random one), `nf_call` (whether bridged packets pass iptables; default: if
     br_netfilter is loaded) and `owner` (the alias) apply only to a bridge that is created here. An existing bridge with
-    the right address is used as it is. `noting`: note the changes of an adopted bridge, to be reverted with its last
-    pod; if False, without those that the node file is responsible for; if None, note nothing.
+    the right address is used unchanged. `noting`: note the changes of an adopted bridge, to be reverted with its last
+    pod. If False, changes that the node file is responsible for are not noted; if None, no changes are.
     Raises CniError 105 if `name` is not a bridge or has another IPv4 address, 103 if the kernel refuses.
     """
     link = rtnetlink.get_link(netlink, name)
@@ -137,7 +137,7 @@ def give_addresses(
                 _take(netlink, bridge, link, other)
         _give(netlink, bridge, link, gateway)
     if bridge.addressed and not bridge.made:
-        # a bridge that was made without a MAC takes that of its lowest port, until it is given one: its present one
+        # a bridge made without a MAC takes that of its lowest port; setting its present MAC keeps it
         netlink.call(rtnetlink.set_mac(link.name, rtnetlink.parse_mac(link.mac)))
 
 

@@ -1,4 +1,4 @@
-"""Parse and format addresses and CIDRs. The parser is strict: the kernel takes what it accepts as it is written.
+"""Parse and format addresses and CIDRs. The parser is strict: what it accepts means the same to the kernel.
 
 Addresses are bytes in network order, 4 or 16 of them: the length gives the family.
 """
@@ -23,12 +23,12 @@ class AddressError(ValueError):
     """A text is not an address or CIDR; the message quotes it and says what was probably meant."""
 
 
-def parse_address(text: str, what: str = "address") -> bytes:
-    """Return `text` as 4 (IPv4) or 16 (IPv6) bytes. Raises AddressError naming `what` and the malformed part."""
+def parse_address(text: str, subject: str = "address") -> bytes:
+    """Return `text` as 4 (IPv4) or 16 (IPv6) bytes. Raises AddressError naming `subject` and the malformed part."""
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError, UnicodeEncodeError, TypeError):
-        raise AddressError(f"{what} {show(text)}: {_fault(text)}") from None
+        raise AddressError(f"{subject} {show(text)}: {_fault(text)}") from None
 
 
 def is_address(text: object) -> bool:
@@ -154,37 +154,37 @@ class Cidr:
         return hash((self.packed, self.prefix))
 
 
-def parse_interface(text: str, what: str = "address") -> Cidr:
+def parse_interface(text: str, subject: str = "address") -> Cidr:
     """Parse `ADDRESS/PREFIX`; the address may be any in its subnet. Raises AddressError."""
     if not isinstance(text, str) or not text:
-        raise AddressError(f"{what} {show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
+        raise AddressError(f"{subject} {show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
     address, slash, length = text.partition("/")
-    packed = parse_address(address, what)
+    packed = parse_address(address, subject)
     bits = len(packed) * 8
     if not slash:
         raise AddressError(
-            f"{what} {show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
+            f"{subject} {show(text)}: has no prefix length, probably meant {address}/{24 if bits == 32 else 64}"
         )
     numeral = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
     if not numeral or int(length) > bits or (length[0] == "0" and length != "0"):
-        raise AddressError(f"{what} {show(text)}: prefix length {show(length)} is not a number from 0 to {bits}")
+        raise AddressError(f"{subject} {show(text)}: prefix length {show(length)} is not a number from 0 to {bits}")
     return Cidr(packed, int(length))
 
 
-def parse_cidr(text: str, what: str = "subnet") -> Cidr:
+def parse_cidr(text: str, subject: str = "subnet") -> Cidr:
     """Parse a subnet, whose host bits must be clear. Raises AddressError naming the subnet that was probably meant."""
-    cidr = parse_interface(text, what)
+    cidr = parse_interface(text, subject)
     if cidr.value != cidr.first:
-        raise AddressError(f"{what} {show(text)}: has host bits set, probably meant {cidr.network}")
+        raise AddressError(f"{subject} {show(text)}: has host bits set, probably meant {cidr.network}")
     return cidr
 
 
-def parse_pod_cidr(text: str, what: str = "subnet") -> Cidr:
+def parse_pod_cidr(text: str, subject: str = "subnet") -> Cidr:
     """Parse a subnet that has room for a gateway and a pod: at most a /30 or /126. Raises AddressError."""
-    cidr = parse_cidr(text, what)
+    cidr = parse_cidr(text, subject)
     if cidr.bits - cidr.prefix < 2:
         raise AddressError(
-            f"{what} {show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
+            f"{subject} {show(text)}: a /{cidr.prefix} has no room for a gateway and a pod, "
             f"the longest usable prefix is /{cidr.bits - 2}"
         )
     return cidr

@@ -1,4 +1,4 @@
-"""Digests that names are made of: the same text gives the same name in every process and release."""
+"""Digests for names. The same text gives the same name in every process, and in every version of cnictl."""
 
 try:
     from _blake2 import blake2s
@@ -25,5 +25,5 @@ def host_veth_name(network: str, container: str, ifname: str, turn: int = 0) -> 
 
 
 def former_host_veth_name(network: str, container: str, ifname: str) -> str:
-    """Return the name that releases up to 0.1.0 gave a host veth: `veth` and 8 hex digits."""
+    """Return the name that cnictl up to 0.1.0 gave a host veth: `veth` and 8 hex digits."""
     return "veth" + short_digest(network, container, ifname)

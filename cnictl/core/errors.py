@@ -48,7 +48,7 @@ class UsageProblem(Problem):
 
 
 class CniError(Problem):
-    """A failure with one of the codes above, which a plugin call may answer with; `hint` may give evidence instead."""
+    """A failure with one of the codes above, which a plugin call can answer with. Its `hint` may also be evidence."""
 
     def __init__(self, code: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)

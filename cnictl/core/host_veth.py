@@ -84,7 +84,7 @@ def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list
 
 
 def all_names(network: str, container: str, ifname: str) -> list[str]:
-    """Return every name that the attachment's host veth can have, also in former releases."""
+    """Return every name that the attachment's host veth can have, also the one from cnictl up to 0.1.0."""
     names = [host_veth_name(network, container, ifname, turn) for turn in range(TURNS)]
     return [*names, former_host_veth_name(network, container, ifname)]
 

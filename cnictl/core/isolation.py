@@ -106,7 +106,7 @@ def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolate
         ) from None
 
 
-def stands(bridge: str, interface: str, pod: Isolated) -> bool:
+def is_loaded(bridge: str, interface: str, pod: Isolated) -> bool:
     """Return whether a pod is isolated as `ensure` does it."""
     host_veth, addresses = pod
     name = table(bridge)
@@ -117,7 +117,7 @@ def stands(bridge: str, interface: str, pod: Isolated) -> bool:
         )
     from cnictl.core import isolation_iptables
 
-    return isolation_iptables.stands(interface, pod)
+    return isolation_iptables.is_loaded(interface, pod)
 
 
 def remove(host_veth: str, recorded: bool = True) -> None:

@@ -45,7 +45,7 @@ def ensure(interface: str, pod: "tuple[str, list[str]]", others: "Sequence[tuple
             _run(program, "-I", "FORWARD", "1", *jump)
 
 
-def stands(interface: str, pod: "tuple[str, list[str]]") -> bool:
+def is_loaded(interface: str, pod: "tuple[str, list[str]]") -> bool:
     """Return whether a pod is isolated as `ensure` does it."""
     host_veth, addresses = pod
     for address in addresses:

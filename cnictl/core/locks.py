@@ -68,7 +68,7 @@ def no_locks(path: str, error: OSError) -> CniError:
     )
 
 
-def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
+def hold(descriptor: int, path: str, shared: bool = False, wait: float = LOCK_WAIT) -> None:
     """Lock an open file until it is closed. Raises CniError 11 past `wait` seconds."""
     kind = LOCK_SH if shared else LOCK_EX
     deadline = time.monotonic() + wait
@@ -79,14 +79,14 @@ def hold(descriptor: int, what: str, shared: bool = False, wait: float = LOCK_WA
             return
         except OSError as error:
             if error.errno in NO_LOCKS:
-                raise no_locks(what, error) from None
+                raise no_locks(path, error) from None
             if error.errno not in (errno.EAGAIN, errno.EACCES):
                 raise
         if time.monotonic() >= deadline:
             raise CniError(
                 TRY_AGAIN,
-                f"{what} is locked by another process",
-                f"waited {wait:g} s; `fuser -v {what}` shows it",
+                f"{path} is locked by another process",
+                f"waited {wait:g} s; `fuser -v {path}` shows it",
             )
         time.sleep(pause)
         pause = min(pause * 2, 0.02)

@@ -110,7 +110,7 @@ def _nft(*arguments: str, stdin: str) -> None:
         raise
 
 
-def stands(host_veth: str, mac: str) -> bool:
+def is_loaded(host_veth: str, mac: str) -> bool:
     """Return whether the port is guarded as `ensure` does it. Costs three queries."""
     mark = f"{_mark(host_veth, mac)}\0".encode()
     own = nftables.rules(FAMILY_BRIDGE, TABLE, host_veth)

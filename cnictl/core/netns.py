@@ -36,7 +36,7 @@ class Netns:
 
     @property
     def ours(self) -> bool:
-        """Whether this process is in it: then it is the host's, where no pod may be set up."""
+        """Whether this process is in it. Then it is the host's namespace, and no pod may be set up there."""
         here = stat("/proc/self/ns/net")
         return (here.st_dev, here.st_ino) == (self.device, self.inode)
 

@@ -1,6 +1,7 @@
-"""Run another program: with an argument list and a time limit, and its own words in the error."""
+"""Run another program with an argument list and a time limit. Its own message is part of the error."""
 
 import time
+from _thread import _local
 from posix import close, lseek, memfd_create, read, write
 
 from cnictl.core import outside, programs
@@ -11,10 +12,10 @@ if TYPE_CHECKING:
     from subprocess import Popen
 
 LARGEST_OUTPUT = 256 << 20
-"""Bytes that a program may write: all rules of a node as JSON have some ten million."""
+"""Bytes; a program that writes more is killed. All rules of a node as JSON have some ten million."""
 _PAUSE = 0.0005
 _LOOK = 0.05
-"""Seconds between two looks whether a program that leaves a child has ended."""
+"""Seconds between two checks whether a program that leaves a child has ended."""
 
 
 class Finished:
@@ -29,10 +30,16 @@ class Finished:
 
 
 shared: set[int] = set()
-"""Descriptors that programs inherit: if this process is killed, a lock on one lasts until they have all ended."""
+"""Descriptors that started programs inherit. If this process is killed, a lock on one lasts until they have ended."""
 
-answered: "dict[tuple[str, ...], Finished] | None" = None
-"""Outputs of listing programs, reused while the host is read (`cnictl.node.host.reading`); None: run each."""
+
+class _Reuse(_local):
+    outputs: "dict[tuple[str, ...], Finished] | None" = None
+
+
+reuse = _Reuse()
+"""This thread's outputs of listing programs, reused while it reads the host (`cnictl.node.host.reading`); None: run
+each."""
 
 
 def run(
@@ -50,12 +57,13 @@ def run(
     The program is searched for as `programs.find` does, and gets a PATH with the same folders.
 
     Raises MissingProgram if it can't be started; ProgramError if it is still running at the time limit, or (with
-    `check`) exits with another status than 0. `purpose`: what it is for, if the message should say so. `most`: bytes
-    that it may write. `leaves_child`: it leaves a process that may hold its outputs open, so they end with the program
-    itself.
+    `check`) exits with another status than 0. `purpose`: what the program is for, shown in the message. `most`: the
+    bytes that it may write. `leaves_child`: the program leaves a process that may keep its outputs open, so reading
+    stops when the program ends.
     """
-    if answered is not None and check and not stdin and environment is None and tuple(argv) in answered:
-        return answered[tuple(argv)]
+    outputs = reuse.outputs
+    if outputs is not None and check and not stdin and environment is None and tuple(argv) in outputs:
+        return outputs[tuple(argv)]
     import os
     import subprocess  # costs the plugin several ms, and most of its calls start no program
 
@@ -88,17 +96,17 @@ def run(
     finally:
         close(given)
     with started.stdout, started.stderr:  # type: ignore[union-attr]  # both are pipes
-        fault, outputs = _collect(started, deadline, most, leaves_child)
+        fault, written = _collect(started, deadline, most, leaves_child)
     if fault:
         raise _failed([prefix, *argv[1:]], fault.format(timeout=timeout))
-    done = Finished(started.returncode, *outputs)
+    done = Finished(started.returncode, *written)
     if check and done.status != 0:
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some programs name themselves in the first line, and the fault in the next
         words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
         raise _failed([prefix, *argv[1:]], outside.line(words))
-    if answered is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
-        answered[tuple(argv)] = done
+    if outputs is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
+        outputs[tuple(argv)] = done
     return done
 
 
@@ -119,7 +127,7 @@ def _lists(argv: list[str]) -> bool:
 
 
 def _collect(started: "Popen[bytes]", deadline: float, most: int, leaves_child: bool) -> tuple[str, list[str]]:
-    """Read both outputs and wait for the program to end; return what went wrong, if anything, and the outputs.
+    """Read both outputs and wait for the program to end; return its fault (empty: none) and the outputs.
 
     A program that runs past the deadline, or writes too much, is killed.
     """

@@ -16,7 +16,7 @@ _POLL = 0.0002
 """Seconds between queries; one that is sent during the deletion is answered when the link is gone."""
 
 _DESCRIPTORS = 1024
-"""The child closes those below: a runtime waits for the end of stdout, other calls for a lock."""
+"""The child closes all descriptors below this: a runtime waits for the end of stdout, other calls for a lock."""
 
 _left: list[int] = []
 """Children that were still running when their link was gone; the next deletion collects them."""

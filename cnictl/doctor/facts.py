@@ -18,7 +18,7 @@ from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import Listing
 from cnictl.node.host import firewall, host_links, pod_routes, runtimes
 from cnictl.node.host.host_links import Narrowest
-from cnictl.node.host.pod_routes import Looked
+from cnictl.node.host.pod_routes import RouteFindings
 from cnictl.node.resources import peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.runs import converge
@@ -78,9 +78,9 @@ class Facts:
         return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property
-    def looked(self) -> Looked:
+    def looked(self) -> RouteFindings:
         """Where the kernel sends packets of pods."""
-        return pod_routes.look(self.spec) if self.spec is not None else Looked()
+        return pod_routes.look(self.spec) if self.spec is not None else RouteFindings()
 
     @cached_property
     def links(self) -> dict[str, Link]:

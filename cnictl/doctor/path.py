@@ -11,7 +11,8 @@ from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_actio
 from cnictl.doctor.facts import Facts, counters, said_by, text_of
 from cnictl.node import hint
 from cnictl.node.hint import Hint
-from cnictl.node.host import host_links, pod_routes, route_lookup
+from cnictl.node.host import host_links, neighbours, pod_routes, route_lookup
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.resources.bridge import OWNER_MARK, gateways
 from cnictl.node.spec.addressing import MTU_MIN_IPV6
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
@@ -117,13 +118,15 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
-        if not source or is_ipv6(address) or not wire.answers(address, link, source):
+        macs = wire.answering([address], link, source)[address] if source and not is_ipv6(address) else set()
+        if not macs:
             continue
         # a router with proxy ARP also answers for an address that nobody has
         if not wire.answers(format_address(gateway.nth(gateway.last - gateway.first - 1)), link, source):
             yield HostFault(
                 address,
-                f"another host on {link} has this address too: it has the same pod CIDR",
+                f"{_whose(facts, macs)} on {link} has this address too: it has the same pod CIDR as this node "
+                f"({source})",
                 hint.advice(
                     "give one of the two hosts another pod CIDR: cnictl init-node --subnet CIDR",
                     because="the pods of the host that gets another one have to restart",
@@ -131,10 +134,18 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
             )
 
 
+def _whose(facts: Facts, macs: set[str]) -> str:
+    """Return the host with a MAC in words: the peer that the neighbour table has at it, else its MAC."""
+    mac = min(macs)
+    peers = {peer.via for peer in facts.peer_links}
+    known = next((address for address in neighbours.addresses_at(mac) if address in peers), "")
+    return f"{f'peer {known}' if known else 'another host'} (MAC {mac})"
+
+
 def _own_address(facts: Facts, link: str) -> str:
     """Return the IPv4 address from which the kernel sends on a link; empty if there is none."""
     there = [peer.via for peer, name in facts.peer_links.items() if name == link and not is_ipv6(peer.via)]
-    gateway = route_lookup.way(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
+    gateway = route_lookup.look_up(route_lookup.Packet(_ANYWHERE, oif=link), entries=False)
     for target in (*there[:1], *([gateway.gateway] if gateway.gateway else []), _ANYWHERE):
         source = route_lookup.source_to(target, link)
         if source:
@@ -222,7 +233,7 @@ def _black_hole(facts: Facts) -> Iterable[HostFault]:
 
 def _is_way_of_host(peer: Peer) -> bool:
     """Return whether a ping from this host to the peer leaves through the link of the peer's route."""
-    return not peer.dev or route_lookup.way(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
+    return not peer.dev or route_lookup.look_up(route_lookup.Packet(peer.via), entries=False).dev == peer.dev
 
 
 def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
@@ -255,16 +266,16 @@ def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
 def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     """Return the command that gives the peer its route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
-    return hint.command(
-        f"cnictl route add-peer {of_family(spec.subnets, peer.pod_cidr)} {own}",
-        "in a cloud, also turn off the source/destination check of both machines",
-        on=peer.via,
-    )
+    cloud = "in a cloud, also turn off the source/destination check of both machines"
+    return PeerHints(spec).there(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
 
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[HostFault]:
+    if facts.spec is None:
+        return
+    hints = PeerHints(facts.spec)
     for peer, state in facts.served.items():
-        fault, what_to_do = owning.in_words(peer, state)
+        fault, what_to_do = owning.in_words(peer, state, hints)
         if fault:
             yield HostFault(peer.pod_cidr, fault, what_to_do)
 

@@ -24,7 +24,7 @@ def _diverted(facts: Facts) -> Iterable[HostFault]:
         lost = [stray for stray in strays if stray.certain or not _is_answered(facts, stray)]
         if lost:
             rule = lost[0].rule
-            subject = f"rule {rule.priority}" if rule is not None else lost[0].way.destination or "route"
+            subject = f"rule {rule.priority}" if rule is not None else lost[0].route.destination or "route"
             yield HostFault(subject, _message(lost), pod_routes.hint_for(lost), False)
 
 
@@ -45,14 +45,16 @@ def _is_answered(facts: Facts, stray: Stray) -> bool:
     """
     if facts.spec is None:
         return False
-    target = stray.asked.packet.target
+    target = stray.question.packet.target
     sources = [format_address(gateway.packed) for gateway in gateways(facts.spec)]
     for source in sources:
         if is_ipv6(source) == is_ipv6(target):
-            same = route_lookup.way(Packet(target, source, mark=stray.asked.packet.mark)).hops == stray.way.hops
-            if same and not stray.asked.packet.mark:
+            same = (
+                route_lookup.look_up(Packet(target, source, mark=stray.question.packet.mark)).hops == stray.route.hops
+            )
+            if same and not stray.question.packet.mark:
                 return echo.answers(target, source)
-    return not stray.way.gateway and echo.answers(target, stray.way.dev)
+    return not stray.route.gateway and echo.answers(target, stray.route.dev)
 
 
 def _unforwarded(facts: Facts) -> Iterable[HostFault]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from cnictl.doctor.check import Check, HostFault
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
+from cnictl.node.reach import learning
 from cnictl.node.reach.accept import REFUSED
 from cnictl.node.state import learned_peers
 
@@ -31,6 +32,15 @@ def _stale(facts: Facts) -> Iterable[HostFault]:
     learned = learned_peers.load()
     if learned is None:
         yield HostFault(facts.spec.reach.source, "the list of peers has never been read", hint.command("cnictl apply"))
+    elif (absence := learning.absence(learned)) and not learned.trouble:
+        yield HostFault(
+            learned.source,
+            absence,
+            hint.advice(
+                "add this node to the source, or take it down here: cnictl reset-node",
+                because="only the operator knows whether this node still belongs to the cluster",
+            ),
+        )
     elif learned.trouble:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(learned.stale_since))
         yield HostFault(

@@ -1,4 +1,4 @@
-"""Hints: what to do about a finding, with the command that does it apart from what only a person can do.
+"""Hints: what to do about a finding. A command that removes the finding is kept apart from advice for people.
 
 A hint is the text that people read. It is one of three kinds, each with a function here:
 
@@ -11,38 +11,38 @@ A hint is the text that people read. It is one of three kinds, each with a funct
 
 
 class Hint(str):
-    """A hint as people read it, and its parts. As plain text it is shown and stored like any other string."""
+    """A hint as people read it, and its parts. It is shown and stored like any other string."""
 
     command: str = ""
-    """Runs as it is; empty where no command removes the finding."""
+    """A shell line that can be run as it is; empty if no command removes the finding."""
     option: str = ""
-    """Goes with the command that was refused."""
+    """An option to add to the command that was refused."""
     advice: str = ""
-    """In words."""
+    """The part for people, in words."""
     on: str = ""
     """The address of the host where the command runs; empty for this one."""
 
 
-def command(line: str, more: str = "", on: str = "") -> Hint:
+def command(line: str, note: str = "", on: str = "") -> Hint:
     """Return a hint whose `line` removes the finding, on the host at address `on` if one is named.
 
-    `more` is shown as a shell comment, so that the whole text can be pasted into a shell.
+    `note` is shown as a shell comment, so that the whole text can be pasted into a shell.
     """
-    text = f"{line}  # {more}" if more else line
+    text = f"{line}  # {note}" if note else line
     made = Hint(f"on {on}: {text}" if on else text)
-    made.command, made.advice, made.on = line, more, on
+    made.command, made.advice, made.on = line, note, on
     return made
 
 
-def option(text: str, more: str = "") -> Hint:
+def option(text: str, note: str = "") -> Hint:
     """Return a hint to add an option, such as `--subnet 10.244.1.0/24`, to the command that was refused."""
-    made = Hint(f"add {text}" + (f"; {more}" if more else ""))
-    made.option, made.advice = text, more
+    made = Hint(f"add {text}" + (f"; {note}" if note else ""))
+    made.option, made.advice = text, note
     return made
 
 
 def advice(text: str, because: str) -> Hint:
-    """Return a hint in words. `because` says why no command can do it; it is for readers of the code."""
+    """Return a hint in words. `because` tells readers of the code why no command can do it."""
     assert because
     made = Hint(text)
     made.advice = text
@@ -71,7 +71,7 @@ def from_json(form: dict[str, str] | None) -> Hint:
 
 
 NONE = Hint("")
-"""Where nothing is to be done."""
+"""The hint if there is nothing to do."""
 
 
 def sysctl_name(*names: str) -> str:

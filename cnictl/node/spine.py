@@ -1,6 +1,6 @@
 """Plan, apply, verify and undo changes: desired state → observe → diff → apply → verify → undo.
 
-Every command is a view of this.
+Every command that changes the host uses it.
 """
 
 import itertools
@@ -67,7 +67,7 @@ class Remembering(Protocol):
 
 @runtime_checkable
 class Restored(Protocol):
-    """A resource that existed before cnictl, and is put back when cnictl leaves the host."""
+    """A resource that may have existed before cnictl, and is restored when cnictl leaves the host."""
 
     def former(self) -> State | None:
         """Return the state to leave behind; None to remove the thing."""
@@ -75,7 +75,7 @@ class Restored(Protocol):
 
 @runtime_checkable
 class Parted(Protocol):
-    """A resource of several parts, such as files: an undo takes back the parts that nobody has changed since."""
+    """A resource of several parts, such as files: an undo reverts the parts that nobody has changed since."""
 
     parted: bool
     """True."""
@@ -83,23 +83,23 @@ class Parted(Protocol):
 
 @runtime_checkable
 class Merging(Protocol):
-    """A resource that can take a change back although somebody has changed it again since."""
+    """A resource that can revert a change although somebody has changed it again since."""
 
-    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """Return `now` without the change from `before` to `after`, and in words what of it has to stay."""
+    def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """Return `now` with the change from `before` to `after` reverted, and in words what has to stay."""
 
 
 @runtime_checkable
 class Following(Protocol):
-    """A resource whose state is decided outside of this node: an undo goes to what is decided by then."""
+    """A resource whose state is decided outside this node: an undo applies what is decided by then."""
 
     def followed(self) -> State | None:
-        """Return the state to go to."""
+        """Return the state that an undo has to apply."""
 
 
 @runtime_checkable
 class Skipping(Protocol):
-    """A resource that a node needs only after the next boot or restart: it is left out if it can't be written."""
+    """A resource that a node needs only after the next boot or restart. It is skipped if it can't be written."""
 
     def skipped(self, spec: NodeSpec) -> list[str]:
         """Return the paths that `spec` needs and that can't be written on this host."""
@@ -114,7 +114,7 @@ class Carrying(Protocol):
 
 
 class Batch(Protocol):
-    """What carries out the changes of many resources of one kind at once."""
+    """Carries out the changes of many resources of one kind at once."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
         """Make each `change.after` true as far as possible; return what failed, by resource."""
@@ -126,7 +126,7 @@ class Batched(Protocol):
 
     @property
     def batch(self) -> Batch:
-        """The same object for all that belong together."""
+        """The batch, which is the same object for all resources that belong together."""
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """Every resource, in the order in which changes are made, and its difference."""
+    """Every resource with its difference, in the order in which changes are made."""
 
     steps: tuple[Step, ...]
 
@@ -186,7 +186,7 @@ def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
-    """Return the changes that leave the host as it was before cnictl, in the order given. Changes nothing."""
+    """Return the changes that restore the host as it was before cnictl, in the order given. Changes nothing."""
     steps = [step for resource in resources for step in _looked_at(resource, partial(former_state, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
@@ -210,7 +210,7 @@ def joined(*plans: Plan) -> Plan:
 
 
 def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
-    """Compare a resource with its desired state. If it can't be read, return a step that says so."""
+    """Compare a resource with its desired state. If it can't be read, the step says so."""
     try:
         return list(_compare(resource, wanted()))
     except _FAILURES as error:
@@ -236,8 +236,8 @@ Done = list[tuple[Resource, Change]]
 def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = None) -> Done:
     """Make the plan's changes, then check that the host is as planned.
 
-    Each change is journalled before it is made. On a failure this run's changes, those in `done` from an earlier
-    part of it included, are undone, last first, and the failure is raised as Problem. The caller holds `exclusive`.
+    Each change is journalled before it is made. On a failure all changes of this run are undone, last first, including
+    those in `done` from an earlier part of it, and the failure is raised as Problem. The caller holds `exclusive`.
     """
     done = [] if done is None else done
     try:
@@ -254,10 +254,10 @@ def apply(todo: Plan, on_step: OnStep, journal: Journal, done: Done | None = Non
 
 
 def repair(todo: Plan, on_step: OnStep, journal: Journal) -> None:
-    """Make as many of the plan's changes as possible, whatever fails: for repairs and undos.
+    """Make as many of the plan's changes as possible, for repairs and undos: a failure does not stop the others.
 
-    At boot one peer whose link is late must not cost the node its bridge. Closes the journal; raises Problem that
-    names every failure. The caller holds `exclusive`.
+    For example, at boot a peer whose link is late must not keep the node from getting its bridge. Closes the journal;
+    raises Problem that names every failure. The caller holds `exclusive`.
     """
     done: Done = []
     problems: list[Problem] = []
@@ -277,7 +277,7 @@ _Group = list[tuple[Resource, Change]]
 
 
 def _groups(todo: Plan) -> Iterator[_Group]:
-    """Yield the plan's changes in order, those of neighbours that are carried out at once in one group."""
+    """Yield the plan's changes in order; neighbours that are carried out at once form one group."""
     pairs = [(step.resource, step.change) for step in todo.steps if step.change is not None]
     return _grouped(pairs)
 
@@ -292,10 +292,10 @@ def _batch_of(resource: Resource) -> Batch | None:
 
 
 def _carry_out(group: _Group, done: Done, on_step: OnStep, journal: Journal, keep_parts: bool = True) -> list[Problem]:
-    """Journal a group's changes, make them, and return what failed; what was made is added to `done`.
+    """Journal a group's changes, make them, and return the failures; changes that were made are added to `done`.
 
-    `keep_parts`: what failed and got part of the way is added too. What is no failure of a step, such as a signal, is
-    raised.
+    `keep_parts`: a failed change that was made in part is added too. An exception that is not a step's failure, such as
+    an interruption, is raised.
     """
     journal.begin_all(
         Entry(change.resource, change.before, change.after, change.command, change.summary, change.repair)
@@ -330,7 +330,7 @@ def _failures(group: _Group, done: Done, on_step: OnStep, journal: Journal) -> d
             journal.failed(change.resource)
             on_step(change, FAILED)
             if _differs(resource, change.before):
-                done.append((resource, change))  # it got part of the way
+                done.append((resource, change))  # it was made in part
         raise
     return {}
 
@@ -349,6 +349,8 @@ def _problem(error: BaseException, summary: str) -> Problem:
 
 
 def _reason(error: BaseException) -> Problem:
+    if isinstance(error, OSError) and error.strerror:
+        return Problem(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     return error if isinstance(error, Problem) else Problem(str(error))
 
 
@@ -358,15 +360,15 @@ def _verify(done: Done) -> None:
         now = resource.observe()
         if now != change.after:
             raise Problem(
-                f"{change.summary}: done, but {resource.id} now is {now}, not {change.after}",
-                "another program undid it; `nft monitor` and `ip monitor` name who changes what",
+                f"{change.summary}: done, but {resource.id} is now {now}, not {change.after}",
+                "another program undid it; `nft monitor` and `ip monitor` show who changes what",
             )
 
 
 def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
-    """Undo changes, last first, and close the journal.
+    """Undo changes, last first, and close the journal. A failure does not stop the rest.
 
-    Return in words what could not be undone. A failure does not stop the rest.
+    Returns in words what could not be undone.
     """
     left: list[str] = []
     made = {change.resource: change for _, change in done}
@@ -377,7 +379,7 @@ def undo(done: Done, on_step: OnStep, journal: Journal) -> list[str]:
 
     blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)  # a second Ctrl-C must not leave half of it
     try:
-        # one group after the other: how a change is taken back may depend on what was taken back before it
+        # one group after the other: how a change is undone may depend on what was undone before it
         for group in _grouped(_reversed(resource, change) for resource, change in reversed(done)):
             problems = _carry_out(group, [], tell, journal, keep_parts=False)
             left += [problem.message for problem in problems]

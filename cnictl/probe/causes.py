@@ -46,8 +46,8 @@ _BEYOND: tuple[Finder, ...] = (
 
 
 OF_THIS_NODE = frozenset((
-    "bridge-unfit", "port-unfit", "pod-without-route", "forwarding-off", "diverted", "no-route", "reverse-path",
-    "dropped-here", "no-masquerade", "no-address",
+    "bridge-unfit", "port-unfit", "pod-without-route", "forwarding-off", "diverted", "no-route", "unclaimed",
+    "reverse-path", "dropped-here", "no-masquerade", "no-address",
 ))  # fmt: skip
 """The names of causes that are on this node."""
 

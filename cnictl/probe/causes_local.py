@@ -1,11 +1,13 @@
 """Find faults on this node that stop a pod's packet or its reply."""
 
+import errno
+
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.core.leases.lease_store import Store
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import neighbours, pod_routes
-from cnictl.node.host.pod_routes import Asked
+from cnictl.node.host.pod_routes import RouteQuestion
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe import trace, wire
@@ -21,6 +23,8 @@ from cnictl.probe.failure import (
     gateway_of,
 )
 from cnictl.probe.host import GONE, pod_default_route
+
+_NO_NODE = "no node has this pod CIDR"
 
 
 def bridge_unfit(failure: Failure) -> FailureCause | None:
@@ -94,22 +98,24 @@ def diverted(failure: Failure) -> FailureCause | None:
     spec, bridge = host.whole, host.spec.bridge
     peer = failure.at_peer.peer if failure.at_peer is not None else None
     link = host.peer_links.get(peer, "") if peer is not None else ""
-    questions: list[Asked] = []
+    questions: list[RouteQuestion] = []
     if failure.check == OWN_HOST:
-        questions = [Asked(pod_routes.OWN, Packet(pod, target), bridge)]
+        questions = [RouteQuestion(pod_routes.OWN, Packet(pod, target), bridge)]
     elif failure.check == OTHER_HOST_POD and peer is not None and peer in spec.known_peers and link:
         questions = [
-            Asked(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
-            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            RouteQuestion(pod_routes.TO_PODS, Packet(target, pod, bridge), link, peer.via, peer),
+            RouteQuestion(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == OTHER_HOST and peer is not None and link:
         questions = [
-            Asked(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
-            Asked(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
+            RouteQuestion(pod_routes.TO_NODE, Packet(target, pod, bridge), link, "", peer),
+            RouteQuestion(pod_routes.FROM_PODS, Packet(pod, target, link), bridge, "", peer),
         ]
     elif failure.check == EXTERNAL:
-        questions = [Asked(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
-        questions += [Asked(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links]
+        questions = [RouteQuestion(pod_routes.TO_OUTSIDE, Packet(target, pod, bridge))]
+        questions += [
+            RouteQuestion(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links
+        ]
     strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
     if not strays:
         return None
@@ -119,10 +125,10 @@ def diverted(failure: Failure) -> FailureCause | None:
 
 def _is_missing(stray: pod_routes.Stray) -> bool:
     """Return whether a missing route explains the stray; `no_route` reports that."""
-    question, way = stray.asked, stray.way
-    if question.peer is None or question.what != pod_routes.TO_PODS:
-        return question.what == pod_routes.TO_OUTSIDE or bool(way.errno)
-    inside = way.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(way.destination))
+    question, route = stray.question, stray.route
+    if question.peer is None or question.kind != pod_routes.TO_PODS:
+        return question.kind == pod_routes.TO_OUTSIDE or bool(route.errno)
+    inside = route.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(route.destination))
     return not inside
 
 
@@ -136,27 +142,35 @@ def no_route(failure: Failure) -> FailureCause | None:
         if route.gateway == peer.via:
             return None
         where = f"they would go to {route.gateway or route.dev}" if route.dev else str(route)
-        words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: {where}"
-        return FailureCause("no-route", words, _route_to(failure, peer))
+        words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: "
+        if peer not in failure.host.spec.known_peers and _is_unclaimed(failure):
+            words += f"{_NO_NODE}, says {failure.host.peer_hints.source}"
+            return FailureCause("unclaimed", words, failure.host.peer_hints.here(peer))
+        return FailureCause("no-route", words + where, _route_to(failure, peer))
     if route.dev:
         return None
+    if _is_unclaimed(failure):
+        words = f"no route to {failure.target}: {_NO_NODE}, says {failure.host.peer_hints.source}"
+        return FailureCause("unclaimed", words, failure.host.peer_hints.nowhere(failure.target))
     what_to_do = hint.advice(
         "add a default route to this host: ip route add default via GATEWAY",
         because="the uplink's gateway is not known here",
     )
     if failure.within_network:
-        what_to_do = hint.advice(
-            f"cnictl route add-peer CIDR ADDRESS, with the pod CIDR of {failure.target} and its node's address",
-            because="the pod's node is not known here",
-        )
+        what_to_do = failure.host.peer_hints.nowhere(failure.target)
     return FailureCause("no-route", f"no route to {failure.target}: {route}", what_to_do)
+
+
+def _is_unclaimed(failure: Failure) -> bool:
+    """Return whether the source of peers lists no node with the target."""
+    refused = failure.route.errno == errno.EHOSTUNREACH
+    return refused and failure.within_network and failure.host.no_node_has(failure.target)
 
 
 def _route_to(failure: Failure, peer: Peer) -> Hint:
     """Return the hint for packets to a peer's pods that go elsewhere: add, repair or inspect a route."""
     if peer not in failure.host.spec.known_peers:
-        moved = any(known.pod_cidr == peer.pod_cidr for known in failure.host.spec.known_peers)
-        return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
+        return failure.host.peer_hints.here(peer)
     if failure.host.differs("route/", "routes/"):
         return hint.command("cnictl apply")
     return hint.advice(

@@ -19,7 +19,7 @@ def refused(failure: Failure) -> FailureCause | None:
         )
         return FailureCause("refused", words, what_to_do)
     if refusal.unrouted:
-        return _bridge_gone(at.peer, words)
+        return _bridge_gone(failure, at.peer, words)
     if refusal.no_host:
         return _no_such_pod(failure, words)
     return FailureCause("peer-rejects", f"{words} (its FORWARD chain rejects the request)", _accept_there(refusal.by))
@@ -52,15 +52,13 @@ def peer_without_bridge(failure: Failure) -> FailureCause | None:
     words = (
         f"peer {at.peer.via} answers, but its pods' gateway {at.gateway.to} does not: no bridge there has that address"
     )
-    return FailureCause("peer-without-bridge", words, _bridge_up(at.peer))
+    return FailureCause("peer-without-bridge", words, _bridge_up(failure, at.peer))
 
 
-def _bridge_up(peer: Peer) -> Hint:
+def _bridge_up(failure: Failure, peer: Peer) -> Hint:
     """Return the hint for a peer without its bridge. A bridge that is down looks like one with another pod CIDR."""
-    other = f"if its pod CIDR is no longer {peer.pod_cidr} (cnictl status there), run here: "
-    return hint.command(
-        "cnictl bridge up", f"{other}cnictl route del-peer {peer.pod_cidr}, and add-peer with the new one", on=peer.via
-    )
+    other = f"if its pod CIDR is no longer {peer.pod_cidr} (cnictl status there), "
+    return hint.command("cnictl bridge up", f"{other}{failure.host.peer_hints.other_cidr(peer)}", on=peer.via)
 
 
 def reported_to_this_node(failure: Failure) -> FailureCause | None:
@@ -70,9 +68,10 @@ def reported_to_this_node(failure: Failure) -> FailureCause | None:
         return None
     for refusal in at.pod_from_node.refusals:
         if refusal.by != at.peer.via:
-            return _bridge_gone(at.peer, f"{at.peer.via} forwards packets for {failure.target} to {refusal.by}")
+            words = f"{at.peer.via} forwards packets for {failure.target} to {refusal.by}"
+            return _bridge_gone(failure, at.peer, words)
         if refusal.unrouted:
-            return _bridge_gone(at.peer, f"{refusal.by} answers this node: {refusal.words}")
+            return _bridge_gone(failure, at.peer, f"{refusal.by} answers this node: {refusal.words}")
         if refusal.no_host:
             return _no_such_pod(failure, f"{refusal.by} answers this node: {refusal.words}")
     return None
@@ -84,9 +83,9 @@ def _no_such_pod(failure: Failure, words: str) -> FailureCause:
     return FailureCause("no-such-pod", f"{words} (no pod there has {failure.target})", what_to_do)
 
 
-def _bridge_gone(peer: Peer, words: str) -> FailureCause:
+def _bridge_gone(failure: Failure, peer: Peer, words: str) -> FailureCause:
     where = f"its bridge is down or has no address in {peer.pod_cidr}"
-    return FailureCause("peer-without-bridge", f"{words}: {where}", _bridge_up(peer))
+    return FailureCause("peer-without-bridge", f"{words}: {where}", _bridge_up(failure, peer))
 
 
 def no_return_route(failure: Failure) -> FailureCause | None:
@@ -99,7 +98,7 @@ def no_return_route(failure: Failure) -> FailureCause | None:
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
         f"but not pod {failure.pod.address}, whose request left through {failure.route.dev}"
     )
-    return FailureCause("no-return-route", words, hint.command(f"cnictl route add-peer {subnet} {own}", on=at.peer.via))
+    return FailureCause("no-return-route", words, failure.host.peer_hints.there(at.peer, subnet, own))
 
 
 def peer_forwarding_off(failure: Failure) -> FailureCause | None:
@@ -132,7 +131,7 @@ def outside_silent(failure: Failure) -> FailureCause | None:
         return None
     words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
     what_to_do = hint.advice(
-        "name an address that answers with --external ADDRESS, or check the uplink's gateway",
+        "name an address that answers: cnictl init-node --external ADDRESS keeps it; or check the uplink's gateway",
         because="nothing on this node stops the reply",
     )
     return FailureCause("outside-silent", words, what_to_do)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.node.hint import Hint
-from cnictl.node.host.route_lookup import Way
+from cnictl.node.host.route_lookup import RouteResult
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.capture import Sighting
 from cnictl.probe.host import Host
@@ -67,7 +67,7 @@ class Failure:
         return self.series.to
 
     @property
-    def route(self) -> Way:
+    def route(self) -> RouteResult:
         """Where this node sends the pod's packet."""
         return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 

@@ -4,15 +4,16 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from cnictl.core import sysctl
-from cnictl.core.cidr import Cidr, parse_cidr
+from cnictl.core.cidr import Cidr, parse_address, parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
 from cnictl.node.hint import sysctl_name
-from cnictl.node.host import host_links, pod_routes, route_lookup
-from cnictl.node.host.route_lookup import Packet, Way
+from cnictl.node.host import host_links, pod_routes, policy_rules, route_lookup
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, REFUSING, Packet, RouteResult
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
@@ -31,7 +32,7 @@ class Host:
         """The node's spec, reduced to this address family."""
         self.whole = whole or spec
         """The node's spec with both families."""
-        self._ways: dict[Packet, Way] = {}
+        self._routes: dict[Packet, RouteResult] = {}
 
     @property
     def ipv6(self) -> bool:
@@ -88,15 +89,26 @@ class Host:
             return f"is not on {self.spec.bridge}"
         return ""
 
-    def route(self, to: str, source: str = "", through: str = "") -> Way:
+    def route(self, to: str, source: str = "", through: str = "") -> RouteResult:
         """Return where the kernel sends a packet to `to`.
 
         `source` and `through` describe a forwarded packet: its source address and the link on which it came in.
         """
         packet = Packet(to, source, through)
-        if packet not in self._ways:
-            self._ways[packet] = route_lookup.way(packet, entries=False)
-        return self._ways[packet]
+        if packet not in self._routes:
+            self._routes[packet] = route_lookup.look_up(packet, entries=False)
+        return self._routes[packet]
+
+    @cached_property
+    def peer_hints(self) -> PeerHints:
+        """What to do about peers that are missing, by where this node's peers come from."""
+        return PeerHints(self.whole)
+
+    def no_node_has(self, address: str) -> bool:
+        """Return whether this node refuses packets to `address` because its source of peers lists no node with it."""
+        main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
+        route = policy_rules.longest(main, parse_address(address))
+        return route is not None and route[1].protocol == LEARNED_PROTOCOL and route[1].kind in REFUSING
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
@@ -114,7 +126,7 @@ class Host:
         spec = self.whole
         wanted = RuleSet(spec.name, map(parse_cidr, spec.subnets), map(parse_cidr, spec.networks))
         try:
-            return backend(spec.backend).stands(wanted)
+            return backend(spec.backend).is_loaded(wanted)
         except Problem:
             return False
 

@@ -170,12 +170,12 @@ def _groups(targets: list[Target]) -> list[_Group]:
     """Return the groups of the targets that can be asked."""
     with Netlink() as netlink:
         macs = {link.name: link.mac for link in rtnetlink.all_links(netlink)}
-    ways = route_lookup.ways([Packet(address, oif=link) for address, link in targets], entries=False)
+    routes = route_lookup.look_up_all([Packet(address, oif=link) for address, link in targets], entries=False)
     sources: dict[tuple[str, bool], dict[str, str]] = {}
-    for (address, link), way in zip(targets, ways, strict=True):
-        has_source = bool(way.source) and is_ipv6(way.source) == is_ipv6(address)
-        if has_source and not way.gateway and macs.get(link, "").count(":") == 5:
-            sources.setdefault((link, is_ipv6(address)), {})[address] = way.source
+    for (address, link), route in zip(targets, routes, strict=True):
+        has_source = bool(route.source) and is_ipv6(route.source) == is_ipv6(address)
+        if has_source and not route.gateway and macs.get(link, "").count(":") == 5:
+            sources.setdefault((link, is_ipv6(address)), {})[address] = route.source
     groups: list[_Group] = []
     for (link, ipv6), by_address in sources.items():
         with contextlib.suppress(OSError):  # the link is gone, or this user is not root

@@ -14,6 +14,7 @@ from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import route_lookup
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.spec.node_spec import Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
 from cnictl.probe import neighbours
@@ -50,11 +51,13 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     Peers that are not on a link of this node are left out, because the requests expire on the way. So are peers whose
     packets a policy rule of this host sends elsewhere.
     """
-    ways = route_lookup.ways([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
-    reached = [peer for peer, way in zip(peers, ways, strict=True) if {via for _, via in way.hops} == {peer.via}]
+    routes = (
+        route_lookup.look_up_all([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []
+    )
+    reached = [peer for peer, route in zip(peers, routes, strict=True) if {via for _, via in route.hops} == {peer.via}]
     if not reached:
         return {}
-    links = {peer: way.dev for peer, way in zip(peers, ways, strict=True)}
+    links = {peer: route.dev for peer, route in zip(peers, routes, strict=True)}
     answering = neighbours.answering((peer.via, links[peer]) for peer in reached)
     states = {peer: UNKNOWN for peer in reached if answering[peer.via, links[peer]] is False}
     asked = [peer for peer in reached if peer not in states]
@@ -96,17 +99,13 @@ def judge(pings: PeerPings) -> str:
     return ABSENT if pings.node.answered else UNKNOWN
 
 
-def in_words(peer: Peer, state: str) -> tuple[str, Hint]:
+def in_words(peer: Peer, state: str, hints: PeerHints) -> tuple[str, Hint]:
     """Return the fault in one sentence that names the peer and its pod CIDR, and the hint; both may be empty."""
     if state == ABSENT:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
             f"no link there has its gateway {gateway_of(peer.pod_cidr)}",
-            hint.advice(
-                f"on {peer.via}: run cnictl status to see whether the node was reset or has another subnet; "
-                f"here: cnictl route del-peer {peer.pod_cidr}",
-                because="only the operator knows whether that node will have these pods again",
-            ),
+            hints.gone(peer),
         )
     if state == NOT_FORWARDED:
         return (

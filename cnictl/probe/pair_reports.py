@@ -64,6 +64,8 @@ class Ready:
     node: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
     networks: tuple[str, ...]
+    mtu: int = 0
+    """Of its bridge; 0 if that is not known."""
 
     def as_target(self, name: str) -> Target:
         """Return the host as a target for the other hosts."""
@@ -155,6 +157,7 @@ def read_ready(line: str) -> Ready:
             _each(form["node"], _address),
             _each(form["pod_cidrs"], _cidr),
             _each(form["networks"], _cidr),
+            _number(form["mtu"]),
         )
 
     return _read(line, "ready", read)

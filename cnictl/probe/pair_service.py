@@ -68,9 +68,17 @@ def serve(
 
 
 def _ready(spec: NodeSpec, pod: CheckedPod) -> Ready:
-    own = []
+    own, bridge = [], Host(spec).bridge
     for part in by_family(spec):
         address = own_address(part, Host(part, spec), external_address(part))
         if address != gateway_of(part.subnet):  # without an uplink, no other host can reach the address
             own.append(address)
-    return Ready(icmp.own_token(), __version__, pod.addresses, tuple(own), spec.subnets, spec.networks)
+    return Ready(
+        icmp.own_token(),
+        __version__,
+        pod.addresses,
+        tuple(own),
+        spec.subnets,
+        spec.networks,
+        bridge.mtu if bridge else 0,
+    )

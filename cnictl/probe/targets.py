@@ -106,7 +106,8 @@ class Targets:
 
     def _other_hosts(self) -> list[Planned]:
         if not self._evidence:
-            return [Planned(OTHER_HOST, None, "no peer in node.toml: use cnictl route add-peer or --peer CIDR=VIA")]
+            why = self._host.peer_hints.no_peers("no peer in node.toml: use cnictl route add-peer or --peer CIDR=VIA")
+            return [Planned(OTHER_HOST, None, why)]
         return [
             Planned(OTHER_HOST, self._main(peer.via), "", evidence.node, evidence)
             if not evidence.node.scope
@@ -135,7 +136,7 @@ class Targets:
                 evidence = replace(evidence, gateway_from_pod=main)
                 planned.append(Planned(OTHER_HOST_POD, main, "", evidence.gateway, evidence, gateway_only=True))
         if not planned:
-            return [Planned(OTHER_HOST_POD, None, "no peer in node.toml and no --pod given")]
+            return [Planned(OTHER_HOST_POD, None, "no peer and no --pod given")]
         return planned
 
     def _external(self) -> Planned:

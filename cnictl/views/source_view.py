@@ -3,6 +3,7 @@
 import time
 from typing import Any
 
+from cnictl.node.reach import learning
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.state.learned_peers import Learned
 
@@ -17,7 +18,7 @@ def shown(spec: NodeSpec, learned: Learned | None) -> dict[str, Any]:
         "version": learned.version,
         "age": round(time.time() - learned.read_at, 1) if learned.read_at else None,
         "stale_since": learned.stale_since,
-        "trouble": learned.trouble,
+        "trouble": learned.trouble or learning.absence(learned),
         "conflict": learned.conflict,
     }
 

@@ -11,6 +11,7 @@ from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
 from cnictl.node.host import pod_routes, reading, runtimes
 from cnictl.node.plugin import install, versions
+from cnictl.node.reach.peer_hints import PeerHints
 from cnictl.node.resources import boot_note, inventory, peer_routes
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.peer_routes import PeerRouteState
@@ -29,7 +30,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)
     addresses = listing.as_json()
-    looked = pod_routes.look(spec)
+    findings = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     shown = {
         "drifted": sum(row["state"] == "drifted" for row in rows),
@@ -39,8 +40,8 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "source": source_view.shown(spec, learned_peers.load()) if spec.reach.source else None,
-        "peers": _peers(spec, looked),
-        "strays": looked.as_json(),
+        "peers": _peers(spec, findings),
+        "strays": findings.as_json(),
         "plugin": {
             "version": plugin.current,
             "chosen": spec.plugin_version,
@@ -113,16 +114,16 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "state": "drifted", "wanted": change.after, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec, looked: pod_routes.Looked) -> list[dict[str, Any]]:
+def _peers(spec: NodeSpec, findings: pod_routes.RouteFindings) -> list[dict[str, Any]]:
     """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
-    rows = routes(peer_routes.states(spec, looked))
+    rows = routes(spec, peer_routes.states(spec, findings))
     if not rows:
         return []
     answered = neighbours.answering((row["via"], row["dev"]) for row in rows if row["via"] and row["dev"])
     return [{**row, "answers": answered.get((row["via"], row["dev"]))} for row in rows]
 
 
-def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
+def routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]:
     """Return the routes as JSON values, each with whether its peer has the pod CIDR, and what is wrong if not.
 
     `pods` is empty if the peer was not asked: the route is missing, or the user is not root.
@@ -132,11 +133,12 @@ def routes(states: list[PeerRouteState]) -> list[dict[str, Any]]:
     if os.geteuid() == 0:
         with contextlib.suppress(OSError):  # the kernel lacks the family
             pod_states = owning.ask(asked)
-    return [_route(state, pod_states.get(state.peer, "") if state.peer is not None else "") for state in states]
+    hints = PeerHints(spec)
+    return [_route(state, pod_states.get(state.peer, "") if state.peer is not None else "", hints) for state in states]
 
 
-def _route(state: PeerRouteState, pods: str) -> dict[str, Any]:
-    fault, what_to_do = owning.in_words(state.peer, pods) if state.peer is not None and pods else ("", hint.NONE)
+def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]:
+    fault, what_to_do = owning.in_words(state.peer, pods, hints) if state.peer is not None and pods else ("", hint.NONE)
     return {
         "pod_cidr": state.pod_cidr,
         "via": state.via,

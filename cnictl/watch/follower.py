@@ -27,6 +27,8 @@ class Follower:
         self._ended = threading.Event()
         self._source: Source | None = None
         self._last_words = ""
+        self._is_read = False
+        """Whether the source could be read at the last try."""
         self._reader, self._writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._follow, name="source", daemon=True)
         self._thread.start()
@@ -35,10 +37,22 @@ class Follower:
         """Return a descriptor that is readable after a change, until `seen`."""
         return self._reader
 
-    def seen(self) -> None:
-        """Mark the changes so far as seen."""
-        with contextlib.suppress(BlockingIOError):
-            os.read(self._reader, 4096)
+    def seen(self) -> bool:
+        """Take note of the changes so far; return whether there are any."""
+        try:
+            return bool(os.read(self._reader, 4096))
+        except BlockingIOError:
+            return False
+
+    def check(self) -> None:
+        """Read the source again if another command could not, though the watch here goes on.
+
+        An API server looks at tokens and rights only when a watch begins. So a watch notices neither that they are
+        gone nor that they are back, and `apply`, which has to list, would leave the peers stale until one changes.
+        """
+        known = learned_peers.load()
+        if self._is_read and self._source is not None and known is not None and known.stale_since:
+            self._source.close()
 
     def close(self) -> None:
         """End the thread. What it learned stays."""
@@ -59,11 +73,11 @@ class Follower:
                 for snapshot in self._source.watch(version):
                     spec = self._current()
                     if spec is not None and spec.reach == self.reach:
-                        self._keep(learning.taken(spec, self._source, snapshot))
+                        self._keep(learning.record_of(spec, self._source, snapshot))
                     if self._ended.is_set():
                         return
             except (SourceLost, UsageProblem, Problem, OSError) as error:
-                self._lost(str(error))
+                self._lost(learning.in_words(error))
             except Exception as error:  # a bug in a client must not end the repairs: report it and try again
                 self._lost(f"{type(error).__name__}: {error}")
             finally:
@@ -75,8 +89,9 @@ class Follower:
     def _list(self, source: Source) -> str:
         spec = self._current()
         snapshot = source.list()
+        self._is_read = True
         if spec is not None and spec.reach == self.reach:
-            self._keep(learning.taken(spec, source, snapshot))
+            self._keep(learning.record_of(spec, source, snapshot))
         return snapshot.version
 
     def _keep(self, learned: learned_peers.Learned) -> None:
@@ -93,6 +108,7 @@ class Follower:
             self._wake()
 
     def _lost(self, why: str) -> None:
+        self._is_read = False
         self._say(f"warning: can't read the source of peers; the known peers stay: {why}")
         spec = self._current()
         if spec is not None and spec.reach == self.reach and learned_peers.load() is not None:

@@ -51,6 +51,9 @@ class Keeper:
         self._cost = 0.0
         self._retry = REGULAR
         self._follower: Follower | None = None
+        self._checked = time.monotonic()
+        self._source_changed = False
+        """Whether the source has other peers since the last look. What follows from them is no repair."""
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
@@ -78,14 +81,17 @@ class Keeper:
             self._follower = None
         if reach.source and self._follower is None:
             self._follower = Follower(_spec, reach, self._tell)
+        if self._follower is not None and time.monotonic() - self._checked >= REGULAR:
+            self._checked = time.monotonic()
+            self._follower.check()
 
     def _hear(self, events: Events, wakeup: int) -> None:
         self._follow_source()
         sources = (self._follower,) if self._follower is not None else ()
         patience = 0.0 if self._unseen else max(0.0, self._retry)
         heard = self._unseen + events.wait(patience, wakeup, _links(_spec()), sources)
-        if self._follower is not None:
-            self._follower.seen()
+        if self._follower is not None and self._follower.seen():
+            self._source_changed = True
         self._unseen = []
         woken = _drain(wakeup)
         if signal.SIGHUP in woken:
@@ -146,6 +152,7 @@ class Keeper:
                 if todo.changes:
                     self._carry_out(todo)
                     changed = True
+        self._source_changed = False
         self._repairs.save()
         return changed
 
@@ -155,7 +162,7 @@ class Keeper:
         for step in plan.steps:
             if step.change is None or step.resource.id == NodeFile.id:
                 continue  # the node file belongs to the operator, who may be editing it now
-            wait = self._repairs.due(step.resource.id, now)
+            wait = 0.0 if self._source_changed else self._repairs.due(step.resource.id, now)
             if wait <= 0:
                 steps.append(step)
             else:
@@ -176,7 +183,7 @@ class Keeper:
             if not failure:
                 by = f" (removed by {cause})" if cause else ""
                 self._tell(f"repaired: {change.summary}{by}, in {took:.0f} ms")
-            if self._repairs.note(change.resource, time.monotonic(), cause):
+            if not self._source_changed and self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""
                 self._tell(
                     f"error: {change.resource} is changed again and again{whose}: no longer repaired; stop that "

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from cnictl.node.plugin import interpreters, releases
+from cnictl.node.plugin import interpreters, plugin_version
 from tests.bench import place, report, spent, startup
 from tests.bench.cases import Case, Row, measure
 from tests.bench.sides import OUTSIDE, REFERENCE_DIR, Side, Unequal, filled_id
@@ -63,7 +63,7 @@ def _options() -> argparse.Namespace:
 def _install(lib_dir: str) -> str:
     """The plugin as `cnictl plugin install` lays it down; returns its launcher."""
     os.makedirs(lib_dir)
-    made = releases.build(lib_dir, "bench", releases.sources(), interpreters.inspect(interpreters.SYSTEM))
+    made = plugin_version.build(lib_dir, "bench", plugin_version.sources(), interpreters.inspect(interpreters.SYSTEM))
     return made.launcher
 
 

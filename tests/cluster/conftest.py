@@ -9,8 +9,8 @@ from tests.cluster.world import World, world
 
 @pytest.fixture(scope="module")
 def bare() -> Iterator[World]:
-    """Four hosts that are no nodes yet, and an operator without a cluster file."""
-    with world(4) as made:
+    """Six hosts that are no nodes yet, and an operator without a cluster file."""
+    with world(6) as made:
         yield made
 
 

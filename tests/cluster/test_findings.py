@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Node
+from cnictl.node.runs.converge import NO_NODE
 from tests.cluster.world import COMMAND, World
 
 
@@ -62,6 +63,13 @@ def test_two_nodes_with_one_pod_cidr_are_both_named(cluster: World) -> None:
     findings = cluster.status()[1]
     assert "node1 and node2 both have the pod CIDR 10.244.0.0/24" in findings
     assert any("which is node1's in the cluster file; the file has 10.244.1.0/24 for it" in text for text in findings)
+    document = json.loads(cluster.cluster("test", "-o", "json", check=False).stdout)
+    causes = {item["cause"]["text"] for item in document["items"] if item["cause"] and item["check"] == "pod-pod"}
+    assert "node1 and node2 have overlapping pod CIDRs: 10.244.0.0/24" in causes
+    items = json.loads(one.run(["cnictl", "doctor", "-o", "json"], timeout=90, check=False).stdout)["items"]
+    (message,) = (item["message"] for item in items if item["id"] == "same-pod-cidr")
+    assert message.startswith(f"peer {two.address} (MAC ")
+    assert message.endswith(f"on eth0 has this address too: it has the same pod CIDR as this node ({one.address})")
     two.run(["cnictl", "reset-node", "--yes"], timeout=90)
 
 
@@ -73,6 +81,9 @@ def test_node_that_was_reset_is_named_with_those_that_route_to_it(cluster: World
         "node3 is not set up as a node (it was reset, or never set up), and node1 and node2 route the pods of "
         "10.244.2.0/24 to it"
     ]
+    summary = json.loads(cluster.cluster("test", "-o", "json", check=False).stdout)["summary"]
+    hosts = {host["name"]: host["cause"] for host in summary["hosts"]}
+    assert hosts == {"node1": None, "node2": None, "node3": NO_NODE[0]}
 
 
 def test_other_network_names_both_hosts(cluster: World) -> None:
@@ -85,6 +96,8 @@ def test_other_mtu_names_both_hosts(cluster: World) -> None:
     node.run(["cnictl", "init-node", "--mtu", "1400"], timeout=90)
     try:
         assert cluster.status()[1] == ["node2 has bridge MTU 1400, and node1 has 1500"]
+        summary = json.loads(cluster.cluster("test", "-o", "json", check=False).stdout)["summary"]
+        assert summary["notes"] == ["the bridge's MTU differs: 1500 on node1, node3; 1400 on node2"]
     finally:
         node.run(["cnictl", "init-node", "--mtu", "0"], timeout=90)
 
@@ -98,8 +111,8 @@ def test_other_version_is_a_row_and_is_not_changed(cluster: World) -> None:
         assert any(text.startswith("node3 has cnictl version 0.1.9, and node1 has ") for text in findings)
         done = cluster.cluster("apply", "-o", "json", check=False)
         assert [row["state"] for row in json.loads(done.stdout)["items"]] == [
-            "already so",
-            "already so",
+            "unchanged",
+            "unchanged",
             "other version",
         ]
         assert done.status == 1

@@ -6,25 +6,22 @@ The operator sits at the host outside. All files are in the machines' own roots,
 import json
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-import cnictl
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
+from tests import schemas
 from tests.coexistence import packaged
 
 FILE = "/root/cluster.toml"
 ON_NODE = "/etc/cnictl/cluster.toml"
 COMMAND = "/usr/local/bin/cnictl"
 """On a node, and what ssh starts there; a bare `cnictl` of `Node.run` is forked from a loaded process instead."""
-_REAL = "/usr/local/bin/cnictl.real"
 
 _START_SSHD = """
 echo 'sshd:x:100:100::/run/sshd:/usr/sbin/nologin' >> /etc/passwd
@@ -45,34 +42,6 @@ ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519
 cat /root/.ssh/id_ed25519.pub
 """
 
-_STAND_IN = """\
-#!{python} -I
-# what `init-node --from FILE` will do: only until this release has it
-import json, os, subprocess, sys
-sys.path.insert(0, {source!r})
-words = sys.argv[1:]
-if words[:1] == ["init-node"] and "--from" in words:
-    from cnictl.node.reach import cluster_file
-    at = words.index("--from")
-    path, rest = words[at + 1], [*words[1:at], *words[at + 2 :]]
-    cluster = cluster_file.load(path)
-    listed = json.loads(subprocess.run(["ip", "-j", "address"], capture_output=True, check=True).stdout)
-    own = cluster_file.find_self(cluster, [one["local"] for link in listed for one in link["addr_info"]])
-    options = ["--prune", "--replace"]
-    for value in own.pod_cidrs:
-        options += ["--subnet", value]
-    for value in cluster.networks:
-        options += ["--network", value]
-    for node in cluster.nodes:
-        if node is not own:
-            options += ["--peer", node.pod_cidrs[0] + "=" + node.addresses[0]]
-    if "--dry-run" not in rest and path != {on_node!r}:
-        os.makedirs(os.path.dirname({on_node!r}), exist_ok=True)
-        subprocess.run(["cp", path, {on_node!r}], check=True)
-    words = ["init-node", *options, *rest]
-os.execv({real!r}, [{real!r}, *words])
-"""
-
 
 @dataclass
 class World:
@@ -81,12 +50,13 @@ class World:
     operator: Node
     nodes: list[Node]
     known_hosts: dict[str, str] = field(default_factory=dict)
-    has_from: bool = True
-    """Whether the nodes' own `init-node` has `--from`, and no stand-in for it."""
 
     def cluster(self, *words: str, check: bool = True) -> Finished:
-        """Run `cnictl cluster` on the operator's machine."""
-        return self.operator.run(["cnictl", "cluster", *words], timeout=300, check=check)
+        """Run `cnictl cluster` on the operator's machine. Its JSON has to be as its schema says."""
+        done = self.operator.run(["cnictl", "cluster", *words], timeout=300, check=check)
+        if "json" in words and done.stdout:
+            schemas.checked(f"cluster {words[0]}", done.stdout)
+        return done
 
     def status(self, *words: str) -> tuple[dict[str, dict[str, Any]], list[str], int]:
         """What `cluster status` says: rows by node, findings, and its exit status."""
@@ -143,16 +113,5 @@ def world(nodes: int) -> Iterator[World]:
         for node in lab.nodes:
             packaged.install(node, "openssh-server")
             made.known_hosts[node.address] = node.run(["sh", "-ec", _START_SSHD], stdin=key).stdout.strip()
-            made.has_from = _has_from(node)
-            if not made.has_from:
-                node.run(["mv", COMMAND, _REAL])
-                source = str(Path(cnictl.__file__).parents[1])
-                script = _STAND_IN.format(python=sys.executable, source=source, on_node=ON_NODE, real=_REAL)
-                made.write(script, node, COMMAND)
-                node.run(["chmod", "755", COMMAND])
         made.write_known_hosts()
         yield made
-
-
-def _has_from(node: Node) -> bool:
-    return "--from" in node.run(["cnictl", "init-node", "--help"], env={"COLUMNS": "200"}).stdout

@@ -40,7 +40,7 @@ _UNNAMED = "/.cnictl-building-"
 _OF_THE_RUNS = ("/var/lib/cnictl", "/run/cnictl", "/run/mount")
 _OF_ONE_BRIDGE = re.compile(r'([0-9a-f]{1,2}:){5}[0-9a-f]{1,2}|"ifindex": [0-9]+')
 _LINKS = ("links", "addresses")
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "HOME": "/root",
 }  # fmt: skip
 _PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
@@ -109,7 +109,7 @@ def _undo_second(node: Node) -> None:
 
 def _undo(node: Node) -> None:
     done = cnictl(node, "undo", check=False)
-    assert done.status == 0 or "there is no run to take back" in done.stderr, done.stderr
+    assert done.status == 0 or "there is no run to undo" in done.stderr, done.stderr
 
 
 def _again(node: Node) -> None:
@@ -172,7 +172,7 @@ class Ground:
 
     def cut_off(self, number: int) -> tuple[int, str]:
         """Run the command until it is about to do the n-th thing; its status, and what it said."""
-        answer = self._inside.call({**_ENVIRONMENT, AT: str(number)}, b"", ["cnictl", *self.scenario.command])
+        answer = self._inside.call({**ENVIRONMENT, AT: str(number)}, b"", ["cnictl", *self.scenario.command])
         return answer.status, answer.stderr.decode() + answer.stdout.decode()
 
     def count(self) -> int:

@@ -1,5 +1,6 @@
 """A cluster's API server for a test: the project's own, or the real one that CNICTL_TEST_KUBECONFIG names."""
 
+import base64
 import contextlib
 import os
 import threading
@@ -8,15 +9,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from lightkube import ApiError, Client, KubeConfig
+import yaml
+from lightkube import ApiError, Client, KubeConfig, codecs
+from lightkube.models.authentication_v1 import TokenRequestSpec
 from lightkube.models.core_v1 import NodeAddress, NodeSpec, NodeStatus
 from lightkube.models.meta_v1 import ObjectMeta
-from lightkube.resources.core_v1 import Node
+from lightkube.resources.core_v1 import Node, ServiceAccount, ServiceAccountToken
+from lightkube.resources.rbac_authorization_v1 import ClusterRole, ClusterRoleBinding, Role, RoleBinding
 
 from cnictl.core.errors import Problem
+from cnictl.node.reach import kubernetes_access as access
+from cnictl.node.reach import kubernetes_api
 from cnictl.node.reach.kubernetes import KubernetesSource
 from cnictl.node.reach.source import Announcement, Snapshot
-from tests.kubernetes.server import ApiServer, Authority, make_authority
+from tests.kubernetes.authority import Authority, make_authority
+from tests.kubernetes.objects import node
+from tests.kubernetes.server import ApiServer
 from tests.waiting import wait_for
 
 REAL = os.environ.get("CNICTL_TEST_KUBECONFIG", "")
@@ -63,6 +71,15 @@ class Watching:
         """Return whether the watch ends within some seconds."""
         self._thread.join(within)
         return not self._thread.is_alive()
+
+
+NODE_RULE = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list", "watch"]}
+MAP_RULE = {
+    "apiGroups": [""],
+    "resources": ["configmaps"],
+    "resourceNames": ["kubeadm-config", "kube-proxy"],
+    "verbs": ["get"],
+}
 
 
 @dataclass
@@ -130,6 +147,37 @@ class Cluster:
 
         self._change(name, edit)
 
+    def account(self, path: Path, *, nodes: bool = True, maps: bool = True) -> KubernetesSource:
+        """Return a source with the credential of an account that has the rights of `cnictl kubernetes rbac`, or less.
+
+        The real server is given what the command prints, under other names.
+        """
+        if self.server is not None:
+            rights = {f"{verb} nodes" for verb in NODE_RULE["verbs"]} if nodes else set()
+            rights |= {f"get configmaps/{name}" for name in MAP_RULE["resourceNames"]} if maps else set()
+            self.server.tokens["account"] = frozenset(rights)
+            token = "account"
+        else:
+            token = self._real_account(("ClusterRole",) if not nodes else ("Role",) if not maps else ())
+        api = kubernetes_api.Api(str(self.kubeconfig), silence=0)
+        authority = api.config.cluster.certificate_auth_data or ""
+        path.touch(0o600)
+        path.write_text(access.NodeCredential(api.server, authority, token, api.server_name).text)
+        source = KubernetesSource(str(path))
+        self.sources.append(source)
+        return source
+
+    def _real_account(self, left_out: tuple[str, ...]) -> str:
+        text = access.RBAC.replace(f"name: {access.ACCOUNT}\n", f"name: {PREFIX}account\n")
+        for made in codecs.load_all_yaml(text):
+            assert made.metadata is not None
+            if made.kind not in (*left_out, "Secret"):
+                self._admin.create(made)
+        asked = ServiceAccountToken(metadata=ObjectMeta(), spec=TokenRequestSpec(audiences=[], expirationSeconds=3600))
+        given = self._admin.create(asked, f"{PREFIX}account", namespace=access.NAMESPACE)
+        assert given.status is not None and given.status.token
+        return given.status.token
+
     def _change(self, name: str, edit: Callable[[Node], None]) -> None:
         """Change a Node; again if a controller of the cluster changed it meanwhile."""
         for attempt in range(10):
@@ -146,15 +194,26 @@ class Cluster:
         self._admin.delete(Node, PREFIX + name)
 
     def clear(self) -> None:
-        """Remove what tests made."""
+        """Close all sources, and remove what tests made."""
         for source in self.sources:
             source.close()
-        if self.server is None:
-            for node in self._admin.list(Node):
-                if node.metadata and (node.metadata.name or "").startswith(PREFIX):
-                    with contextlib.suppress(ApiError):
-                        self._admin.delete(Node, node.metadata.name or "")
+        self.remove()
         self._admin.close()
+
+    def remove(self) -> None:
+        """Remove what tests made in a real cluster, those that were killed too."""
+        if self.server is not None:
+            return
+        for name in [made.metadata.name or "" for made in self._admin.list(Node) if made.metadata]:
+            if name.startswith(PREFIX):
+                with contextlib.suppress(ApiError):
+                    self._admin.delete(Node, name)
+        for kind in (ClusterRole, ClusterRoleBinding):
+            with contextlib.suppress(ApiError):
+                self._admin.delete(kind, f"{PREFIX}account")
+        for local in (Role, RoleBinding, ServiceAccount):
+            with contextlib.suppress(ApiError):
+                self._admin.delete(local, f"{PREFIX}account", namespace=access.NAMESPACE)
 
 
 @pytest.fixture(scope="session")
@@ -182,6 +241,20 @@ def own(server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
     cluster.clear()
 
 
+def contained(path: Path, copy: Path) -> Path:
+    """Write a copy of a kubeconfig that is the caller's alone, as the source wants it, and names no other files."""
+    document = yaml.safe_load(path.read_text())
+    for each in [*(each["cluster"] for each in document["clusters"]), *(each["user"] for each in document["users"])]:
+        for key in ("certificate-authority", "client-certificate", "client-key"):
+            if key in each:
+                each[f"{key}-data"] = base64.b64encode((path.parent / each.pop(key)).read_bytes()).decode()
+        if "tokenFile" in each:
+            each["token"] = (path.parent / each.pop("tokenFile")).read_text().strip()
+    copy.touch(0o600)
+    copy.write_text(yaml.safe_dump(document))
+    return copy
+
+
 @pytest.fixture(params=["own", "real"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
     """Either server: what holds for both is the contract."""
@@ -190,11 +263,13 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
         return
     if not REAL:
         pytest.skip("CNICTL_TEST_KUBECONFIG names no kubeconfig of a real API server")
-    path = Path(REAL)
-    if path.stat().st_mode & 0o077:  # the source refuses such a file
-        path = tmp_path / "kubeconfig"
-        path.touch(0o600)
-        path.write_text(Path(REAL).read_text())
-    cluster = Cluster(path, None)
+    cluster = Cluster(contained(Path(REAL), tmp_path / "kubeconfig"), None)
+    cluster.remove()
     yield cluster
     cluster.clear()
+
+
+def add(server: ApiServer, *names: str) -> None:
+    """Announce Nodes, each with a pod CIDR and an address of its own."""
+    for name in names:
+        server.put(node(name, [f"10.244.{len(server.nodes)}.0/24"], [f"192.0.2.{len(server.nodes) + 1}"]))

@@ -19,7 +19,9 @@ from cnictl.node.reach import kubernetes_access as access
 from cnictl.node.reach.kubernetes import KubernetesSource
 from cnictl.node.reach.kubernetes_api import token_credential
 from cnictl.node.spec.node_spec import Reach
-from tests.kubernetes.server import SYSTEM, ApiServer, Authority, node
+from tests.kubernetes.authority import Authority
+from tests.kubernetes.objects import SYSTEM, node
+from tests.kubernetes.server import ApiServer
 
 
 def cnictl(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
@@ -155,7 +157,13 @@ def test_token_that_the_cluster_has_not_made_yet_is_waited_for(server: ApiServer
 def test_credential_that_may_not_read_secrets_is_no_administrators(account: ApiServer, tmp_path: Path) -> None:
     with pytest.raises(Problem, match="refuses to get secrets") as refused:
         token_credential(str(account.kubeconfig(tmp_path / "admin", "node-token")))
-    assert refused.value.hint == "name an administrator's kubeconfig by --from"
+    assert refused.value.hint == "name an administrator's kubeconfig with --from"
+
+
+def test_administrators_credential_that_is_refused_is_named_as_such(server: ApiServer, tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="refuses the credential") as refused:
+        token_credential(str(server.kubeconfig(tmp_path / "admin", "unknown")))
+    assert refused.value.hint == "name an administrator's kubeconfig with --from"
 
 
 def test_authority_is_the_administrators_or_else_the_secrets(

@@ -1,9 +1,18 @@
 """What the source promises of every API server: run against the project's own and against a real one."""
 
-import pytest
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
+import pytest
+import yaml
+
+from cnictl.node.reach import kubernetes_api
+from cnictl.node.reach.kubernetes import KubernetesSource
 from cnictl.node.reach.source import Announcement, SourceLost
 from tests.kubernetes.conftest import PREFIX, Cluster, Watching
+from tests.waiting import wait_for
 
 BOTH = ["198.18.1.0/24", "2001:db8:1::/64"]
 """A Node's pod CIDRs in a dual-stack cluster."""
@@ -63,6 +72,81 @@ def test_updates_that_change_nothing_for_peers_are_not_yielded(cluster: Cluster)
     cluster.create("b", ["198.18.2.0/24"], ["192.0.2.2"])
     watching.wait_for(lambda nodes: f"{PREFIX}b" in nodes, "the new Node")
     assert all(f"{PREFIX}b" in {node.name for node in snapshot.nodes} for snapshot in watching.snapshots)
+
+
+def test_list_takes_all_pages(cluster: Cluster) -> None:
+    names = [f"n{at}" for at in range(300)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: cluster.create(name, [], []), names))
+    assert {f"{PREFIX}{name}" for name in names} <= {node.name for node in cluster.listed()[1].nodes}
+
+
+def test_watch_that_the_server_ends_goes_on(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubernetes_api, "WATCH_FOR", 1)
+    watching = cluster.watching()
+    for name in ("a", "b", "c"):  # a Node a second keeps it from counting as ended for ever
+        before = time.monotonic()
+        cluster.create(name, [], [])
+        watching.wait_for(lambda nodes, name=name: f"{PREFIX}{name}" in nodes, "the new Node")  # type: ignore[misc]
+        wait_for(lambda before=before: time.monotonic() > before + 0.8, "most of a second")  # type: ignore[misc]
+    assert watching.failure is None
+
+
+def test_version_that_the_server_has_forgotten_loses_the_source(cluster: Cluster) -> None:
+    source, snapshot = cluster.listed()
+    if cluster.server is not None:
+        cluster.server.forget()
+    source._last = replace(snapshot, version="1")  # older than what any server remembers
+    assert "no longer knows the version" in Watching(source, "1").lost().message
+
+
+def test_rights_that_rbac_grants_are_enough(cluster: Cluster, tmp_path: Path) -> None:
+    source = cluster.account(tmp_path / "account")
+    wait_for(lambda: isinstance(listed_or_refused(source), str), "the rights")
+    watching = Watching(source, source.list().version)
+    cluster.create("a", BOTH, ["192.0.2.1"])
+    watching.wait_for(lambda nodes: f"{PREFIX}a" in nodes, "the new Node")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "maps", "said", "rule"),
+    [
+        (False, True, "refuses to list nodes", 'resources: ["nodes"], verbs: ["get", "list", "watch"]'),
+        (True, False, "refuses to get configmaps", 'resourceNames: ["kubeadm-config", "kube-proxy"], verbs: ["get"]'),
+    ],
+    ids=["nodes", "configmaps"],
+)
+def test_missing_right_is_named_with_the_rule_that_grants_it(
+    cluster: Cluster, tmp_path: Path, nodes: bool, maps: bool, said: str, rule: str
+) -> None:
+    source = cluster.account(tmp_path / "account", nodes=nodes, maps=maps)
+
+    lost: list[SourceLost] = []
+
+    def refused() -> bool:
+        answer = listed_or_refused(source)
+        lost.extend([answer] if isinstance(answer, SourceLost) else [])
+        return bool(lost) and said in lost[-1].message
+
+    wait_for(refused, said)
+    assert rule in lost[-1].hint
+
+
+def test_credential_that_the_server_does_not_know_is_refused(cluster: Cluster, tmp_path: Path) -> None:
+    cluster.account(tmp_path / "account")
+    document = yaml.safe_load((tmp_path / "account").read_text())
+    document["users"][0]["user"]["token"] = "unknown"
+    (tmp_path / "account").write_text(yaml.safe_dump(document))
+    with pytest.raises(SourceLost, match="refuses the credential: Unauthorized"):
+        KubernetesSource(str(tmp_path / "account")).list()
+
+
+def listed_or_refused(source: KubernetesSource) -> str | SourceLost:
+    """Return the version of a list, or how it was refused. A right counts some moments after it was granted."""
+    try:
+        return source.list().version
+    except SourceLost as lost:
+        return lost
 
 
 def test_close_ends_a_watch_within_a_second(cluster: Cluster) -> None:

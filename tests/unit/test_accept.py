@@ -3,7 +3,18 @@
 import pytest
 
 from cnictl.core.cidr import parse_cidr
-from cnictl.node.reach.accept import CONFLICT, MOST_NODES, PENDING, REFUSED, ROUTED, SELF, Host, Judgement, judge
+from cnictl.node.reach.accept import (
+    ABSENT,
+    CONFLICT,
+    MAX_JUDGED_NODES,
+    PENDING,
+    REFUSED,
+    ROUTED,
+    SELF,
+    Host,
+    Judgement,
+    judge,
+)
 from cnictl.node.reach.source import Announcement, Snapshot
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
@@ -53,10 +64,10 @@ def test_sound_announcement_becomes_a_peer() -> None:
         (node(address="10.244.9.9"), "lies in the pod network"),
         (node(address="10.0.0.254"), "default gateway"),
         (node(address="192.0.2.9"), "on no link of this node"),
-        (node(name="a b"), "no host name"),
-        (node(name="\x1b[31mred"), "no host name"),
-        (node(name="x" * 300), "no host name"),
-        (node(name=""), "no host name"),
+        (node(name="a b"), "not a host name"),
+        (node(name="\x1b[31mred"), "not a host name"),
+        (node(name="x" * 300), "not a host name"),
+        (node(name=""), "not a host name"),
     ],
     ids=str,
 )
@@ -78,16 +89,16 @@ def test_second_with_a_pod_cidr_an_address_or_a_name_is_refused() -> None:
     result = judged(node("a"), node("b", address="10.0.0.3"), node("c", "10.244.2.0/24"), node("a", "10.244.4.0/24"))
     assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
     assert [row.why for row in result.nodes if row.state == REFUSED] == [
-        "node a has it already",
+        "node a already has this pod CIDR",
         "10.0.0.2 is the address of node a",
-        "a node of this name is announced already",
+        "another announced node has the same name",
     ]
 
 
 def test_own_pod_cidr_at_another_node_is_a_conflict_and_no_peer() -> None:
     result = judged(node(pod_cidr="10.244.0.0/24"))
     assert result.peers == ()
-    assert "10.244.0.0/24 to node other too" in result.conflict
+    assert "10.244.0.0/24 also to node other" in result.conflict
 
 
 def test_another_pod_cidr_for_this_node_is_a_conflict() -> None:
@@ -102,11 +113,30 @@ def test_node_without_a_pod_cidr_is_pending() -> None:
     assert [row.state for row in judged(node(pod_cidr="")).nodes] == [SELF, PENDING]
 
 
-def test_typed_peer_wins_and_is_no_learned_one() -> None:
+def test_node_that_the_source_does_not_list_is_absent_and_its_peers_stay() -> None:
+    result = judge(Snapshot((node(),), "1"), SPEC, HOST)
+    assert [(row.state, row.pod_cidr) for row in result.nodes] == [
+        (ABSENT, "10.244.0.0/24"),
+        (ROUTED, "10.244.1.0/24"),
+    ]
+    assert (result.conflict, result.is_listed) == ("", False)
+
+
+def test_family_that_a_node_has_no_pod_cidr_of_is_pending() -> None:
+    spec = NodeSpec(("10.244.0.0/24", "fd00:1::/64"), ("10.244.0.0/16", "fd00:1::/48"), reach=Reach("file"))
+    half = Announcement("half", ("10.244.1.0/24",), ("10.0.0.2", "fd00:2::2"))
+    rows = judge(Snapshot((half,), "1"), spec, HOST).nodes[1:]
+    assert [(row.state, row.address, row.why) for row in rows] == [
+        (ROUTED, "10.0.0.2", ""),
+        (PENDING, "fd00:2::2", "it has no IPv6 pod CIDR yet"),
+    ]
+
+
+def test_static_peer_wins_and_is_no_learned_one() -> None:
     spec = NodeSpec(SPEC.subnets, SPEC.networks, peers=(Peer("10.244.1.0/24", "10.0.0.9"),), reach=Reach("file"))
     result = judged(node(), spec=spec)
     assert result.peers == ()
-    assert result.nodes[1].why == "node.toml says via 10.0.0.9"
+    assert result.nodes[1].why == "node.toml has it via 10.0.0.9"
 
 
 def test_family_that_this_node_lacks_is_passed_over() -> None:
@@ -123,12 +153,61 @@ def test_each_family_has_its_route() -> None:
 
 
 def test_too_many_nodes_are_cut_and_said() -> None:
-    many = tuple(Announcement(f"n{at}", (), ()) for at in range(MOST_NODES + 5))
+    many = tuple(Announcement(f"n{at}", (), ()) for at in range(MAX_JUDGED_NODES + 5))
     result = judge(Snapshot(many, "1"), SPEC, HOST)
-    assert len(result.nodes) == MOST_NODES + 1
-    assert f"at most {MOST_NODES}" in result.nodes[-1].why
+    assert len(result.nodes) == MAX_JUDGED_NODES + 2, "one row says that this node is absent"
+    assert f"at most {MAX_JUDGED_NODES}" in result.nodes[-1].why
 
 
 def test_many_thieves_make_no_endless_conflict() -> None:
     thieves = tuple(Announcement(f"n{at}", ("10.244.0.0/24",), (f"10.0.1.{at}",)) for at in range(1, 200))
     assert judge(Snapshot((OWN, *thieves), "1"), SPEC, HOST).conflict.count("to node") == 1
+
+
+KNOWN = [("known", "10.244.1.0/24", "10.0.0.2")]
+
+
+def with_known(*nodes: Announcement) -> Judgement:
+    return judge(Snapshot((OWN, *nodes), "1"), SPEC, HOST, KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("liar", "why"),
+    [
+        (node("a-liar", "10.244.1.0/24", "10.0.0.66"), "node known already has this pod CIDR"),
+        (node("a-liar", "10.244.66.0/24", "10.0.0.2"), "10.0.0.2 is the address of node known"),
+    ],
+    ids=["pod CIDR", "address"],
+)
+def test_known_node_wins_over_one_announced_before_it_that_claims_what_it_has(liar: Announcement, why: str) -> None:
+    result = with_known(liar, node("known"))
+    assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
+    assert [row.why for row in result.nodes if row.state == REFUSED] == [why]
+    assert [row.name for row in result.nodes] == ["self", "a-liar", "known"], "shown in the source's order"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        node("known", address="10.0.0.254"),
+        node("known", "10.244.0.0/24"),
+        node("known", "nonsense"),
+        node("known", address=""),
+    ],
+    ids=str,
+)
+def test_node_whose_new_entry_is_refused_stays_as_it_was(now: Announcement) -> None:
+    result = with_known(now)
+    assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
+    assert [row.state for row in result.nodes] == [SELF, REFUSED, ROUTED]
+    assert result.nodes[-1].why.startswith("as before, because its new entry is refused: ")
+
+
+def test_node_that_is_announced_no_more_or_elsewhere_does_not_stay() -> None:
+    assert with_known().peers == ()
+    moved = with_known(node("known", address="10.0.0.3"))
+    assert moved.peers == (Peer("10.244.1.0/24", "10.0.0.3"),)
+    renamed = with_known(node("known", "10.244.2.0/25"), node("heir", "10.244.1.0/24", "10.0.0.9"))
+    assert renamed.peers == (Peer("10.244.1.0/24", "10.0.0.9"),), "its pod CIDR is another's by now"
+    pending = with_known(node("known", ""))
+    assert pending.peers == ()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import cnictl
+from cnictl.cli import cluster_test
 from cnictl.cluster import survey
 from cnictl.cluster.hosts import Answer, Command
 from cnictl.cluster.inventory import Inventory
@@ -120,7 +121,12 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
         (255, "root@n1: Permission denied (publickey).\n", "Permission denied", "ssh-copy-id root@n1"),
         (255, "ssh: connect to host n1 port 22: No route to host\n", "can't be reached: ssh: connect", "ssh root@n1"),
         (255, "", "can't be reached: ssh printed no error", ""),
+        (255, _CHANGED_KEY + "Host key for 10.0.0.9 has changed and\n", "the key of 10.0.0.9 differs", "-R 10.0.0.9"),
+        (255, "Connection closed by UNKNOWN port 65535\n", "a host on the way", "ssh root@n1"),
         (1, "sudo: a password is required\n", "sudo: a password is required", "NOPASSWD"),
+        (1, "me is not in the sudoers file.\n", "me is not in the sudoers file.", "NOPASSWD"),
+        (1, "sudo: unable to resolve host n1: Name or service not known\n", "", ""),
+        (1, "sudo: a warning\ncnictl: this host differs\n", "", ""),
         (127, "cnictl: not found\n", "cnictl is not installed there", "install it"),
         (127, "sh: 1: sudo: not found\n", "sudo is not installed there", "as root"),
         (255, "Connection closed\x1b[2J\n", "Connection closed\\x1b[2J", ""),
@@ -131,6 +137,29 @@ def test_what_ssh_and_sudo_say_is_told_with_a_hint(status: int, stderr: str, fau
     assert fault in message if fault else not message
     assert hint in said
     assert message.isprintable()
+
+
+@pytest.mark.parametrize("text", ["[" * 40 + "]" * 40, '{"a": NaN}', '{"a": [-Infinity]}', "[]", "", '{"a": 1'])
+def test_answer_that_is_no_plain_object_is_no_document(text: str) -> None:
+    nested = '{"steps": ' + text + "}" if text.startswith("[[") else text
+    answer = Answer("n1", 0, nested)
+    assert answer.document() is None
+    assert answer.error == "its cnictl answered with something else than was asked for"
+
+
+@pytest.mark.parametrize("names", [[""], [","], ["", " , "]])
+def test_limit_without_a_name_does_not_mean_all(names: list[str]) -> None:
+    known = Inventory("cluster.toml", b"", _FILE, parse(_FILE))
+    assert len(known.limited([])) == 8
+    with pytest.raises(UsageProblem, match="--limit names no node"):
+        known.limited(names)
+
+
+def test_matrix_of_one_host_is_refused_before_it_is_asked(tmp_path: Path) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(_FILE)
+    with pytest.raises(UsageProblem, match="n1 is the only one here"):
+        cluster_test.test(str(file), ["n1"])
 
 
 def test_program_that_leaves_a_child_is_read_to_its_own_end() -> None:
@@ -165,6 +194,16 @@ def _read(cluster: Cluster, number: int, document: object, version: str = cnictl
     node = cluster.nodes[number - 1]
     text = document if isinstance(document, str) else json.dumps(document)
     return survey.read(node, Answer(node.name, 0, f"cnictl {version}\n"), Answer(node.name, 0, text))
+
+
+def test_node_with_another_pod_cidr_than_the_file_is_found_once() -> None:
+    cluster = _cluster(3)
+    node = {"subnets": ["10.244.99.0/24"], "networks": list(cluster.networks), "name": "mynet"}
+    statuses = [_read(cluster, number, _said(cluster, number)) for number in (1, 2)]
+    statuses.append(_read(cluster, 3, _said(cluster, 3, node=node)))
+    (finding,) = survey.findings(statuses, cluster)
+    assert finding.message == "n3 has the pod CIDR 10.244.99.0/24; the file has 10.244.3.0/24 for it"
+    assert finding.hint.endswith("cnictl cluster apply --limit n3")
 
 
 def test_cluster_without_a_fault_has_no_findings() -> None:

@@ -96,8 +96,10 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         (_one(', ssh = "-oProxyCommand=reboot"'), "is not a host or user@host"),
         (_one(', ssh = "root@node1 -p 22"'), "is not a host or user@host"),
         (_one(', ssh = "$(reboot)"'), "is not a host or user@host"),
+        (_one(', name = "node2"'), "line 3: 'name' is there twice: "),
         (LINES.replace("node3", "node1"), "line 8: two nodes have the name node1"),
         (LINES.replace("10.0.2.53", "10.0.10.51"), "line 8: nodes node2 and node3 have the same address 10.0.10.51"),
+        (LINES.replace('53" }', '53", ssh = "admin@node2.example" }'), "line 8: nodes node2 and node3 have the same"),
         (LINES.replace("10.244.1.0/24", "10.244.0.0/24"), "line 6: nodes node1 and node2 have the same pod_cidr"),
         (LINES.replace("10.244.1.0/24", "10.244.2.0/23"), "line 6: node node2: pod_cidr 10.244.2.0/23 has to be a /24"),
         ("node_prefix = 25\n" + LINES, "node node1: pod_cidr 10.244.0.0/24 has to be a /25"),
@@ -266,9 +268,9 @@ def test_file_that_others_can_change_is_not_used(tmp_path: Path) -> None:
     path.write_text(LINES)
     path.chmod(0o666)
     source = FileSource(str(path))
-    with pytest.raises(UsageProblem, match="users other than root could change it"):
+    with pytest.raises(UsageProblem, match="users other than root can change it"):
         source.list()
-    with pytest.raises(SourceLost, match="users other than root could change it"):
+    with pytest.raises(SourceLost, match="users other than root can change it"):
         next(source.watch(""))
 
 

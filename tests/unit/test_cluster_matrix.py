@@ -292,10 +292,13 @@ def test_pod_without_an_address_of_its_hosts_family_fails() -> None:
 
 def test_what_differs_between_hosts_is_noted() -> None:
     world = World()
-    world.ready["c"] = replace(world.ready["c"], version="0.2.0", networks=("10.244.0.0/16",))
+    for host in HOSTS:
+        world.ready[host] = replace(world.ready[host], mtu=1500)
+    world.ready["c"] = replace(world.ready["c"], version="0.2.0", networks=("10.244.0.0/16",), mtu=1400)
     assert world.matrix().notes == (
         "cnictl's version differs: 0.3.0 on a, b; 0.2.0 on c",
         "the pod network differs: 10.244.0.0/20 on a, b; 10.244.0.0/16 on c",
+        "the bridge's MTU differs: 1500 on a, b; 1400 on c",
     )
 
 

@@ -29,7 +29,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]
 
 def test_what_stands_is_not_known_in_detail_and_stays(host: dict[int, list[str]]) -> None:
     host[2] = ["FORWARD", CHAIN]
-    with pytest.raises(Problem, match="CNICTL-FORWARD in table filter stands, but the iptables command") as failed:
+    with pytest.raises(Problem, match="CNICTL-FORWARD in table filter exists, but the iptables command") as failed:
         IptablesForward().observe()
     assert failed.value.hint == "install iptables again, then repeat this"
     (step,) = spine.plan_removal([IptablesForward()]).steps
@@ -47,7 +47,7 @@ def test_rules_of_the_old_interface_may_be_ours_once_iptables_was_used(monkeypat
     monkeypatch.setattr(firewall, "legacy_in_use", lambda family, table: (family, table) == ("ip", "filter"))
     assert IptablesForward().observe() is None  # never used
     original_state.remember("firewall/iptables", {"there": []})
-    with pytest.raises(Problem, match="may stand, but the iptables command is missing"):
+    with pytest.raises(Problem, match="may exist, but the iptables command is missing"):
         IptablesForward().observe()
     assert not hidden_chains.hides("nat", "CNICTL-b734f0fd")
     monkeypatch.setattr(firewall, "has_command", lambda name: name in ("nft", "iptables-legacy"))
@@ -56,6 +56,6 @@ def test_rules_of_the_old_interface_may_be_ours_once_iptables_was_used(monkeypat
 
 def test_chains_that_no_record_names_are_not_known_either(host: dict[int, list[str]]) -> None:
     host[10] = ["FORWARD", CHAIN, "CNICTL-b734f0fd"]
-    with pytest.raises(Problem, match="CNICTL-b734f0fd in table filter stand, but the ip6tables command is missing"):
+    with pytest.raises(Problem, match="CNICTL-b734f0fd in table filter exists, but the ip6tables command is missing"):
         TaggedIptables("ip6tables", frozenset({("filter", CHAIN)})).observe()
     assert TaggedIptables("iptables").observe() is None

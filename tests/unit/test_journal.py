@@ -72,7 +72,7 @@ def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> N
     journal.append(1, {"end": "finished"})
     journal.append(1, {"taken_back": 2})
     run = journal.last()
-    assert run is not None and (run.end, run.taken_back) == ("finished", 2)
+    assert run is not None and (run.end, run.undone_by) == ("finished", 2)
     assert [entry.resource for entry in run.entries][:1] == ["masquerade/mynet"]
 
 
@@ -96,4 +96,15 @@ def test_words_of_a_change_do_not_end_a_run_or_make_it_an_undo() -> None:
     record.begin("file/etc/cnictl/node.toml", None, {"text": text}, "cat > /etc/cnictl/node.toml")
     assert [run.number for run in journal.unfinished()] == [1]
     record.end("done")
+    assert journal.unfinished() == []
+
+
+def test_end_that_a_power_cut_tore_is_none(folder: Path) -> None:
+    record = Journal("apply")
+    record.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge")
+    (path,) = folder.iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole + b'{"end": "do')
+    assert [run.number for run in journal.unfinished()] == [1]
+    path.write_bytes(whole + b'{"end": "done"}')
     assert journal.unfinished() == []

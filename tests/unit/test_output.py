@@ -106,7 +106,7 @@ def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> 
             _read_until(ours, "2 of 2: make br1")
             note(changes[1], "failed")
             note(changes[0], "undone")
-            _read_until(ours, "taken back: make br0")
+            _read_until(ours, "reverted: make br0")
     os.close(ours)
 
 

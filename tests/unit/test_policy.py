@@ -4,18 +4,18 @@ import pytest
 
 from cnictl.core.cidr import parse_cidr
 from cnictl.node.host.policy_rules import GOTO, NOP, TO_TABLE, Rule, Tables, decide, matches
-from cnictl.node.host.route_lookup import MAIN_TABLE, THROW, Packet, Way
+from cnictl.node.host.route_lookup import MAIN_TABLE, THROW, Packet, RouteResult
 
 PROHIBIT = 8
 FROM_POD = Packet("10.244.1.2", "10.244.0.2", "cni0")
 
 
-def way(destination: str, dev: str, kind: int = 1, table: int = MAIN_TABLE, dead: bool = False) -> Way:
-    return Way(((dev, ""),), kind=kind, table=table, destination=destination, dead=dead)
+def way(destination: str, dev: str, kind: int = 1, table: int = MAIN_TABLE, dead: bool = False) -> RouteResult:
+    return RouteResult(((dev, ""),), kind=kind, table=table, destination=destination, dead=dead)
 
 
-def tables(*routes: Way) -> Tables:
-    found: dict[int, list[tuple[object, Way]]] = {}
+def tables(*routes: RouteResult) -> Tables:
+    found: dict[int, list[tuple[object, RouteResult]]] = {}
     for route in routes:
         found.setdefault(route.table, []).append((parse_cidr(route.destination), route))
     return found  # type: ignore[return-value]
@@ -46,7 +46,9 @@ AWAY = way("0.0.0.0/0", "tailscale0", table=52)
         ([MAIN], (), None, None),
     ],
 )
-def test_rule_that_decides(rules: list[Rule], routes: tuple[Way, ...], decides: int | None, dev: str | None) -> None:
+def test_rule_that_decides(
+    rules: list[Rule], routes: tuple[RouteResult, ...], decides: int | None, dev: str | None
+) -> None:
     rule, route = decide(rules, tables(*routes), FROM_POD)
     assert (rule.priority if rule else None, route.dev if route else None) == (decides, dev)
 

@@ -9,7 +9,7 @@ import pytest
 
 from cnictl.core.netlink.rtnetlink import IFF_UP, Link, ifinfo
 from cnictl.node.host import neighbours, pod_routes
-from cnictl.node.host.route_lookup import Way
+from cnictl.node.host.route_lookup import RouteResult
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.probe import causes_local, trace, wire
 from cnictl.probe.capture import Sighting
@@ -50,7 +50,7 @@ class FakeHost(Host):
         self.strays = []
         self.silent_links: set[str] = set()
         self.fault = ""
-        self.routes: dict[tuple[str, str], Way] = {}
+        self.routes: dict[tuple[str, str], RouteResult] = {}
         """By target and the link that the packet came in by."""
 
     def differs(self, *kinds: str) -> bool:
@@ -65,10 +65,10 @@ class FakeHost(Host):
     def strict_reverse_path(self, link: str) -> str:
         return f"net.ipv4.conf.{link}.rp_filter"
 
-    def route(self, to: str, source: str = "", through: str = "") -> Way:
+    def route(self, to: str, source: str = "", through: str = "") -> RouteResult:
         via = {"10.244.1.7": "10.0.10.51", "1.1.1.1": "10.0.0.1"}.get(to, "")
         forwarded = bool(source)
-        return self.routes.get((to, through), Way((("eth0", via),), "" if forwarded else "10.0.0.210"))
+        return self.routes.get((to, through), RouteResult((("eth0", via),), "" if forwarded else "10.0.0.210"))
 
 
 def series(to: str, answered: bool = False, *refusals: Refusal) -> Series:
@@ -172,14 +172,14 @@ def test_own_host_needs_no_forwarding(host: FakeHost) -> None:
 
 
 def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_adding_it(host: FakeHost) -> None:
-    host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
+    host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.0.1"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl apply")
     assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: they would go to 10.0.0.1" in (
         most_likely(one).words
     )
     stranger = FakeHost(replace(SPEC, peers=()))
-    stranger.routes["10.244.1.7", "cni0"] = Way(errno=errno.ENETUNREACH)
+    stranger.routes["10.244.1.7", "cni0"] = RouteResult(errno=errno.ENETUNREACH)
     one = failure(OTHER_HOST_POD, "10.244.1.7", stranger, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl route add-peer 10.244.1.0/24 10.0.10.51")
     assert most_likely(one).words.endswith("network is unreachable")
@@ -187,7 +187,7 @@ def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_addin
 
 def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     host.drifted = ()
-    host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.0.1"),))
+    host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.0.1"),))
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer()))
     assert (cause.name, cause.hint.command) == ("no-route", "")
     assert "another route or rule comes first: ip rule; ip route get 10.244.1.7 from 10.244.0.5 iif cni0" in cause.hint
@@ -203,19 +203,19 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
 
 def test_peer_known_at_another_address_is_moved(host: FakeHost) -> None:
     host.spec = replace(SPEC, peers=(Peer("10.244.1.0/24", "10.0.10.50"),))
-    host.routes["10.244.1.7", "cni0"] = Way((("eth0", "10.0.10.50"),))
+    host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.10.50"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one)[1] == "cnictl route add-peer 10.244.1.0/24 10.0.10.51 --replace"
 
 
 def test_setting_of_a_link_with_a_dot_is_named_with_slashes(host: FakeHost) -> None:
     host.silent_links = {"eth0.5"}
-    host.routes["1.1.1.1", ""] = Way((("eth0.5", "10.0.0.1"),))
+    host.routes["1.1.1.1", ""] = RouteResult((("eth0.5", "10.0.0.1"),))
     assert most_likely(failure(EXTERNAL, "1.1.1.1", host)).hint == "sysctl -w net/ipv4/conf/eth0.5/forwarding=1"
 
 
 def test_no_route_to_the_outside(host: FakeHost) -> None:
-    host.routes["1.1.1.1", "cni0"] = Way(errno=errno.ENETUNREACH)
+    host.routes["1.1.1.1", "cni0"] = RouteResult(errno=errno.ENETUNREACH)
     assert most_likely(failure(EXTERNAL, "1.1.1.1", host, "")).words == ("no route to 1.1.1.1: network is unreachable")
 
 
@@ -231,7 +231,7 @@ def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pyt
 
 @pytest.mark.parametrize("error", [errno.EXDEV, errno.EINVAL])
 def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost, error: int) -> None:
-    host.routes["10.244.0.5", "eth1"] = Way(errno=error)
+    host.routes["10.244.0.5", "eth1"] = RouteResult(errno=error)
     came = [
         Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
         Sighting("eth1", False, True, "10.244.1.7", "10.244.0.5", 0),
@@ -334,7 +334,7 @@ def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) ->
 def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost(SPEC6)
     host.bridge_addresses = ["fd00:244::1/64"]
-    host.routes = {("fd00:10::51", link): Way((("eth0", ""),), "fd00:10::210") for link in ("", "cni0")}
+    host.routes = {("fd00:10::51", link): RouteResult((("eth0", ""),), "fd00:10::210") for link in ("", "cni0")}
     seen = [Sighting("eth0", True, False, "fd00:244::5", "fd00:10::51", 0)]
     failed = Failure(OTHER_HOST, POD6, series("fd00:10::51"), host, seen, lambda: None)
     monkeypatch.setattr(wire, "answers", lambda *_: False)

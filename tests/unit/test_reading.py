@@ -2,7 +2,8 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -75,3 +76,32 @@ def test_each_key_is_asked_about_once_within_a_look() -> None:
         assert asked == [[1, 2], [3]]
     reading.known_each("numbers", [1], read)
     assert asked[-1] == [1]
+
+
+def test_a_look_is_its_thread_s_own(counted: Path) -> None:
+    """Another thread asks later, perhaps in another network namespace: it gets no older readings."""
+    values = iter(range(10))
+    with ThreadPoolExecutor(1) as other, reading.once():
+        assert reading.known("number", lambda: next(values)) == 0
+        run(LISTING[0])
+        assert other.submit(reading.known, "number", lambda: next(values)).result() == 1
+        other.submit(run, LISTING[0]).result()
+        assert len(counted.read_text().splitlines()) == 2
+        with reading.once():
+            other.submit(_look, lambda: next(values)).result()
+        assert reading.known("number", lambda: next(values)) == 0
+
+
+def _look(read: Callable[[], int]) -> None:
+    with reading.once():
+        assert reading.known("number", read) == 2
+
+
+def test_a_worker_joins_the_look_of_the_thread_that_asks_it(counted: Path) -> None:
+    values = iter(range(10))
+    with reading.once(), ThreadPoolExecutor(1, initializer=reading.joining()) as pool:
+        run(LISTING[0])
+        pool.submit(run, LISTING[0]).result()
+        assert len(counted.read_text().splitlines()) == 1
+        assert reading.known("number", lambda: next(values)) == 0
+        assert pool.submit(reading.known, "number", lambda: next(values)).result() == 0

@@ -134,7 +134,10 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
         ({"subnet": ("10.244.0.0/24", "fd00:244::/127")}, "/127 has no room for a gateway and a pod"),
         ({"subnet": ("10.244.0.0/24", "fd00:245::/64")}, "subnet fd00:245::/64 lies outside the network fd00:244::/48"),
         ({"subnet": ("10.244.0.0/24", "fe80::/64")}, "subnet fe80::/64: link-local addresses can't be pods'"),
-        ({"network": ("10.244.0.0/20", "::/0")}, "name what all nodes' pod CIDRs lie in, such as fd00:244::/48"),
+        (
+            {"network": ("10.244.0.0/20", "::/0")},
+            "name a network that contains all nodes' pod CIDRs, such as fd00:244::/48",
+        ),
         ({"subnet": ("10.244.0.0/24", "")}, "subnet '': is empty"),
         ({"peers": (Peer("fd00:244::/64", "fd00:10::51"),)}, "is this node's own subnet"),
         (
@@ -376,5 +379,5 @@ def test_peers_that_can_not_be_right_are_named(words: list[str], said: str) -> N
 
 
 def test_link_for_peers_that_all_name_their_own_is_refused() -> None:
-    with pytest.raises(UsageProblem, match="--dev eth0: is for peers without a link"):
+    with pytest.raises(UsageProblem, match="--dev eth0 is for peers without a link"):
         peers.parse_peers(["10.244.1.0/24=10.0.10.51%eth1"], "eth0")

@@ -150,7 +150,7 @@ def test_what_another_program_undoes_at_once_is_a_failure() -> None:
         world["first"] = {"on": "something else"}
 
     second.fault = meddle
-    with pytest.raises(Problem, match="done, but first now is"):
+    with pytest.raises(Problem, match="done, but first is now"):
         spine.apply(spine.plan([first, second], SPEC), lambda *_: None, Journal("test"))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import cnictl
-from cnictl.node.plugin import releases, versions
+from cnictl.node.plugin import plugin_version, versions
 
 
 @pytest.mark.parametrize(
@@ -25,5 +25,5 @@ def test_release_is_newer_than_the_one_in_use(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own: str, in_use: str, newer: bool
 ) -> None:
     monkeypatch.setattr(cnictl, "__version__", own)
-    monkeypatch.setattr(releases, "noted", lambda _folder, _key: in_use)
+    monkeypatch.setattr(plugin_version, "noted", lambda _folder, _key: in_use)
     assert versions.newer_than_in_use(str(tmp_path), "any") == newer

@@ -12,14 +12,14 @@ from cnictl import __version__
 from cnictl.core.errors import Problem
 from cnictl.core.process import Finished
 from cnictl.core.process import run as run_program
-from cnictl.node.plugin import interpreters, releases
+from cnictl.node.plugin import interpreters, plugin_version
 
 _FOLDER = f"/usr/local/lib/cnictl/{__version__}"
 
 
 def once() -> None:
     """Compile now, and have `library.build` take what was made."""
-    code = releases.sources()
+    code = plugin_version.sources()
     try:
         chosen = interpreters.choose()
     except Problem:
@@ -51,13 +51,13 @@ def once() -> None:
                     os.fchmod(file.fileno(), mode)
         return Finished(0, "", "")
 
-    vars(releases)["run"] = run
+    vars(plugin_version)["run"] = run
 
 
 def _words(interpreter: str, new: str, tag: str) -> list[str]:
     """As `library.build` puts them."""
-    start = [interpreter, "-ISB", "-X", "no_debug_ranges", "-c", releases._COMPILE]
-    return [*start, new, _FOLDER, releases._bundles(new, tag), f"{new}/boot"]
+    start = [interpreter, "-ISB", "-X", "no_debug_ranges", "-c", plugin_version._COMPILE]
+    return [*start, new, _FOLDER, plugin_version._bundles(new, tag), f"{new}/boot"]
 
 
 def _below(folder: str) -> list[str]:

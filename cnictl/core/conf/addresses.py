@@ -130,10 +130,10 @@ def _serve(
     conf.resolv_conf = fields.text(ipam, "resolvConf", "ipam.resolvConf")
 
 
-def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
+def _range_sets(listed: "list[Any]", subject: str) -> list[RangeSet]:
     sets = []
     for number, spans in enumerate(listed):
-        where = f"{what}[{number}]"
+        where = f"{subject}[{number}]"
         if not isinstance(spans, list) or not spans or not all(isinstance(span, dict) for span in spans):
             raise CniError(
                 INVALID_CONFIG, f"{where}: {fields.show(spans)} is not a list of objects, each a range with `subnet`"
@@ -154,9 +154,9 @@ def _range_sets(listed: "list[Any]", what: str) -> list[RangeSet]:
     return sets
 
 
-def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
-    """Return a range; `where` is its subnet's key if that is not `what`.subnet."""
-    where = where or f"{what}.subnet"
+def _range(span: "dict[str, Any]", subnet: str, where: str, subject: str) -> Range:
+    """Return a range; `where` is its subnet's key if that is not `subject`.subnet."""
+    where = where or f"{subject}.subnet"
     if not subnet:
         raise CniError(INVALID_CONFIG, f"{where}: missing; addresses are taken from it, such as 10.9.0.0/24")
     cidr = fields.cidr(subnet, where, parse_pod_cidr)
@@ -164,17 +164,17 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, what: str) -> Range:
         raise CniError(INVALID_CONFIG, f"{where}: {cidr} is an IPv4 subnet in IPv6 notation", "write it as IPv4")
     edges = {}
     for key in _EDGES:
-        value = fields.text(span, key, f"{what}.{key}")
-        edges[key] = unmapped(fields.address(value, f"{what}.{key}")) if value else b""
+        value = fields.text(span, key, f"{subject}.{key}")
+        edges[key] = unmapped(fields.address(value, f"{subject}.{key}")) if value else b""
         # a gateway may lie outside the subnet, as in host-local
         outside = len(edges[key]) != len(cidr.packed) if key == "gateway" else not cidr.holds(edges[key])
         if value and outside:
-            raise CniError(INVALID_CONFIG, f"{what}.{key}: {value} lies outside {cidr}")
+            raise CniError(INVALID_CONFIG, f"{subject}.{key}: {value} lies outside {cidr}")
     start, end = (int.from_bytes(edges[key], "big") for key in ("rangeStart", "rangeEnd"))
     addresses = Range(cidr, start, end, edges["gateway"])
     if addresses.size < 1:
         raise CniError(
-            INVALID_CONFIG, f"{what}.rangeEnd: no address in {cidr} is left for pods between rangeStart and it"
+            INVALID_CONFIG, f"{subject}.rangeEnd: no address in {cidr} is left for pods between rangeStart and it"
         )
     return addresses
 
@@ -197,19 +197,19 @@ def _refuse_clash(conf: NetConf, sets: list[RangeSet]) -> None:
         )
 
 
-def _route(route: object, what: str) -> Route:
+def _route(route: object, subject: str) -> Route:
     if not isinstance(route, dict):
-        raise CniError(INVALID_CONFIG, f"{what}: {fields.show(route)} is not an object with `dst`")
+        raise CniError(INVALID_CONFIG, f"{subject}: {fields.show(route)} is not an object with `dst`")
     route = fields.spelled(route, _ROUTE_KEYS)
-    destination = _destination(fields.text(route, "dst", f"{what}.dst"), f"{what}.dst")
-    written = fields.text(route, "gw", f"{what}.gw")
-    gateway = unmapped(fields.address(written, f"{what}.gw")) if written else b""
+    destination = _destination(fields.text(route, "dst", f"{subject}.dst"), f"{subject}.dst")
+    written = fields.text(route, "gw", f"{subject}.gw")
+    gateway = unmapped(fields.address(written, f"{subject}.gw")) if written else b""
     if gateway and len(gateway) != len(destination.packed):
-        raise CniError(INVALID_CONFIG, f"{what}.gw: {written} is not of the same family as {destination}")
+        raise CniError(INVALID_CONFIG, f"{subject}.gw: {written} is not of the same family as {destination}")
     if len(route) == 1 + ("gw" in route):
         return Route(destination, gateway)
     numbers = {
-        key: fields.number(route, key, 0, most, f"{what}.{key}")
+        key: fields.number(route, key, 0, most, f"{subject}.{key}")
         for key, most in (("mtu", 65535), ("advmss", 65535), ("priority", 2**32 - 1), ("table", 2**32 - 1))
     }
     table = numbers["table"] if numbers["table"] != MAIN_TABLE else None
@@ -220,12 +220,12 @@ def _route(route: object, what: str) -> Route:
         numbers["advmss"] or None,
         numbers["priority"] or None,
         table or None,
-        fields.number(route, "scope", 0, 255, f"{what}.scope"),
+        fields.number(route, "scope", 0, 255, f"{subject}.scope"),
     )
 
 
-def _destination(written: str, what: str) -> Cidr:
+def _destination(written: str, subject: str) -> Cidr:
     """Return a route's destination. The kernel clears host bits of IPv6 routes and refuses them in IPv4 routes."""
     if ":" in written:
-        return fields.cidr(written, what, parse_interface).network
-    return fields.cidr(written, what, parse_cidr)
+        return fields.cidr(written, subject, parse_interface).network
+    return fields.cidr(written, subject, parse_cidr)

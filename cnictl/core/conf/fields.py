@@ -89,17 +89,17 @@ def spelled(document: "dict[str, Any]", known: "frozenset[str]") -> "dict[str, A
     return respelled
 
 
-def cidr(written: str, what: str, parse: "Callable[[str, str], Cidr]") -> Cidr:
+def cidr(written: str, subject: str, parse: "Callable[[str, str], Cidr]") -> Cidr:
     """Return a CIDR, read by one of `cnictl.core.cidr`'s parsers."""
     try:
-        return parse(written, what)
+        return parse(written, subject)
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None
 
 
-def address(written: str, what: str) -> bytes:
+def address(written: str, subject: str) -> bytes:
     """Return an address, packed."""
     try:
-        return parse_address(written, what)
+        return parse_address(written, subject)
     except AddressError as error:
         raise CniError(INVALID_CONFIG, str(error)) from None

@@ -51,22 +51,22 @@ def read_unusual(conf: NetConf, document: "dict[str, Any]") -> None:
 def _trunk(listed: "list[Any]") -> list[tuple[int, int]]:
     spans = []
     for place, entry in enumerate(listed):
-        what = f"vlanTrunk[{place}]"
+        subject = f"vlanTrunk[{place}]"
         if not isinstance(entry, dict):
             raise CniError(
-                INVALID_CONFIG, f"{what}: {fields.show(entry)} is not an object with `id`, or `minID` and `maxID`"
+                INVALID_CONFIG, f"{subject}: {fields.show(entry)} is not an object with `id`, or `minID` and `maxID`"
             )
         entry = fields.spelled(entry, _TRUNK_KEYS)
-        first = fields.number(entry, "minID", 1, LAST_VLAN, f"{what}.minID")
-        last = fields.number(entry, "maxID", 1, LAST_VLAN, f"{what}.maxID")
+        first = fields.number(entry, "minID", 1, LAST_VLAN, f"{subject}.minID")
+        last = fields.number(entry, "maxID", 1, LAST_VLAN, f"{subject}.maxID")
         if (first is None) != (last is None):
             missing = "minID" if first is None else "maxID"
-            raise CniError(INVALID_CONFIG, f"{what}.{missing}: missing; a span needs both minID and maxID")
+            raise CniError(INVALID_CONFIG, f"{subject}.{missing}: missing; a span needs both minID and maxID")
         if first is not None and last is not None:
             if last < first:
-                raise CniError(INVALID_CONFIG, f"{what}.maxID: {last} is below minID {first}")
+                raise CniError(INVALID_CONFIG, f"{subject}.maxID: {last} is below minID {first}")
             spans.append((first, last))
-        single = fields.number(entry, "id", 1, LAST_VLAN, f"{what}.id")
+        single = fields.number(entry, "id", 1, LAST_VLAN, f"{subject}.id")
         if single is not None:
             spans.append((single, single))
     return _merged(spans)
@@ -103,19 +103,19 @@ def refuse_contradictions(conf: NetConf) -> None:
         )
 
 
-def _mac(given: "dict[str, Any]", what: str) -> bytes:
-    written = fields.text(given, "mac", what)
+def _mac(given: "dict[str, Any]", subject: str) -> bytes:
+    written = fields.text(given, "mac", subject)
     try:
         return parse_mac(written) if written else b""
     except ValueError as error:
-        raise CniError(INVALID_CONFIG, f"{what}: {error}") from None
+        raise CniError(INVALID_CONFIG, f"{subject}: {error}") from None
 
 
-def _requested(conf: NetConf, given: "dict[str, Any]", what: str) -> list[bytes]:
+def _requested(conf: NetConf, given: "dict[str, Any]", subject: str) -> list[bytes]:
     """Return the requested addresses; their prefix lengths are optional and ignored, as the subnet determines them."""
     addresses = []
-    for place, written in enumerate(fields.members(given, "ips", what)):
-        name = f"{what}[{place}]"
+    for place, written in enumerate(fields.members(given, "ips", subject)):
+        name = f"{subject}[{place}]"
         if not isinstance(written, str):
             raise CniError(INVALID_CONFIG, f"{name}: {fields.show(written)} is not a string")
         packed = fields.cidr(written, name, parse_interface).packed if "/" in written else fields.address(written, name)

@@ -137,8 +137,8 @@ class RangeSet:
 
     def __str__(self) -> str:
         shown = ", ".join(str(span) for span in self.ranges[:_FEW])
-        more = len(self.ranges) - _FEW
-        return f"{shown} and {more} more" if more > 0 else shown
+        remaining = len(self.ranges) - _FEW
+        return f"{shown} and {remaining} more" if remaining > 0 else shown
 
 
 def distribute(sets: "Sequence[RangeSet]", wanted: "Iterable[bytes]") -> list[bytes]:

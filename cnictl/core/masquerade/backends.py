@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
         name: str
 
-        def stands(self, rules: RuleSet) -> bool:
+        def is_loaded(self, rules: RuleSet) -> bool:
             """Return whether the kernel has the whole rule set, unchanged."""
 
         def present(self, name: str, families: Iterable[int] = ...) -> bool:
-            """Return whether the kernel has any of a network's rules, in this form or a former release's."""
+            """Return whether the kernel has any of a network's rules, in this form or an earlier cnictl's."""
 
         def load(self, rules: RuleSet) -> None:
             """Load the rule set in place of what is there: all families or none. Raises CniError 106, 2."""
@@ -58,7 +58,7 @@ def ensure(rules: "RuleSet", name: str) -> bool:
     Raises CniError 106 with the program's own words, 2 if the program or its part of the kernel is missing.
     """
     chosen = backend(name)
-    if chosen.stands(rules):
+    if chosen.is_loaded(rules):
         return False
     new = not chosen.present(rules.name, rules.families)
     chosen.load(rules)

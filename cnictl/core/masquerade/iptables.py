@@ -20,8 +20,8 @@ PROGRAMS = {32: "iptables", 128: "ip6tables"}
 
 _TRIES = 3
 _BY_MARK = (" -j KUBE-POSTROUTING", " -j CNI-HOSTPORT-MASQ")
-"""Jumps to chains that masquerade marked packets only, which our rules leave to them. They may come before our jumps:
-kube-proxy inserts its jump first when it starts, portmap when it finds it missing."""
+"""Jumps to chains that masquerade only marked packets, which our rules leave alone. They may come before our jumps:
+kube-proxy inserts its jump first when it starts, portmap when its jump is missing."""
 
 
 class Iptables:
@@ -29,9 +29,9 @@ class Iptables:
 
     name = "iptables"
 
-    def stands(self, rules: RuleSet) -> bool:
+    def is_loaded(self, rules: RuleSet) -> bool:
         """Check that each family's chain is complete and its jumps precede other rules. Costs two processes each."""
-        return all(_stands(rules, bits) for bits in rules.families)
+        return all(_is_loaded(rules, bits) for bits in rules.families)
 
     def present(self, name: str, families: "Iterable[int]" = (32, 128)) -> bool:
         """Look for chains; a family whose program is missing has none."""
@@ -168,7 +168,7 @@ def _rules(rules: RuleSet, bits: int) -> list[str]:
     return [f'-A {_chain(rules)} {match}-m comment --comment "{rules.comment}" -j {target}' for match, target in parts]
 
 
-def _stands(rules: RuleSet, bits: int) -> bool:
+def _is_loaded(rules: RuleSet, bits: int) -> bool:
     listed = _nat(bits, "-S", _chain(rules), check=False)
     return listed.stdout.count(f'"{rules.comment}"') == len(_rules(rules, bits)) and _jumps_first(rules, bits)
 

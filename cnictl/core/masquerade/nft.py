@@ -27,7 +27,7 @@ class Nft:
 
     name = "nft"
 
-    def stands(self, rules: RuleSet) -> bool:
+    def is_loaded(self, rules: RuleSet) -> bool:
         """Count the rules with the rule set's digest. Costs one query."""
         return _marked(f"{rules.comment}\0".encode()) == 2 * len(rules.families)
 

@@ -26,7 +26,7 @@ MASQUERADE_PRIORITY = 95
 CHAIN_KINDS = (("identity", IDENTITY_PRIORITY), ("masquerade", MASQUERADE_PRIORITY))
 
 _FORM = "2"
-"""Version of the rules. Those for one IPv4 subnet equal release 0.1.0's, so an upgrade need not reload them."""
+"""Version of the rules. Those for one IPv4 subnet equal cnictl 0.1.0's, so an upgrade need not reload them."""
 
 
 class RuleSet:
@@ -63,9 +63,9 @@ class RuleSet:
         """Return the subnets of one family."""
         return [subnet for subnet in self.subnets if subnet.bits == bits]
 
-    def inside(self, bits: int, more: "Iterable[Cidr]" = ()) -> list[Cidr]:
+    def inside(self, bits: int, extra: "Iterable[Cidr]" = ()) -> list[Cidr]:
         """Return the destinations of one family that are not masqueraded, none of them inside another."""
-        listed = [cidr for cidr in (*self.networks, *self.subnets, *more) if cidr.bits == bits]
+        listed = [cidr for cidr in (*self.networks, *self.subnets, *extra) if cidr.bits == bits]
         wide_first = sorted(set(listed), key=lambda cidr: (cidr.prefix, cidr.packed))
         kept: list[Cidr] = []
         for cidr in wide_first:

@@ -32,7 +32,7 @@ def named(addresses: "Iterable[Cidr]", kind: str) -> list[str]:
 def rule_sets(record: Record, networks: "Sequence[Cidr]") -> list[tuple[RuleSet, str]]:
     """Return the rule sets that a record names, each with its backend; they don't masquerade to `networks`.
 
-    An entry that can't be read was not written by any release and is skipped.
+    An entry that can't be read was not written by cnictl and is skipped.
     """
     named_sets = []
     for named_set in record.masqueraded:
@@ -60,7 +60,7 @@ def networks_of(record: Record, conf: "NetConf") -> "Sequence[Cidr]":
 
 def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
     """Return the subnets whose rule sets a record names, but that are not loaded. Raises CniError 106."""
-    return [rules.scope for rules, kind in rule_sets(record, networks) if not backend(kind).stands(rules)]
+    return [rules.scope for rules, kind in rule_sets(record, networks) if not backend(kind).is_loaded(rules)]
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:

@@ -42,15 +42,15 @@ class KernelRoute:
 
     def _next_hops(self, hops: bytes) -> list[tuple[bytes, int]]:
         """Return gateway (empty: none) and link index of each next hop."""
-        found, offset = [], 0
+        next_hops, offset = [], 0
         while offset + _NEXT_HOP.size <= len(hops):
             length, _, _, index = _NEXT_HOP.unpack_from(hops, offset)
             if length < _NEXT_HOP.size:
                 break
             parts = attributes(hops[offset + _NEXT_HOP.size : offset + length])
-            found.append((parts.get(rtnetlink.RTA_GATEWAY, b""), index))
+            next_hops.append((parts.get(rtnetlink.RTA_GATEWAY, b""), index))
             offset += (length + 3) & ~3
-        return found
+        return next_hops
 
 
 def listed(netlink: Netlink, family: int) -> list[KernelRoute]:

@@ -70,28 +70,28 @@ def u32_attr(kind: int, value: int) -> bytes:
 
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """Return the attributes from `offset` on by their type, nested flag cleared; the last one of a repeated type."""
-    found = {}
+    attribute_by_type = {}
     end = len(data)
     while offset + 4 <= end:
         length, kind = _ATTR.unpack_from(data, offset)
         if length < 4:
             break
-        found[kind & 0x3FFF] = data[offset + 4 : offset + length]
+        attribute_by_type[kind & 0x3FFF] = data[offset + 4 : offset + length]
         offset += (length + 3) & ~3
-    return found
+    return attribute_by_type
 
 
 def repeated(data: bytes, wanted: int, offset: int = 0) -> list[bytes]:
     """Return every attribute of one type from `offset` on, whether or not it has the nested flag."""
-    found = []
+    payloads = []
     while offset + 4 <= len(data):
         length, kind = _ATTR.unpack_from(data, offset)
         if length < 4:
             break
         if kind & 0x3FFF == wanted:
-            found.append(data[offset + 4 : offset + length])
+            payloads.append(data[offset + 4 : offset + length])
         offset += (length + 3) & ~3
-    return found
+    return payloads
 
 
 class Netlink:

@@ -51,7 +51,7 @@ RT_TABLE_COMPAT, RT_TABLE_MAIN, RTPROT_BOOT, RTN_UNICAST, RTN_UNREACHABLE = 252,
 RT_SCOPE_UNIVERSE, RT_SCOPE_LINK, RT_SCOPE_NOWHERE = 0, 253, 255
 
 OWNER_MARK = "cnictl:"
-"""How the alias of each link that cnictl made begins."""
+"""The prefix of the alias of each link that cnictl made."""
 
 IFINFO = Struct("=BBHiII")  # ifinfomsg: family, pad, device type, index, flags, change mask
 IFADDR = Struct("=BBBBi")  # ifaddrmsg: family, prefix, flags, scope, index

@@ -1,7 +1,7 @@
 """List a network's leases with their attachment records, and judge whether each is still in use.
 
-Everything here only reads: a lease that has no record gets none by being looked at. Joining and judging are pure
-functions of what was read. What frees addresses is in `cnictl.node.addresses.reclaim`.
+This module only reads; it writes no records for leases that have none. The functions that join and judge are pure.
+`cnictl.node.addresses.reclaim` frees addresses.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from cnictl.node.spec.pod_names import Names
 
 TORN = "torn"
 SHOWN_ID = 12
-"""Characters of a container id that runtimes show."""
+"""Characters; runtimes show as many of a container id."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +37,20 @@ class Row:
     """One address and its holder, or an attachment without an address."""
 
     address: str
-    """Empty for an attachment without address: in a layer-2 network, or before its ADD got that far."""
+    """Empty for an attachment without an address, in a layer-2 network or early in its ADD."""
     container: str
     ifname: str
     pod: str
     since: float
-    """Seconds since the epoch; 0 if nothing says."""
+    """Seconds since the epoch; 0 if unknown."""
     state: str
     """live, stale, in flight, unknown or torn."""
     reason: str
     leased: bool
-    """Whether the store has this lease: an ADD under way may have a record and no lease yet."""
+    """Whether the store has this lease. A running ADD may have a record, but no lease yet."""
     record: Record | None = None
     elsewhere: bool = False
-    """Whether it is torn, and may be another node's."""
+    """Whether it is torn and may belong to another node."""
     foreign_veth: str = ""
     """The host veth that another plugin made for it, if known."""
 
@@ -92,13 +92,13 @@ class Row:
 
 @dataclass(frozen=True)
 class Listing:
-    """What this host knows of a network's addresses."""
+    """What this host knows about a network's addresses."""
 
     network: str
     data_dir: str
     rows: tuple[Row, ...]
     sets: tuple[RangeSet, ...] = ()
-    """The addresses that the network hands out; empty if nothing on this host says."""
+    """The ranges that the network gives addresses from; empty if unknown on this host."""
     strays: tuple[str, ...] = ()
     """Host veths with this network's mark that no record names."""
 
@@ -124,7 +124,7 @@ class Listing:
 
     @property
     def outside(self) -> int:
-        """Return the number of leases outside the ranges, as of a former subnet."""
+        """Return the number of leases outside the ranges, such as those of a former subnet."""
         return self.used - sum(map(self.used_of, self.sets)) if self.sets else 0
 
     def used_of(self, range_set: RangeSet) -> int:
@@ -168,7 +168,7 @@ ORDERS: dict[str, Callable[[Row], Any]] = {
 
 
 def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
-    """Return the network to work on: the one asked for, else the node's own, else the only one. Raises Problem."""
+    """Return the network to work on: the wanted one, else the node's own, else the only one. Raises Problem."""
     known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
     if wanted and wanted != configured and wanted not in stores:
         raise Problem(f"no leases of a network {wanted!r} here", known)
@@ -177,7 +177,7 @@ def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
     if not stores:
         raise Problem("no network has leases on this host", "`cnictl init-node` sets one up")
     if len(stores) > 1:
-        raise Problem("several networks have leases here, say which one with --name", known)
+        raise Problem("several networks have leases here; name one with --name", known)
     return stores[0]
 
 
@@ -190,8 +190,8 @@ def assemble(
 ) -> list[Row]:
     """Join leases and records by owner, and return them in the order of their addresses.
 
-    `verdicts` has each record's by its owner, `judge_lone` judges a lease that has no record. `shared`: other nodes
-    use the store too.
+    `verdicts` has the verdict on each record, by owner; `judge_lone` judges a lease without a record. `shared`: other
+    nodes use the store too.
     """
     by_owner = {(record.container, record.ifname): record for record in records}
     intended = {address: record for record in by_owner.values() for address in record.addresses}
@@ -230,7 +230,7 @@ def _row(
 def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
     reason = "its lease names no owner"
     if record is not None:
-        reason += f", the record of {record.container} {record.ifname} has the address"
+        reason += f", but the record of {record.container} {record.ifname} has the address"
     elif shared:
         reason += "; another node that uses the store may be about to write it"
     return Row(lease.address, "", "", "", lease.modified, TORN, reason, True, record, shared and record is None)
@@ -238,7 +238,7 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
 
 @contextmanager
 def refusals(command: str) -> Iterator[None]:
-    """Make what the kernel refuses within a Problem; `command` is what needs root: `ipam list`."""
+    """Turn a refusal of the kernel in the block into a Problem; `command` is the one that needs root: `ipam list`."""
     try:
         yield
     except PermissionError as error:
@@ -248,15 +248,15 @@ def refusals(command: str) -> Iterator[None]:
 
 
 def listing_asked_for(network: str, data_dir: str) -> Listing:
-    """Return the listing of the network that options name: by default the node's own, else the only one here.
+    """Return the listing of the network that options name; by default the node's own, else the only one here.
 
-    `data_dir` is where the lease stores are, if not where the conf says. Raises Problem, UsageProblem, OSError.
+    `data_dir` is the folder of the lease stores, if it differs from the conf's. Raises Problem, UsageProblem, OSError.
     """
     data_dir = data_dir.rstrip("/")
     if swapped.is_cidr(network):
         known = networks(data_dir or NETWORKS_DIR)
-        there = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
-        raise UsageProblem(f"{network} is a CIDR; --name takes a CNI network's name, such as mynet", there)
+        hint = f"the networks here: {', '.join(known)}" if known else "no network has leases here"
+        raise UsageProblem(f"{network} is a CIDR; --name takes a CNI network's name, such as mynet", hint)
     fault = network_name_fault(network)
     if fault:
         raise UsageProblem(f"--name: {fault}")
@@ -274,10 +274,9 @@ def listings(spec: NodeSpec | None) -> list[Listing]:
 
 
 def listing_of(network: str, spec: NodeSpec | None, data_dir: str = "") -> Listing:
-    """Return all that this host knows of a network's addresses. Raises OSError.
+    """Return all that this host knows about a network's addresses. Raises OSError.
 
-    The ranges are those of the node file, a CNI conf or the plugin's own note; so is the store, unless `data_dir` names
-    another one.
+    Ranges and store are those of the node file or a CNI conf, unless `data_dir` names another store.
     """
     known = ranges.of_network(network, spec)
     return observe(network, data_dir or known.data_dir, known.sets)
@@ -286,7 +285,9 @@ def listing_of(network: str, spec: NodeSpec | None, data_dir: str = "") -> Listi
 def observe(network: str, data_dir: str = NETWORKS_DIR, sets: Sequence[RangeSet] = ()) -> Listing:
     """Read and judge a network's leases in the host's network namespace. Raises OSError."""
     store = Store(network, data_dir)
-    leases = list(store.all())  # first: an attachment's record is older than its lease, so none seems to lack one
+    leases = list(
+        store.all()
+    )  # read before the records: a record is older than its lease, so no lease seems to lack one
     records = [record for record in attachments.all_records(network) if (record.data_dir or NETWORKS_DIR) == data_dir]
     owners = {(record.container, record.ifname) for record in records}
     leases = [lease for lease in leases if (lease.container, lease.ifname) in owners or _still_held(store, lease)]
@@ -320,21 +321,21 @@ def networks(data_dir: str = NETWORKS_DIR) -> list[str]:
 def find(rows: Sequence[Row], target: str) -> list[Row]:
     """Return the rows of an address, a pod (`namespace/name` or `name`), or a container's id or its beginning.
 
-    Raises Problem where there is none, or where several containers are meant.
+    Raises Problem if there is none, or if several containers match.
     """
-    found = pod_names.named(target, rows, _names)
-    if not found and pod_names.address_in(target):
+    matches = pod_names.named(target, rows, _names)
+    if not matches and pod_names.address_in(target):
         raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
-    if not found:
+    if not matches:
         message = f"{target!r} is neither a leased address nor a container or pod that holds one"
         raise Problem(message, "see `cnictl ipam list`")
-    containers = sorted({row.container for row in found})
+    containers = sorted({row.container for row in matches})
     if len(containers) == 1 or pod_names.address_in(target):
-        return found
-    pods = sorted({row.pod for row in found})
+        return matches
+    pods = sorted({row.pod for row in matches})
     if target in pods or target in [pod.rpartition("/")[2] for pod in pods]:
-        listed = ", ".join(f"{row.pod} at {row.address or row.ifname} ({row.state})" for row in found)
-        raise Problem(f"{target!r} is several pods: {listed}", "give the namespace with the name, or an address")
+        listed = ", ".join(f"{row.pod} at {row.address or row.ifname} ({row.state})" for row in matches)
+        raise Problem(f"{target!r} names several pods: {listed}", "give the namespace with the name, or an address")
     raise Problem(f"{target!r} begins the ids of several containers: {', '.join(containers)}", "give more of the id")
 
 
@@ -342,7 +343,7 @@ def _names(row: Row) -> Names:
     return Names((row.address,) if row.address else (), row.pod, row.container)
 
 
-def attachments_of(rows: Sequence[Row], found: Sequence[Row]) -> list[Row]:
-    """Return the rows found and those of their attachments' other addresses, which are freed together."""
-    records = {(row.container, row.ifname) for row in found if row.record is not None}
-    return [row for row in rows if row in found or (row.record is not None and (row.container, row.ifname) in records)]
+def attachments_of(rows: Sequence[Row], chosen: Sequence[Row]) -> list[Row]:
+    """Return the chosen rows and those of their attachments' other addresses, which are freed together."""
+    records = {(row.container, row.ifname) for row in chosen if row.record is not None}
+    return [row for row in rows if row in chosen or (row.record is not None and (row.container, row.ifname) in records)]

@@ -1,4 +1,4 @@
-"""Find which addresses a network hands out and where its leases are, from this host's files."""
+"""Find out from this host's files which addresses a network gives to pods, and where its leases are."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from cnictl.node.host import runtimes
 from cnictl.node.spec.node_spec import NodeSpec
 
 CONF_ENDINGS = (".conflist", ".conf", ".json")
-"""What libcni takes for a network configuration."""
+"""The endings of the files that libcni reads as network configurations."""
 
 _ADDRESS_KEYS = ("type", "ranges", "subnet", "rangeStart", "rangeEnd", "gateway", "dataDir")
 
@@ -30,23 +30,23 @@ class Ranges:
 
 
 def of_network(network: str, spec: NodeSpec | None, conf_dirs: Iterable[str] | None = None) -> Ranges:
-    """Return what node.toml says, else what the network's CNI conf says."""
+    """Return the ranges from node.toml, else from the network's CNI conf."""
     if spec is not None and spec.name == network:
         try:
             return Ranges(tuple(RangeSet([Range(parse_pod_cidr(subnet))]) for subnet in spec.subnets))
         except AddressError:
-            pass  # checked when it is loaded; what it can't say, the conf may
+            pass  # the node file is checked when it is loaded; here, try the conf
     folders = runtimes.conf_dirs(runtimes.find()) if conf_dirs is None else conf_dirs
     for document in _configurations(folders):
         if document.get("name") == network:
-            found = of_configuration(document)
-            if found is not None:
-                return found
+            ranges = of_configuration(document)
+            if ranges is not None:
+                return ranges
     return Ranges(())
 
 
 def of_configuration(document: dict[str, Any]) -> Ranges | None:
-    """Return what a conf or conflist says of our plugin, or of one that uses host-local; None if it says nothing."""
+    """Return the ranges of our plugin, or of one that uses host-local, in a conf or conflist; None without one."""
     name = document.get("name")
     plugins = document.get("plugins")
     for plugin in plugins if isinstance(plugins, list) else [document]:
@@ -61,7 +61,7 @@ def of_configuration(document: dict[str, Any]) -> Ranges | None:
         try:
             conf = parse_conf({"name": name, "cniVersion": "1.0.0", **general, "ipam": addresses}, with_ranges=False)
         except Problem:
-            return None  # a form that host-local itself refuses
+            return None  # host-local itself refuses it
         if conf.served:
             return Ranges(conf.sets, conf.data_dir)
     return None
@@ -79,6 +79,6 @@ def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:
             try:
                 document = json.loads(durable.contents(f"{folder}/{name}"))
             except (OSError, ValueError):
-                continue  # a broken conf is the runtime's to complain about
+                continue  # the runtime reports a broken conf
             if isinstance(document, dict):
                 yield document

@@ -27,12 +27,12 @@ from cnictl.node.state import run_lock
 from cnictl.node.state.journal import DONE, FAILED, Journal
 
 _IN_FLIGHT_WAIT = 5.0
-"""Seconds that a release waits for a call at work on what it is to free: a DEL takes milliseconds."""
+"""Seconds that a release waits for a call that works on the same attachment; a DEL takes milliseconds."""
 
 
 @dataclass(frozen=True)
 class ReleaseOutcome:
-    """What was done with one row."""
+    """The outcome of one row."""
 
     row: Row
     action: str
@@ -41,7 +41,7 @@ class ReleaseOutcome:
 
 
 def refusal(row: Row, force: bool) -> str:
-    """Return why an operator may not release this; empty if it may. Two pods must not get one address."""
+    """Return why an operator may not release this row; empty if it is allowed. Two pods must not get one address."""
     if row.state == IN_FLIGHT:
         return f"{row.address or 'the attachment'} of {row.holder}: {row.reason}"
     if force or row.state == STALE or (row.state == TORN and not row.elsewhere):
@@ -51,9 +51,9 @@ def refusal(row: Row, force: bool) -> str:
 
 
 def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listing, list[Row]]:
-    """Return what an operator wants released, once calls at work on it have ended: whole attachments.
+    """Return the rows to release, always whole attachments, after waiting for calls that work on them.
 
-    Raises Problem if some of it may not be released, or as `lease_list.listing_asked_for` and `find` do.
+    Raises Problem if one of them may not be released, or as `lease_list.listing_asked_for` and `find` do.
     """
     listing, rows = _find(network, data_dir, target)
     if await_others(rows):
@@ -80,7 +80,7 @@ def stale_rows(listing: Listing) -> list[Row]:
 
 @contextmanager
 def journalled(command: str) -> Iterator[Journal]:
-    """Hold the node for a run that frees addresses, and give its journal; other commands are waited for."""
+    """Wait for other commands, hold the node for a run that frees addresses, and yield its journal."""
     with run_lock.exclusive():
         journal = Journal(command)
         try:
@@ -92,7 +92,7 @@ def journalled(command: str) -> Iterator[Journal]:
 
 
 def await_others(rows: list[Row]) -> bool:
-    """Wait some seconds for calls at work on these attachments; False if there was none, or one goes on."""
+    """Wait some seconds for calls that work on these attachments; False if there was none, or one is still running."""
     busy = [row.record for row in rows if row.state == IN_FLIGHT and row.record is not None]
     deadline = time.monotonic() + _IN_FLIGHT_WAIT
     for record in busy:
@@ -107,7 +107,7 @@ def await_others(rows: list[Row]) -> bool:
 
 
 def keep_reason(row: Row) -> str:
-    """Return why `gc` leaves this; empty if it is provably stale."""
+    """Return why `gc` leaves this row; empty if it is provably stale."""
     stale = row.state == STALE or (row.state == TORN and row.record is None and not row.elsewhere)
     return "" if stale else row.reason
 
@@ -137,7 +137,7 @@ def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
 
 
 def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[ReleaseOutcome]:
-    """Free these rows, and journal each before. Without `force` each is judged once more under its lock.
+    """Free these rows, journalling each first. Without `force`, each is judged once more under its lock.
 
     Raises CniError 11 (node locked).
     """
@@ -145,7 +145,7 @@ def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) ->
 
 
 def collect(listing: Listing, dry_run: bool, journal: Journal | None = None) -> list[ReleaseOutcome]:
-    """Free what is provably stale, and journal each row before; return the outcome of every row.
+    """Free what is provably stale, journalling each row first; return the outcome of every row.
 
     Raises CniError 11 (node locked).
     """
@@ -167,10 +167,10 @@ def _work(
                 outcomes.append(ReleaseOutcome(row, "left", kept))
                 continue
             if journal is not None:
-                what = row.address or f"{row.container}@{row.ifname}"
+                name = row.address or f"{row.container}@{row.ifname}"
                 was = {"container": row.container, "interface": row.ifname, "pod": row.pod, "found": row.words}
                 manual = "\n".join(commands(listing, row))
-                journal.begin(f"lease/{listing.network}/{what}", was, None, manual, f"free {what} of {row.holder}")
+                journal.begin(f"lease/{listing.network}/{name}", was, None, manual, f"free {name} of {row.holder}")
             try:
                 freed = _free(host, listing, row, check, gone)
             except (Problem, OSError) as error:
@@ -178,13 +178,13 @@ def _work(
                 continue
             reason = row.reason if freed else "another call changed it meanwhile"
             if freed and row.record is not None and row.record.ipam:
-                reason += f"; the address is {row.record.ipam}'s to free"
+                reason += f"; only {row.record.ipam} can free the address"
             outcomes.append(ReleaseOutcome(row, "freed" if freed else "left", reason))
     return outcomes
 
 
 def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[tuple[str, str]]) -> bool:
-    """Free one row; False if it is gone or not stale any more. `gone` has the attachments that this run detached."""
+    """Free one row; False if it is gone or no longer stale. `gone` has the attachments that this run detached."""
     store = Store(listing.network, listing.data_dir)
     if row.state == TORN:
         return store.release_torn(row.address)
@@ -198,13 +198,13 @@ def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[t
             return False
         return store.release(row.address, *owner)
     if owner not in gone:
-        # what is stale has no link of another plugin's
+        # a stale attachment has no link of another plugin
         still, before = (_still_stale, None) if check else (None, lambda record: remove_pair(netlink, record))
         if detach(netlink, listing.network, *owner, listing.data_dir, still=still, before=before) is None:
             return False
         gone.add(owner)
     if row.leased:
-        store.release(row.address, *owner)  # one that the record doesn't name
+        store.release(row.address, *owner)  # an address that the record doesn't name
     return True
 
 

@@ -1,4 +1,4 @@
-"""List the connections that the kernel tracks. The plugin does not need this, so it is not part of `conntrack`.
+"""List the connections that the kernel tracks. The plugin does not need this, so it is not in `core`'s `conntrack`.
 
 Sources: linux/netfilter/nfnetlink_conntrack.h.
 """
@@ -15,7 +15,7 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/net
 
 
 class Connection:
-    """A tracked connection: source, target, and the answering address, which differs from the target with NAT."""
+    """A tracked connection: source, target, and the answering address. With NAT the latter differs from the target."""
 
     __slots__ = ("answering", "answering_port", "port", "protocol", "source", "status", "target")
 
@@ -47,9 +47,9 @@ class Connection:
 
 
 def connections(sent_on: bool = False) -> Iterator[Connection]:
-    """Yield every tracked connection; with `sent_on` at least those that NAT gave another destination.
+    """Yield every tracked connection; with `sent_on`, at least those whose destination NAT has changed.
 
-    The kernel picks those since Linux 5.15, and lists all before: a busy host has hundreds of thousands.
+    Since Linux 5.15 the kernel itself selects these: a busy host has hundreds of thousands of connections.
     Raises NetlinkError.
     """
     wanted = b"".join(attr(kind, _DST_NAT.to_bytes(4, "big")) for kind in (_STATUS, _STATUS_MASK)) if sent_on else b""

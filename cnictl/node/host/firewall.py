@@ -12,7 +12,7 @@ from cnictl.node.host import reading
 from cnictl.node.state import original_state
 
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
-"""The iptables program by nftables' name of the family."""
+"""The iptables program of each family, by nftables' name of it."""
 
 _BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
@@ -35,7 +35,7 @@ def _read_ruleset() -> list[dict[str, Any]]:
 
 
 def _table_by_table() -> list[dict[str, Any]]:
-    """Return the same without dormant tables, at which nft 1.0.6 crashes and which filter nothing."""
+    """Return the same without dormant tables, which filter nothing and crash nft 1.0.6."""
     listed = []
     for line in run(["nft", "list", "tables"]).stdout.splitlines():
         name = line.split()[1:]
@@ -138,7 +138,7 @@ def _is_empty(entries: list[dict[str, Any]], family: str, table: str) -> bool:
 
 
 def rules_of(program: str, table: str) -> list[list[str]]:
-    """Return each line of `PROGRAM -S`, split into words without quotes. Chains that only nft can read are left out.
+    """Return each line of `PROGRAM -S`, split into words without quotes, except of chains that only nft can read.
 
     Raises Problem.
     """
@@ -172,7 +172,7 @@ def _reads(program: str, table: str, chain: str) -> bool:
 
 
 def legacy_beside_nft(family: str = "ip") -> bool:
-    """Return whether iptables' old kernel interface has a program of its own, in addition to the usual one."""
+    """Return whether there is a separate program for iptables' old kernel interface, besides the usual one."""
     legacy = f"{PROGRAMS[family]}-legacy"
     if not has_command(legacy):
         return False

@@ -11,7 +11,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import reading, route_lookup
-from cnictl.node.host.route_lookup import Packet, Way
+from cnictl.node.host.route_lookup import Packet, RouteResult
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
 
@@ -27,7 +27,7 @@ def uplink(spec: NodeSpec) -> str:
 def default_link(spec: NodeSpec) -> str:
     """Return the link of the main table's default route, IPv6's for a node of IPv6 alone; empty without one.
 
-    The kernel's choice does not count, so that a VPN with a policy rule of its own does not move the uplink.
+    Policy rules don't count, so that a VPN with its own policy rule does not change the uplink.
     """
     routes = route_lookup.others_routes()
     for subnet in spec.subnets:
@@ -46,20 +46,22 @@ def default_link(spec: NodeSpec) -> str:
 def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     """Return the link to each peer: the spec's, else the one that the peer is on, else the spec's uplink, or empty.
 
-    Where the main table has the peer's address on a link and a policy rule sends it elsewhere by a shorter prefix, as
-    a VPN's default route does, the main table is right: the peer is where its subnet is.
+    A policy rule may divert the peer's address by a shorter prefix than the main table's, as a VPN's default route
+    does. Then the main table's link counts: the peer is on the link that has its subnet.
     """
     return reading.known(f"links of {spec.uplink} {hash(spec.known_peers)}", lambda: _peer_links(spec))
 
 
 def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
     asked = [peer.via for peer in spec.known_peers if not peer.dev]
-    ways = reading.known_each("ways to peers", asked, lambda vias: route_lookup.ways([Packet(via) for via in vias]))
+    route_by_address = reading.known_each(
+        "routes to peers", asked, lambda vias: route_lookup.look_up_all([Packet(via) for via in vias])
+    )
     connected = _connected() if asked else []
-    found = {}
+    link_by_peer = {}
     for peer in spec.known_peers:
-        found[peer] = peer.dev or _on_link(peer.via, ways[peer.via], connected) or spec.uplink
-    return found
+        link_by_peer[peer] = peer.dev or _on_link(peer.via, route_by_address[peer.via], connected) or spec.uplink
+    return link_by_peer
 
 
 @dataclass(frozen=True)
@@ -75,21 +77,19 @@ class _Connected:
         return len(packed) * 8 == self.subnet.bits and self.first <= int.from_bytes(packed, "big") <= self.last
 
 
-def _on_link(address: str, way: Way, connected: list[_Connected]) -> str:
+def _on_link(address: str, route: RouteResult, connected: list[_Connected]) -> str:
     packed = parse_address(address)
-    around = max(
-        (route for route in connected if route.holds(packed)), key=lambda route: route.subnet.prefix, default=None
-    )
-    if way.kind == route_lookup.UNICAST and way.dev and not way.gateway:
-        prefix = int(way.destination.partition("/")[2])
-        return way.dev if around is None or prefix >= around.subnet.prefix else around.dev
-    if way.gateway and way.table in (0, route_lookup.MAIN_TABLE):
+    around = max((near for near in connected if near.holds(packed)), key=lambda near: near.subnet.prefix, default=None)
+    if route.kind == route_lookup.UNICAST and route.dev and not route.gateway:
+        prefix = int(route.destination.partition("/")[2])
+        return route.dev if around is None or prefix >= around.subnet.prefix else around.dev
+    if route.gateway and route.table in (0, route_lookup.MAIN_TABLE):
         return ""  # the main table itself has a route to it through a gateway
     return around.dev if around is not None else ""
 
 
 def _connected() -> list[_Connected]:
-    """Return the main table's routes without a gateway; not default routes."""
+    """Return the main table's routes without a gateway, except default routes."""
     return [
         _Connected(destination, route.dev, destination.first, destination.last)
         for destination, route in route_lookup.others_routes()
@@ -131,9 +131,9 @@ def check_links(spec: NodeSpec) -> None:
     """Raise Problem if a link that the spec names does not exist."""
     names = link_names()
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
-    for name, what in named.items():
+    for name, role in named.items():
         if name and name not in names:
-            raise Problem(f"there is no link {name}, {what}", f"the links are: {', '.join(names)}")
+            raise Problem(f"there is no link {name}, {role}", f"the links are: {', '.join(names)}")
 
 
 def link_names() -> list[str]:
@@ -144,7 +144,7 @@ def link_names() -> list[str]:
 
 @dataclass(frozen=True)
 class Narrowest:
-    """The smallest MTU on the way to other hosts."""
+    """The smallest MTU over the links to other hosts."""
 
     mtu: int
     """In bytes."""
@@ -155,16 +155,16 @@ class Narrowest:
 
 
 def narrowest(spec: NodeSpec) -> Narrowest:
-    """Return the smallest MTU over the links to the peers and the default route's; 1500 where none is known.
+    """Return the smallest MTU over the links to the peers and the default route's link; 1500 if no link is known.
 
-    The MTU of a route (`ip route … mtu 1400`) counts as its link's. What the kernel learned of a path for some minutes
-    does not.
+    The MTU of a route (`ip route … mtu 1400`) counts for its link. A path MTU that the kernel has learned does not,
+    because it expires after some minutes.
     """
     with Netlink() as netlink:
         sizes = {link.name: link.mtu for link in rtnetlink.all_links(netlink)}
     limits = [Narrowest(sizes[name], name) for name in (spec.uplink, default_link(spec)) if name in sizes]
     links = peer_links(spec)
-    routes = route_lookup.ways([Packet(peer.via, oif=links[peer]) for peer in spec.known_peers])
+    routes = route_lookup.look_up_all([Packet(peer.via, oif=links[peer]) for peer in spec.known_peers])
     for peer, route in zip(spec.known_peers, routes, strict=True):
         link = links[peer]
         if link in sizes and link != spec.bridge:
@@ -193,22 +193,22 @@ def own_interfaces() -> dict[str, str]:
     return link_by_address
 
 
-def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, Way | None]:
+def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, RouteResult | None]:
     """Return how this host reaches each peer; None where it has no route. `links`: those of `peer_links`.
 
-    A way has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
+    A route has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
     another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.
     """
     packets = [Packet(peer.via, oif=peer.dev if is_link_local(parse_address(peer.via)) else "") for peer in links]
     connected = _connected()
-    reached: dict[Peer, Way | None] = {}
-    for (peer, link), way in zip(links.items(), route_lookup.ways(packets, entries=False), strict=True):
-        reached[peer] = None if not way.dev or way.errno else way
-        elsewhere = link not in ("", way.dev)
+    reached: dict[Peer, RouteResult | None] = {}
+    for (peer, link), route in zip(links.items(), route_lookup.look_up_all(packets, entries=False), strict=True):
+        reached[peer] = None if not route.dev or route.errno else route
+        elsewhere = link not in ("", route.dev)
         if reached[peer] and elsewhere:
             packed = parse_address(peer.via)
-            if any(route.dev == link and route.holds(packed) for route in connected):
-                reached[peer] = Way(((link, ""),))
+            if any(near.dev == link and near.holds(packed) for near in connected):
+                reached[peer] = RouteResult(((link, ""),))
     return reached
 
 
@@ -219,5 +219,5 @@ def processes() -> set[str]:
         try:
             names.add(durable.contents(path).decode("utf-8", "replace").strip())
         except OSError:
-            continue  # it has just ended
+            continue  # the process has just ended
     return names

@@ -1,4 +1,4 @@
-"""Find the path of a network namespace by a veth that leads into it, if no record has the path."""
+"""Find the path of a network namespace from a veth that leads into it, if no record has the path."""
 
 import glob
 import os
@@ -9,7 +9,7 @@ from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.netns import identity
 
 _PLACES = ("/run/netns/*", "/run/docker/netns/*", "/proc/[0-9]*/ns/net")
-"""Where runtimes keep namespaces by name, then every process's namespace."""
+"""The paths of the namespaces that runtimes name, then those of every process."""
 
 
 def path_behind(link_name: str) -> str:

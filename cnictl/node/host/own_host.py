@@ -1,8 +1,8 @@
-"""Find what this host's packet filters drop of the packets between its pods and itself. cnictl has no accepts there.
+"""Find the packets between this host and its own pods that its packet filters drop. cnictl does not accept those.
 
-Pods need their node for its DNS, published ports and node-local services; the node needs its pods for probes.
-The host's own rules decide about these packets. A rule that drops all of them is a finding, with the command that lets
-them in, in the language of that rule's firewall.
+Pods need their node for DNS, published ports and node-local services; the node needs its pods for probes. The host's
+own rules decide about these packets. A rule that drops all of them is a finding, with the command of that rule's
+firewall that accepts them.
 """
 
 from collections.abc import Iterator
@@ -26,32 +26,32 @@ _OTHERS = frozenset((f"inet {TABLE}", f"bridge {TABLE}"))
 
 @dataclass(frozen=True)
 class Dropped:
-    """Packets that a rule or a policy drops, whatever their port."""
+    """Packets that a rule or policy drops, whatever their port."""
 
     chain: str
     """`iptables INPUT`, `inet filter input`."""
     rule: str
     """The rule that drops, or `policy drop`."""
-    way: str
+    direction: str
     """TO_NODE or FROM_NODE."""
     protocols: tuple[str, ...]
     subnet: str
     """The pods' subnet."""
     allow: Hint
-    """The command that lets them pass."""
+    """The command that accepts them."""
     chosen: bool
-    """Whether earlier rules accept some of the pods' packets by the pods' addresses or bridge: a deliberate choice."""
+    """Whether the drop is deliberate: earlier rules accept some of these packets by the pods' addresses or bridge."""
 
     @property
     def words(self) -> str:
         """The packets and the rule in one sentence."""
-        which = "what pods send to this node" if self.way == TO_NODE else "what this node sends to its pods"
+        packets = "what pods send to this node" if self.direction == TO_NODE else "what this node sends to its pods"
         names = " and ".join(map(str.upper, self.protocols))
-        return f"{which} by {names} is dropped ({self.rule})"
+        return f"{packets} by {names} is dropped ({self.rule})"
 
 
 def dropped(spec: NodeSpec) -> list[Dropped]:
-    """Return what each chain on the way between pods and this node drops. Raises Problem."""
+    """Return what each chain between pods and this node drops. Raises Problem."""
     drops_found = []
     for node in by_family(spec):
         family = "ip6" if is_ipv6(node.subnet) else "ip"
@@ -94,12 +94,12 @@ def _bases(family: str) -> Iterator[tuple[Ruleset, Chain, str]]:
 
 
 def _of_chain(node: NodeSpec, family: str, ruleset: Ruleset, base: Chain, table: str) -> Dropped | None:
-    way = _HOOKS[base.hook]
+    direction = _HOOKS[base.hook]
     bridged = table.startswith("bridge ")
     link = None if bridged else node.bridge
     packets = (
         Packets(family, link, source=node.subnet, source_type="unicast", target_type="local")
-        if way == TO_NODE
+        if direction == TO_NODE
         else Packets(family, outgoing=link, target=node.subnet, source_type="local", target_type="unicast")
     )
     packets = replace(packets, bridge=node.bridge if bridged else "")
@@ -116,7 +116,7 @@ def _of_chain(node: NodeSpec, family: str, ruleset: Ruleset, base: Chain, table:
     rule = " and ".join(dict.fromkeys(by.values()))
     name = base.name if " " in base.name else f"{table} {base.name}"
     allow = _allow(node, family, base, table, bridged)
-    return Dropped(name, rule, way, tuple(by), node.subnet, allow, chosen)
+    return Dropped(name, rule, direction, tuple(by), node.subnet, allow, chosen)
 
 
 def _whole_drop(ruleset: Ruleset, base: Chain, packets: Packets) -> Event | None:
@@ -154,14 +154,14 @@ def _allow(node: NodeSpec, family: str, base: Chain, table: str, bridged: bool) 
     inward = _HOOKS[base.hook] == TO_NODE
     led_to = {branch.to for rule in base.rules for branch in rule.branches}
     if any(name.startswith("ufw") for name in led_to):
-        way = f"in on {node.bridge} from {node.subnet}" if inward else f"out on {node.bridge} to {node.subnet}"
-        return hint.command(f"ufw allow {way}")
+        traffic = f"in on {node.bridge} from {node.subnet}" if inward else f"out on {node.bridge} to {node.subnet}"
+        return hint.command(f"ufw allow {traffic}")
     if table == "inet firewalld" or any("_ZONES" in name for name in led_to):
         if inward:
             return hint.command(f"firewall-cmd --zone=trusted --add-source={node.subnet}", "and again with --permanent")
         return hint.advice(
             "firewall-cmd --list-all-policies; firewall-cmd --direct --get-all-rules   # show what drops it",
-            because="what it is that drops there, a policy or a rule, is not known here",
+            because="it is not known whether a policy or a direct rule drops the packets",
         )
     address = f"-s {node.subnet}" if inward else f"-d {node.subnet}"
     if " " not in table:

@@ -18,10 +18,10 @@ _LINE = re.compile(
     r"pod=(?P<pod>\S+) address=(?P<address>.*?) (?:netns=.*? args=.*? )?outcome=(?P<outcome>.*)"
 )
 LARGEST = 64 << 20
-"""Bytes of a log to read at most; of a longer one, the latest."""
+"""Bytes; of a longer log only the end is read."""
 _PIECE = 1 << 20
 _SHORTEST = 4
-"""Characters that the beginning of an id needs at least; a shorter one matches many ids of a long log."""
+"""Characters; a shorter beginning of an id would match many ids of a long log."""
 _LOOK = 0.2
 """Seconds between two reads of a log that is followed."""
 
@@ -31,7 +31,7 @@ class Call:
     """One call of the plugin."""
 
     time: str
-    """UTC, as RFC 3339 has it."""
+    """UTC, in the form of RFC 3339."""
     failed: bool
     verb: str
     milliseconds: float
@@ -43,7 +43,7 @@ class Call:
     """`ok`, or the error."""
 
     def is_of(self, who: str) -> bool:
-        """Return whether it is about this pod (`namespace/name` or `name`), container (or id prefix) or address."""
+        """Return whether the call is about this pod (`namespace/name` or `name`), container (id prefix) or address."""
         return bool(pod_names.named(who, [self], _names, _SHORTEST))
 
 
@@ -123,4 +123,4 @@ def _is_in_place(descriptor: int, path: str) -> bool:
     try:
         return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
-        return True  # rotated, and nothing was written since: the end of the old file is still to be read
+        return True  # rotated, but nothing was written since, so the old file may have unread lines

@@ -1,7 +1,7 @@
 """Find out where the kernel sends pods' packets: to peers, to the outside, and back to the pods.
 
-Each question describes a packet as the kernel routes it: source, incoming link and mark. A `Stray` is a packet that
-goes elsewhere, with the policy rule or the more specific route that diverts it.
+A `RouteQuestion` describes a packet as the kernel routes it: source, incoming link and mark. A `Stray` is a packet
+that goes elsewhere, with the policy rule or the more specific route that diverts it.
 """
 
 import sys
@@ -18,14 +18,22 @@ from cnictl.node import hint
 from cnictl.node.hint import NONE, Hint
 from cnictl.node.host import host_links, policy_rules, route_lookup
 from cnictl.node.host.policy_rules import Rule, table_name
-from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, LOCAL_TABLE, MAIN_TABLE, PROTOCOL, REFUSING, Packet, Way
+from cnictl.node.host.route_lookup import (
+    LEARNED_PROTOCOL,
+    LOCAL_TABLE,
+    MAIN_TABLE,
+    PROTOCOL,
+    REFUSING,
+    Packet,
+    RouteResult,
+)
 from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
 
 OUTSIDE = ("1.1.1.1", "2606:4700:4700::1111")
-"""Addresses outside to ask about if the node file names none."""
+"""Addresses outside the cluster, used if the node file names none."""
 MARKS = (0, 0x4000, 0x2000)
-"""The marks of routed pods' packets: none, and those of kube-proxy and portmap on packets to masquerade."""
+"""The marks of pods' packets: none, and those by which kube-proxy and portmap have packets masqueraded."""
 
 _IFLA_VRF_TABLE = 1
 
@@ -35,10 +43,10 @@ TO_PODS, TO_NODE, FROM_PODS, OWN, TO_OUTSIDE, FROM_OUTSIDE = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class RouteQuestion:
     """A packet, and where it should go."""
 
-    what: str
+    kind: str
     """The kind of packet, one of the constants above."""
     packet: Packet
     dev: str = ""
@@ -51,46 +59,48 @@ class Asked:
 class Stray:
     """Packets of pods that do not go where they should."""
 
-    asked: Asked
-    way: Way
+    question: RouteQuestion
+    route: RouteResult
     rule: Rule | None
     """The policy rule that diverts them; None if it is not known or if it is the main table's own rule."""
     selector: str
     """The selector of a policy rule that makes the kernel look in the main table first: `to 10.244.0.0/20`."""
     hint: Hint = NONE
-    """What to do where such a rule does not help."""
+    """What to do if such a rule does not help."""
 
     @property
     def certain(self) -> bool:
-        """Whether they are certainly lost; packets to the outside may use another table on purpose."""
-        return self.asked.what != TO_OUTSIDE or bool(self.way.errno) or self.way.kind in REFUSING or self.way.dead
+        """Whether the packets are certainly lost. Packets to the outside may use another table on purpose."""
+        return (
+            self.question.kind != TO_OUTSIDE or bool(self.route.errno) or self.route.kind in REFUSING or self.route.dead
+        )
 
     @property
     def packets(self) -> str:
         """The packets in words."""
-        mark = f" with the mark {self.asked.packet.mark:#x}" if self.asked.packet.mark else ""
-        return _WHO[self.asked.what].format(self._whom) + mark
+        mark = f" with the mark {self.question.packet.mark:#x}" if self.question.packet.mark else ""
+        return _WHO[self.question.kind].format(self._whom) + mark
 
     @property
     def fate(self) -> str:
         """Where they go instead, in words."""
-        refusing = self.rule.action if self.rule is not None and self.rule.action in REFUSING else self.way.kind
+        refusing = self.rule.action if self.rule is not None and self.rule.action in REFUSING else self.route.kind
         if refusing in REFUSING:
             return f"are refused ({REFUSING[refusing]})"
-        if self.way.errno:
-            return f"go nowhere ({self.way})"
-        return f"go to {self.way}" + (", which has no carrier" if self.way.dead else "")
+        if self.route.errno:
+            return f"go nowhere ({self.route})"
+        return f"go to {self.route}" + (", which has no carrier" if self.route.dead else "")
 
     @property
     def by(self) -> str:
         """The rule or route that decides it, in words."""
         if self.rule is not None:
             return f"by the rule `{self.rule}`"
-        if self.way.protocol == LEARNED_PROTOCOL and self.way.kind in REFUSING:
+        if self.route.protocol == LEARNED_PROTOCOL and self.route.kind in REFUSING:
             return "because no node has this pod CIDR"
-        if self.way.destination:
-            table = f" of table {table_name(self.way.table)}" if self.way.table not in (0, MAIN_TABLE) else ""
-            return f"by the route {self.way.destination}{table}"
+        if self.route.destination:
+            table = f" of table {table_name(self.route.table)}" if self.route.table not in (0, MAIN_TABLE) else ""
+            return f"by the route {self.route.destination}{table}"
         return "because no route leads there"
 
     @property
@@ -102,18 +112,18 @@ class Stray:
     def short(self) -> str:
         """A short form for a table's cell."""
         where = self.fate.removeprefix("go ").removeprefix("are ")
-        by = f"rule {self.rule.priority}" if self.rule is not None else f"route {self.way.destination or 'missing'}"
-        return f"{_SHORT[self.asked.what]}: {where} by {by}"
+        by = f"rule {self.rule.priority}" if self.rule is not None else f"route {self.route.destination or 'missing'}"
+        return f"{_SHORT[self.question.kind]}: {where} by {by}"
 
     @property
     def _whom(self) -> str:
-        peer = self.asked.peer
+        peer = self.question.peer
         if peer is None:
-            return self.asked.packet.source if self.asked.what == FROM_OUTSIDE else self.asked.packet.target
-        if self.asked.what == TO_NODE:
+            return self.question.packet.source if self.question.kind == FROM_OUTSIDE else self.question.packet.target
+        if self.question.kind == TO_NODE:
             return peer.via
-        narrow = self.asked.what == TO_PODS and self.asked.packet.target != pod_of(peer.pod_cidr)
-        return f"{peer.pod_cidr} ({self.asked.packet.target})" if narrow else peer.pod_cidr
+        narrow = self.question.kind == TO_PODS and self.question.packet.target != pod_of(peer.pod_cidr)
+        return f"{peer.pod_cidr} ({self.question.packet.target})" if narrow else peer.pod_cidr
 
 
 _WHO = {
@@ -129,9 +139,9 @@ _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way 
 
 
 def hint_for(strays: Sequence[Stray]) -> Hint:
-    """Return the hint that brings these packets back.
+    """Return the hint that stops these packets from being diverted.
 
-    It adds a policy rule ahead of the diverting rule, which stays in effect for other packets.
+    It adds a policy rule before the diverting rule, which stays in effect for other packets.
     """
     commands: dict[str, None] = {}
     ruled = [stray for stray in strays if stray.rule is not None]
@@ -141,7 +151,7 @@ def hint_for(strays: Sequence[Stray]) -> Hint:
         selector = stray.selector
         if any(selector.startswith(f"{wider} to ") for wider in source_only):
             continue
-        rule, family = stray.rule, "-6 " if is_ipv6(stray.asked.packet.target) else ""
+        rule, family = stray.rule, "-6 " if is_ipv6(stray.question.packet.target) else ""
         if rule is not None:
             commands[f"ip {family}rule add {selector} lookup main priority {max(rule.priority - 1, 0)}"] = None
     if commands:
@@ -155,17 +165,17 @@ def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
     """Return strays in groups that the same rule or route diverts."""
     groups: dict[tuple[str, bool], list[Stray]] = {}
     for stray in strays:
-        groups.setdefault((stray.by, is_ipv6(stray.asked.packet.target)), []).append(stray)
+        groups.setdefault((stray.by, is_ipv6(stray.question.packet.target)), []).append(stray)
     return list(groups.values())
 
 
 def fault_json(words: str, what_to_do: Hint) -> dict[str, Any]:
-    """Return a fault of the routes for programs."""
+    """Return a fault of the routes as JSON values."""
     return {"cause": words, "hint": hint.as_json(what_to_do)}
 
 
 @dataclass
-class Looked:
+class RouteFindings:
     """The results of a look at a node's routes."""
 
     strays: list[Stray] = field(default_factory=list)
@@ -173,7 +183,7 @@ class Looked:
     """Kernel settings that are 0. The kernel does not forward packets from those links and reports "no route"."""
 
     def as_json(self) -> list[dict[str, Any]]:
-        """Return the certain faults for programs: cause and hint."""
+        """Return the certain faults as JSON values: cause and hint."""
         faults = []
         for group in causes(stray for stray in self.strays if stray.certain):
             faults += [fault_json(stray.words, hint_for(group)) for stray in group]
@@ -190,16 +200,16 @@ class Looked:
     def _by_peer(self) -> dict[Peer | None, list[Stray]]:
         strays_by_peer: dict[Peer | None, list[Stray]] = {}
         for stray in self.strays:
-            strays_by_peer.setdefault(stray.asked.peer, []).append(stray)
+            strays_by_peer.setdefault(stray.question.peer, []).append(stray)
         return strays_by_peer
 
 
-def look(spec: NodeSpec) -> Looked:
+def look(spec: NodeSpec) -> RouteFindings:
     """Ask the kernel about every kind of packet of the node's pods."""
     return _Look(spec).found()
 
 
-def judge(spec: NodeSpec, questions: Sequence[Asked]) -> list[Stray]:
+def judge(spec: NodeSpec, questions: Sequence[RouteQuestion]) -> list[Stray]:
     """Ask the kernel about these packets."""
     return _Look(spec).judge(questions).strays
 
@@ -207,7 +217,7 @@ def judge(spec: NodeSpec, questions: Sequence[Asked]) -> list[Stray]:
 def predicted(spec: NodeSpec) -> list[Stray]:
     """Return the strays that policy rules will cause on a host that is not set up as `spec` yet.
 
-    Only the model of the rules decides; the kernel is not asked.
+    This uses only the model of the rules; the kernel is not asked.
     """
     return _Look(spec).predicted()
 
@@ -232,17 +242,17 @@ class _Look:
         return policy_rules.rules()
 
     @cached_property
-    def _routes(self) -> list[tuple[Cidr, Way]]:
+    def _routes(self) -> list[tuple[Cidr, RouteResult]]:
         return route_lookup.routes()
 
     @cached_property
-    def _tables(self) -> dict[int, list[tuple[Cidr, Way]]]:
-        routes_by_table: dict[int, list[tuple[Cidr, Way]]] = {}
+    def _tables(self) -> dict[int, list[tuple[Cidr, RouteResult]]]:
+        routes_by_table: dict[int, list[tuple[Cidr, RouteResult]]] = {}
         for destination, route in self._routes:
             routes_by_table.setdefault(route.table, []).append((destination, route))
         return routes_by_table
 
-    def found(self) -> Looked:
+    def found(self) -> RouteFindings:
         """Ask about every kind of packet."""
         bridge = self._links.get(self._spec.bridge)
         nodes = by_family(self._spec)
@@ -250,61 +260,61 @@ class _Look:
             return self.judge([question for node in nodes for question in self._from_here(node)])
         return self.judge([question for node in nodes for question in self._questions(node)])
 
-    def judge(self, questions: Sequence[Asked]) -> Looked:
+    def judge(self, questions: Sequence[RouteQuestion]) -> RouteFindings:
         """Ask about these packets; return the strays."""
         unforwarded: dict[str, None] = {}
         strays = []
-        for question, way in zip(
-            questions, route_lookup.ways([question.packet for question in questions]), strict=True
+        for question, route in zip(
+            questions, route_lookup.look_up_all([question.packet for question in questions]), strict=True
         ):
-            if _is_right(question, way):
+            if _is_right(question, route):
                 continue
-            switch = switched_off(question.packet) if way.errno else ""
+            switch = switched_off(question.packet) if route.errno else ""
             if switch:
                 unforwarded[switch] = None
-            elif question.what != TO_OUTSIDE or self._is_diverted(question, way):
-                stray = self._stray(question, way)
-                if not (way.spoofed and stray.rule is None and question.what in (FROM_PODS, FROM_OUTSIDE)):
-                    strays.append(stray)  # else the reverse path filter refuses it, and another check reports that
-        return Looked(list(_distinct(strays)), tuple(unforwarded))
+            elif question.kind != TO_OUTSIDE or self._is_diverted(question, route):
+                stray = self._stray(question, route)
+                if not (route.spoofed and stray.rule is None and question.kind in (FROM_PODS, FROM_OUTSIDE)):
+                    strays.append(stray)  # else the reverse path filter refuses it, which another check reports
+        return RouteFindings(list(_distinct(strays)), tuple(unforwarded))
 
-    def _questions(self, node: NodeSpec) -> Iterator[Asked]:
+    def _questions(self, node: NodeSpec) -> Iterator[RouteQuestion]:
         marks = [mark for mark in MARKS if not mark or any(rule.mask & mark for rule in self._rules)]
         for mark in marks:
             yield from self._with_mark(node, mark)
 
-    def _with_mark(self, node: NodeSpec, mark: int) -> Iterator[Asked]:
+    def _with_mark(self, node: NodeSpec, mark: int) -> Iterator[RouteQuestion]:
         pod, bridge = pod_of(node.subnet), node.bridge
         if not mark:
             for address in (pod, *self._more_specific.get(node.subnet, [])):
-                yield Asked(OWN, Packet(address), bridge)
+                yield RouteQuestion(OWN, Packet(address), bridge)
         for peer in node.known_peers:
             link = self._peer_links[peer]
             if not link or link not in self._links:
                 continue
             for target in (pod_of(peer.pod_cidr), *self._more_specific.get(peer.pod_cidr, [])):
-                yield Asked(TO_PODS, Packet(target, pod, bridge, mark=mark), link, peer.via, peer)
+                yield RouteQuestion(TO_PODS, Packet(target, pod, bridge, mark=mark), link, peer.via, peer)
             if not is_link_local(parse_address(peer.via)) and is_ipv6(peer.via) == is_ipv6(pod):
-                yield Asked(TO_NODE, Packet(peer.via, pod, bridge, mark=mark), link, "", peer)
+                yield RouteQuestion(TO_NODE, Packet(peer.via, pod, bridge, mark=mark), link, "", peer)
             if not mark:
-                yield Asked(FROM_PODS, Packet(pod, pod_of(peer.pod_cidr), link), bridge, "", peer)
+                yield RouteQuestion(FROM_PODS, Packet(pod, pod_of(peer.pod_cidr), link), bridge, "", peer)
         outside = of_family((*node.externals, *OUTSIDE), node.subnet)
-        yield Asked(TO_OUTSIDE, Packet(outside, pod, bridge, mark=mark))
+        yield RouteQuestion(TO_OUTSIDE, Packet(outside, pod, bridge, mark=mark))
         uplink = self._spec.uplink or host_links.default_link(node)
         if not mark and uplink in self._links and uplink != bridge:
-            yield Asked(FROM_OUTSIDE, Packet(pod, outside, uplink), bridge)
+            yield RouteQuestion(FROM_OUTSIDE, Packet(pod, outside, uplink), bridge)
 
-    def _from_here(self, node: NodeSpec) -> Iterator[Asked]:
+    def _from_here(self, node: NodeSpec) -> Iterator[RouteQuestion]:
         for peer in node.known_peers:
             link = self._peer_links[peer]
             if link in self._links:
-                yield Asked(TO_PODS, Packet(pod_of(peer.pod_cidr)), link, peer.via, peer)
+                yield RouteQuestion(TO_PODS, Packet(pod_of(peer.pod_cidr)), link, peer.via, peer)
 
     @cached_property
     def _more_specific(self) -> dict[str, list[str]]:
-        """By pod CIDR, an address in each more specific route inside it, in any table.
+        """For each pod CIDR, an address in each more specific route inside it, in any table.
 
-        Each route is looked up by its containing prefixes, so that many routes and many peers stay cheap.
+        Each route is looked up by the prefixes that contain it, so that the time does not grow with routes times peers.
         """
         known = (*self._spec.subnets, *(peer.pod_cidr for peer in self._spec.known_peers))
         by_prefix = {parse_cidr(pod_cidr): pod_cidr for pod_cidr in known}
@@ -321,30 +331,30 @@ class _Look:
                     addresses_by_cidr.setdefault(holder, {})[format_address(destination.packed)] = None
         return {pod_cidr: list(addresses) for pod_cidr, addresses in addresses_by_cidr.items()}
 
-    def _is_diverted(self, question: Asked, way: Way) -> bool:
+    def _is_diverted(self, question: RouteQuestion, route: RouteResult) -> bool:
         """Return whether pods' packets are diverted: they take another table, or only this host has a way outside."""
-        if way.errno or way.kind in REFUSING:
-            own = route_lookup.way(Packet(question.packet.target))
+        if route.errno or route.kind in REFUSING:
+            own = route_lookup.look_up(Packet(question.packet.target))
             return own.kind == route_lookup.UNICAST and not own.errno
         return True
 
-    def _stray(self, question: Asked, way: Way) -> Stray:
+    def _stray(self, question: RouteQuestion, route: RouteResult) -> Stray:
         """Return the stray with the rule or route that causes it."""
-        rule, route = policy_rules.decide(self._rules, self._tables, question.packet, self._vrf_table)
-        refused = way.errno != 0 and rule is not None and (route is None or route.kind in REFUSING)
+        rule, decided = policy_rules.decide(self._rules, self._tables, question.packet, self._vrf_table)
+        refused = route.errno != 0 and rule is not None and (decided is None or decided.kind in REFUSING)
         if refused:
-            way = route or way
-        elif rule is None or route is None or route.table != way.table:
+            route = decided or route
+        elif rule is None or decided is None or decided.table != route.table:
             # the rule matches by port, by link group or by something unknown here: take the first rule of that table
             fitting = [
                 candidate
                 for candidate in self._rules
-                if candidate.ipv6 == is_ipv6(way.destination) and candidate.table == way.table
+                if candidate.ipv6 == is_ipv6(route.destination) and candidate.table == route.table
             ]
-            rule = fitting[0] if way.table and fitting else None
-        if rule is not None and rule.action == policy_rules.TO_TABLE and way.table in (0, MAIN_TABLE, LOCAL_TABLE):
+            rule = fitting[0] if route.table and fitting else None
+        if rule is not None and rule.action == policy_rules.TO_TABLE and route.table in (0, MAIN_TABLE, LOCAL_TABLE):
             rule = None
-        return Stray(question, way, rule, self._selector(question), self._hint(question, way, rule))
+        return Stray(question, route, rule, self._selector(question), self._hint(question, route, rule))
 
     def _vrf_table(self, name: str) -> int:
         """Return the table of a link's VRF, IFLA_VRF_TABLE of its master; 0 without a VRF."""
@@ -354,24 +364,24 @@ class _Look:
                 return int.from_bytes(vrf.settings.get(_IFLA_VRF_TABLE, b""), sys.byteorder)
         return 0
 
-    def _hint(self, question: Asked, way: Way, rule: Rule | None) -> Hint:
+    def _hint(self, question: RouteQuestion, route: RouteResult, rule: Rule | None) -> Hint:
         """Return the hint for a stray that no policy rule causes."""
         if rule is not None:
             return NONE
         peer = question.peer
         cidr = (
             peer.pod_cidr
-            if peer is not None and question.what == TO_PODS
+            if peer is not None and question.kind == TO_PODS
             else _holding(self._spec.subnets, question.packet.target)
         )
-        foreign = way.protocol != PROTOCOL and bool(way.destination) and (not way.errno or way.kind in REFUSING)
-        if foreign and "/" in cidr and parse_cidr(cidr).covers(parse_cidr(way.destination)):
+        foreign = route.protocol != PROTOCOL and bool(route.destination) and (not route.errno or route.kind in REFUSING)
+        if foreign and "/" in cidr and parse_cidr(cidr).covers(parse_cidr(route.destination)):
             return hint.advice(
-                f"give the node of {cidr} another pod CIDR, or remove the route {_in_words(way)} from the "
+                f"give the node of {cidr} another pod CIDR, or remove the route {_in_words(route)} from the "
                 "configuration that adds it",
                 because="the route belongs to another program or the operator, and its purpose is not known here",
             )
-        if question.what in (TO_OUTSIDE, FROM_OUTSIDE):
+        if question.kind in (TO_OUTSIDE, FROM_OUTSIDE):
             target = question.packet.target
             return hint.advice(
                 f"add a route to {target} to this host: ip {'-6 ' if is_ipv6(target) else ''}route",
@@ -379,11 +389,11 @@ class _Look:
             )
         return _APPLY
 
-    def _selector(self, question: Asked) -> str:
+    def _selector(self, question: RouteQuestion) -> str:
         """Return the narrowest selector of packets to look up in the main table first."""
-        if question.what == TO_OUTSIDE:
+        if question.kind == TO_OUTSIDE:
             return f"from {_holding(self._spec.subnets, question.packet.source)}"
-        if question.what == TO_NODE:
+        if question.kind == TO_NODE:
             subnet = _holding(self._spec.subnets, question.packet.source)
             route = policy_rules.longest(self._tables.get(MAIN_TABLE, ()), parse_address(question.packet.target))
             return f"from {subnet} to {route[0] if route and route[0].prefix else question.packet.target}"
@@ -396,21 +406,24 @@ class _Look:
             for peer in node.known_peers:
                 pod = pod_of(node.subnet)
                 for target in (pod_of(peer.pod_cidr), *self._more_specific.get(peer.pod_cidr, [])):
-                    there = Asked(TO_PODS, Packet(target, pod, node.bridge), "", peer.via, peer)
+                    there = RouteQuestion(TO_PODS, Packet(target, pod, node.bridge), "", peer.via, peer)
                     strays += self._predicted(there, peer.pod_cidr)
                 link = self._peer_links[peer]
-                back = Asked(FROM_PODS, Packet(pod, pod_of(peer.pod_cidr), link or "?"), node.bridge, "", peer)
+                back = RouteQuestion(FROM_PODS, Packet(pod, pod_of(peer.pod_cidr), link or "?"), node.bridge, "", peer)
                 strays += self._predicted(back, node.subnet)
         return list(_distinct(strays))
 
-    def _predicted(self, question: Asked, cidr: str) -> list[Stray]:
-        planned = (parse_cidr(cidr), Way(((question.dev, question.gateway),), table=MAIN_TABLE, destination=cidr))
+    def _predicted(self, question: RouteQuestion, cidr: str) -> list[Stray]:
+        planned = (
+            parse_cidr(cidr),
+            RouteResult(((question.dev, question.gateway),), table=MAIN_TABLE, destination=cidr),
+        )
         main = [entry for entry in self._tables.get(MAIN_TABLE, []) if str(entry[0]) != cidr]
         tables = {**self._tables, MAIN_TABLE: [*main, planned]}
         rule, route = policy_rules.decide(self._rules, tables, question.packet, self._vrf_table)
         if rule is None or rule.l3mdev or route is planned[1] or (route is not None and route.table == MAIN_TABLE):
             return []
-        return [Stray(question, route or Way(kind=rule.action), rule, self._selector(question))]
+        return [Stray(question, route or RouteResult(kind=rule.action), rule, self._selector(question))]
 
 
 def pod_of(pod_cidr: str) -> str:
@@ -418,19 +431,24 @@ def pod_of(pod_cidr: str) -> str:
     return format_address(parse_cidr(pod_cidr).nth(2))
 
 
-def _is_right(question: Asked, way: Way) -> bool:
-    if question.what == TO_OUTSIDE:
+def _is_right(question: RouteQuestion, route: RouteResult) -> bool:
+    if question.kind == TO_OUTSIDE:
         return (
-            way.kind == route_lookup.UNICAST
-            and not way.errno
-            and not way.dead
-            and way.table in (0, MAIN_TABLE, route_lookup.DEFAULT_TABLE)
+            route.kind == route_lookup.UNICAST
+            and not route.errno
+            and not route.dead
+            and route.table in (0, MAIN_TABLE, route_lookup.DEFAULT_TABLE)
         )
-    if question.what == TO_NODE and not way.dead and way.kind == route_lookup.UNICAST and way.table in (0, MAIN_TABLE):
-        return not way.errno  # another check reports a peer behind a gateway
-    if question.what in (OWN, FROM_PODS, FROM_OUTSIDE):
-        return way.goes(question.dev, "")  # a bridge without pods has no carrier
-    return way.goes(question.dev, question.gateway) and not way.dead
+    if (
+        question.kind == TO_NODE
+        and not route.dead
+        and route.kind == route_lookup.UNICAST
+        and route.table in (0, MAIN_TABLE)
+    ):
+        return not route.errno  # another check reports a peer behind a gateway
+    if question.kind in (OWN, FROM_PODS, FROM_OUTSIDE):
+        return route.goes(question.dev, "")  # a bridge without pods has no carrier
+    return route.goes(question.dev, question.gateway) and not route.dead
 
 
 def switched_off(packet: Packet) -> str:
@@ -446,7 +464,7 @@ def switched_off(packet: Packet) -> str:
 
 
 def switch_on(name: str) -> Hint:
-    """Return the command that turns on such a kernel setting, with slashes if the link's name contains dots."""
+    """Return the command that turns on this kernel setting, with slashes if the link's name contains dots."""
     head, _, rest = name.partition(".conf.")
     link = rest.removesuffix(".forwarding")
     setting = f"{head.replace('.', '/')}/conf/{link}/forwarding" if "." in link else name
@@ -457,7 +475,7 @@ def _distinct(strays: Iterable[Stray]) -> Iterator[Stray]:
     """Yield strays without repeats: one per kind, peer and target, so the same stray with a mark is left out."""
     seen = set()
     for stray in strays:
-        plain = (stray.asked.what, stray.asked.peer, stray.asked.packet.target)
+        plain = (stray.question.kind, stray.question.peer, stray.question.packet.target)
         if plain not in seen:
             seen.add(plain)
             yield stray
@@ -468,10 +486,10 @@ def _holding(cidrs: Sequence[str], address: str) -> str:
     return next((cidr for cidr in cidrs if parse_cidr(cidr).holds(packed)), address)
 
 
-def _in_words(way: Way) -> str:
+def _in_words(route: RouteResult) -> str:
     """Return a route as arguments of `ip route`."""
-    words = [REFUSING[way.kind]] if way.kind in REFUSING else []
-    words += [way.destination, *(["via", way.gateway] if way.gateway else [])]
-    words += ["dev", way.dev] if way.dev and way.kind not in REFUSING else []
-    words += ["table", table_name(way.table)] if way.table not in (0, MAIN_TABLE) else []
-    return " ".join(words + (["metric", str(way.priority)] if way.priority else []))
+    words = [REFUSING[route.kind]] if route.kind in REFUSING else []
+    words += [route.destination, *(["via", route.gateway] if route.gateway else [])]
+    words += ["dev", route.dev] if route.dev and route.kind not in REFUSING else []
+    words += ["table", table_name(route.table)] if route.table not in (0, MAIN_TABLE) else []
+    return " ".join(words + (["metric", str(route.priority)] if route.priority else []))

@@ -1,8 +1,8 @@
 """Read policy rules (`ip rule`), and determine which of them decides about a packet.
 
-The kernel says where a packet goes, `cnictl.node.host.route_lookup`, but not by which rule. `decide` repeats its walk
-over the rules without I/O, to name the one to look at. Sources: linux/fib_rules.h;
-net/core/fib_rules.c, fib_rules_lookup.
+The kernel reports where a packet goes (`cnictl.node.host.route_lookup`), but not by which rule. `decide` repeats the
+kernel's walk over the rules without I/O, to find that rule. Sources: linux/fib_rules.h; net/core/fib_rules.c,
+fib_rules_lookup.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from struct import Struct
 from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.netlink.messages import AF_INET, AF_INET6, attributes
 from cnictl.core.netlink.rtnetlink import Netlink
-from cnictl.node.host.route_lookup import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, REFUSING, THROW, Packet, Way
+from cnictl.node.host.route_lookup import DEFAULT_TABLE, LOCAL_TABLE, MAIN_TABLE, REFUSING, THROW, Packet, RouteResult
 
 RTM_GETRULE = 34
 TO_TABLE, GOTO, NOP = 1, 2, 3
@@ -44,7 +44,7 @@ class Rule:
     inverted: bool = False
     goto: int = 0
     suppress_prefix: int = -1
-    """A route with a prefix of that length or a shorter one doesn't count."""
+    """A route whose prefix is this long or shorter doesn't count."""
     l3mdev: bool = False
     """Whether the table is that of the link's VRF."""
     special: tuple[str, ...] = ()
@@ -67,7 +67,7 @@ class Rule:
         return " ".join(words)
 
 
-Tables = Mapping[int, Sequence[tuple[Cidr, Way]]]
+Tables = Mapping[int, Sequence[tuple[Cidr, RouteResult]]]
 """Routes by table; for each destination the lowest metric first."""
 Vrf = Callable[[str], int]
 """A function from a link's name to the table of its VRF; 0 without one."""
@@ -89,7 +89,7 @@ def rules() -> list[Rule]:
 
 def decide(
     rules: Sequence[Rule], tables: Tables, packet: Packet, vrf: Vrf = lambda _: 0
-) -> tuple[Rule | None, Way | None]:
+) -> tuple[Rule | None, RouteResult | None]:
     """Return the rule that decides about a packet, and the route; no route where the rule refuses.
 
     A rule that matches only some packets, such as those of one port, is ignored. Without a rule and a route, the packet
@@ -115,8 +115,8 @@ def decide(
     return None, None
 
 
-def longest(routes: Sequence[tuple[Cidr, Way]], target: bytes) -> tuple[Cidr, Way] | None:
-    """Return the route with the longest prefix for an address, and of those the first that is not dead."""
+def longest(routes: Sequence[tuple[Cidr, RouteResult]], target: bytes) -> tuple[Cidr, RouteResult] | None:
+    """Return the route with the longest prefix for an address; of several, the first that is not dead."""
     fitting = [entry for entry in routes if entry[0].holds(target)]
     best = max((destination.prefix for destination, _ in fitting), default=-1)
     same = [entry for entry in fitting if entry[0].prefix == best]

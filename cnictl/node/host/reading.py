@@ -1,7 +1,12 @@
-"""One look at the host: what a program lists or the kernel dumps is read once, however many parts need it."""
+"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once.
+
+A look belongs to its thread: what another thread has read may be older than this thread's question, or come from
+another network namespace. A worker thread shares the look of the thread that asks it by `joining`.
+"""
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import local
 from typing import Any, TypeVar
 
 from cnictl.core import process
@@ -9,35 +14,50 @@ from cnictl.core import process
 _Read = TypeVar("_Read")
 _Key = TypeVar("_Key", bound=Hashable)
 
-_known: dict[str, Any] | None = None
-"""What was read since the look began, by what it is; None: everything is read anew."""
+
+class _Look(local):
+    values: dict[str, Any] | None = None
+    """The readings since the look began, by key; None if no look is under way and nothing is cached."""
+
+
+_look = _Look()
 
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Run programs that only list (nft, iptables, ip, containerd) once with the same arguments within this context.
+    """Begin a look: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
 
-    What `known` is asked for is read once too. For parts of a command that change nothing meanwhile. A look within a
-    look is part of it.
+    `known` caches its values too. This is for parts of a command that change nothing. A look within a look belongs to
+    the outer one.
     """
-    global _known
-    if process.answered is not None:
+    if _look.values is not None:
         yield
         return
-    process.answered, _known = {}, {}
+    process.reuse.outputs, _look.values = {}, {}
     try:
         yield
     finally:
-        process.answered = _known = None
+        process.reuse.outputs = _look.values = None
 
 
-def known(what: str, read: Callable[[], _Read]) -> _Read:
-    """Return what `read` returns; within a look, what it returned first. The caller must not change it."""
-    if _known is None:
+def joining() -> Callable[[], None]:
+    """Return a function by which another thread, such as a pool's worker, joins this thread's look for good."""
+    outputs, values = process.reuse.outputs, _look.values
+
+    def join() -> None:
+        process.reuse.outputs, _look.values = outputs, values
+
+    return join
+
+
+def known(key: str, read: Callable[[], _Read]) -> _Read:
+    """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
+    values = _look.values
+    if values is None:
         return read()
-    if what not in _known:
-        _known[what] = read()
-    value: _Read = _known[what]
+    if key not in values:
+        values[key] = read()
+    value: _Read = values[key]
     return value
 
 

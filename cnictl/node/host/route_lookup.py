@@ -1,7 +1,7 @@
 """Ask the kernel which route a packet takes (RTM_GETROUTE), many packets over one socket.
 
-The main table alone proves nothing, because policy rules (`ip rule`) and more specific routes come before it. The
-answer is valid for one packet: its source, incoming link and mark. Sources:
+The main table alone is no proof, because policy rules (`ip rule`) and more specific routes come before it. An answer is
+valid for a packet with this source, incoming link and mark. Sources:
 linux/rtnetlink.h; net/ipv4/route.c, inet_rtm_getroute; net/ipv6/route.c, inet6_rtm_getroute.
 """
 
@@ -34,14 +34,14 @@ RTNH_F_DEAD, RTNH_F_LINKDOWN = 1, 16
 UNICAST, LOCAL = 1, 2
 THROW = 9
 REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
-"""Route types and rule actions that drop a packet, by rtm_type and by fib_rule_hdr.action alike."""
+"""Route types and rule actions that drop a packet; rtm_type and fib_rule_hdr.action have the same numbers."""
 PROTOCOL = 67
-"""rtm_protocol of cnictl's routes; above 4 it is a routing program's to choose (rtnetlink(7)), listed in docs."""
+"""The routing protocol number (rtm_protocol) of routes to static peers; any above 4 is free (rtnetlink(7))."""
 LEARNED_PROTOCOL = 68
-"""The same of routes to peers that were learned from a source."""
+"""The routing protocol number of routes to peers that were learned from a source."""
 LOCAL_TABLE, MAIN_TABLE, DEFAULT_TABLE = 255, 254, 253
 _AT_ONCE = 32
-"""Questions in one datagram; their answers fit into a receive buffer of the default size."""
+"""Requests in one datagram; their answers fit into a receive buffer of the default size."""
 
 _HEADER, _RTMSG, _S32, _U32 = Struct("=IHHII"), Struct("=BBBBBBBBI"), Struct("=i"), Struct("=I")
 _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
@@ -49,7 +49,7 @@ _NEXT_HOP = Struct("=HBBi")  # rtnexthop: length, flags, weight, link index
 
 @dataclass(frozen=True)
 class Packet:
-    """A packet to ask about. Without `iif` this host sends it itself."""
+    """The packet to look up. Without `iif`, this host sends it itself."""
 
     target: str
     source: str = ""
@@ -60,8 +60,8 @@ class Packet:
 
 
 @dataclass(frozen=True)
-class Way:
-    """The route that the kernel takes, or its refusal."""
+class RouteResult:
+    """The route that the kernel chooses for a packet, or its refusal. An entry of a routing table has the same form."""
 
     hops: tuple[tuple[str, str], ...] = ()
     """Link and gateway of each next hop; the gateway is empty if the target is on the link."""
@@ -113,18 +113,18 @@ class Way:
         return " and ".join(hops) or "nowhere"
 
 
-def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
+def look_up_all(packets: Sequence[Packet], entries: bool = True) -> list[RouteResult]:
     """Return the kernel's answer for each packet, in order.
 
-    With `entries` the answer is the routing table's entry with CIDR, metric and MTU; without, it is one packet's way:
-    this host's source address, and one next hop of several. Raises OSError.
+    With `entries` the answer is the routing table's entry, with CIDR, metric and MTU. Without, it is what one packet
+    gets: this host's source address, and one of several next hops. Raises OSError.
     """
     if not packets:
         return []
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
     indexes = {name: index for index, name in names.items()}
-    answers: list[Way] = []
+    answers: list[RouteResult] = []
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, 0) as asking:
         asking.settimeout(10)
         for at in range(0, len(packets), _AT_ONCE):
@@ -134,48 +134,48 @@ def ways(packets: Sequence[Packet], entries: bool = True) -> list[Way]:
     return answers
 
 
-def way(packet: Packet, entries: bool = True) -> Way:
+def look_up(packet: Packet, entries: bool = True) -> RouteResult:
     """Return the kernel's answer for one packet."""
-    return ways([packet], entries)[0]
+    return look_up_all([packet], entries)[0]
 
 
 def source_to(target: str, dev: str = "") -> str:
     """Return the source address of this host's packets to `target`, over `dev` if given; empty without a route."""
-    return way(Packet(target, oif=dev), entries=False).source
+    return look_up(Packet(target, oif=dev), entries=False).source
 
 
-def routes() -> list[tuple[Cidr, Way]]:
+def routes() -> list[tuple[Cidr, RouteResult]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
     return reading.known("routes", lambda: _read_routes(lambda _: True))
 
 
-def others_routes() -> list[tuple[Cidr, Way]]:
+def others_routes() -> list[tuple[Cidr, RouteResult]]:
     """Return the same without cnictl's own routes, of which there may be thousands."""
     return reading.known(
         "others' routes", lambda: _read_routes(lambda protocol: protocol not in (PROTOCOL, LEARNED_PROTOCOL))
     )
 
 
-def routes_but(protocol: int) -> list[tuple[Cidr, Way]]:
+def routes_but(protocol: int) -> list[tuple[Cidr, RouteResult]]:
     """Return those of other routing protocols than this one, as they are now."""
     return _read_routes(lambda its_protocol: its_protocol != protocol)
 
 
-def _read_routes(wanted: Callable[[int], bool]) -> list[tuple[Cidr, Way]]:
+def _read_routes(wanted: Callable[[int], bool]) -> list[tuple[Cidr, RouteResult]]:
     """Return the routes whose protocol is wanted; the others are not parsed."""
     with Netlink() as netlink:
         names = {link.index: link.name for link in rtnetlink.all_links(netlink)}
-        found = []
+        entries = []
         for family in (AF_INET, AF_INET6):
             payloads = netlink.dump(RTM_GETROUTE, _RTMSG.pack(family, 0, 0, 0, 0, 0, 0, 0, 0))
             heads = [(_RTMSG.unpack_from(payload), payload) for payload in payloads]
-            found += [
+            entries += [
                 _read(payload, names)
                 for (_, _, _, _, _, protocol, _, _, flags), payload in heads
                 if not flags & RTM_F_CLONED and wanted(protocol)
             ]
-    found.sort(key=lambda entry: entry[1].priority)
-    return found
+    entries.sort(key=lambda entry: entry[1].priority)
+    return entries
 
 
 def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes | None:
@@ -196,11 +196,11 @@ def _question(packet: Packet, indexes: dict[str, int], entries: bool) -> bytes |
     return body + (u32_attr(RTA_MARK, packet.mark) if packet.mark else b"")
 
 
-def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[Way]:
+def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: dict[int, str]) -> Iterator[RouteResult]:
     sent = [(number, body) for number, body in enumerate(questions, 1) if body is not None]
     if sent:
         asking.send(b"".join(_HEADER.pack(16 + len(body), RTM_GETROUTE, 1, number, 0) + body for number, body in sent))
-    answered: dict[int, Way] = {}
+    answered: dict[int, RouteResult] = {}
     while len(answered) < len(sent):
         data = asking.recv(1 << 16)
         offset = 0
@@ -208,15 +208,15 @@ def _answers(asking: socket.socket, questions: Sequence[bytes | None], names: di
             length, kind, _, sequence, _ = _HEADER.unpack_from(data, offset)
             body = data[offset + 16 : offset + length]
             if kind == NLMSG_ERROR:
-                answered[sequence] = Way(errno=-_S32.unpack_from(body)[0])
+                answered[sequence] = RouteResult(errno=-_S32.unpack_from(body)[0])
             else:
                 answered[sequence] = _read(body, names)[1]
             offset += (max(length, 16) + 3) & ~3
     for number in range(1, len(questions) + 1):
-        yield answered.get(number, Way(errno=errno.ENODEV))
+        yield answered.get(number, RouteResult(errno=errno.ENODEV))
 
 
-def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, Way]:
+def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, RouteResult]:
     family, prefix, _, _, table, protocol, _, kind, flags = _RTMSG.unpack_from(payload)
     parts = attributes(payload, 12)
     destination = Cidr(parts.get(RTA_DST) or bytes(4 if family == AF_INET else 16), prefix)
@@ -225,7 +225,7 @@ def _read(payload: bytes, names: dict[int, str]) -> tuple[Cidr, Way]:
         alive = [(dev, gateway) for dev, gateway, is_dead in hops if not is_dead]
         dead, hops = not alive, [(dev, gateway, False) for dev, gateway in alive] or hops
     source = parts.get(RTA_PREFSRC, b"")
-    return destination, Way(
+    return destination, RouteResult(
         hops=tuple((dev, gateway) for dev, gateway, _ in hops),
         source=format_address(source) if source else "",
         kind=kind,

@@ -1,4 +1,4 @@
-"""Find the running runtimes, and by their arguments the configuration that each was started with.
+"""Find the running runtimes, and the configuration that each was started with, from its arguments.
 
 microk8s, k3s and others start a containerd with a configuration of their own. The arguments are in
 /proc/PID/cmdline; a relative path starts at the process's working folder, an absolute one at its root.
@@ -44,7 +44,7 @@ class Process:
         return within(self.root, absolute)
 
     def readable(self, named: str) -> str:
-        """Return the path by which this process can read one of its files, also in another mount namespace."""
+        """Return the path by which cnictl can read one of its files, also in another mount namespace."""
         if not named:
             return ""
         through = f"{_PROC}/{self.pid}/root{os.path.normpath(os.path.join(self.cwd, named))}"
@@ -85,7 +85,7 @@ def running(*names: str) -> Iterator[Process]:
 
 
 def _look(pid: int, names: Sequence[str]) -> Process | None:
-    """Return a process; None if its executable is another, if it has ended, or if its network namespace is not ours."""
+    """Return a process; None if its executable has another name, it has ended, or its network namespace is not ours."""
     folder = f"{_PROC}/{pid}"
     try:
         argv = durable.contents(f"{folder}/cmdline").decode("utf-8", "surrogateescape").split("\0")[:-1]

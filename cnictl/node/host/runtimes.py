@@ -1,7 +1,7 @@
 """Find out where the container runtimes on this host look for plugins and network configurations.
 
-Each has its own folders: Debian's containerd has /usr/lib/cni, upstream's /opt/cni/bin. It does not find a plugin
-in another folder. The arguments of a running one come first (`runtime_processes`).
+Each has its own folders, such as /usr/lib/cni in Debian's containerd and /opt/cni/bin upstream, and finds no plugin
+elsewhere. The arguments of a running process (`runtime_processes`) take precedence over configuration files.
 """
 
 import functools
@@ -31,7 +31,7 @@ CONTAINERDS = {
     "microk8s": "/var/snap/microk8s/current/args/containerd.toml",
     "k0s": "/etc/k0s/containerd.toml",
 }
-"""The configuration of each distribution's own containerd, for a look before it runs, as at boot."""
+"""The configuration files of distributions' own containerd, which is read before it runs, as at boot."""
 NERDCTL_CONFIG = "/etc/nerdctl/nerdctl.toml"
 CRIO_CONFIG = "/etc/crio/crio.conf"
 CRIO_DROP_INS = "/etc/crio/crio.conf.d/*.conf"
@@ -49,12 +49,12 @@ class Runtime:
 
     name: str
     bin_dirs: tuple[str, ...]
-    """Searched in this order; a plugin in any of them is found."""
+    """The folders that it searches for plugins, in this order."""
     conf_dir: str
     source: str
     """The file or command that names the folders."""
     settled: bool = True
-    """Whether it is set up here, with a configuration or a socket, and not only installed."""
+    """Whether it is set up here (it has a configuration or a socket), not only installed."""
     needs_loopback: bool = False
     """Whether its CRI runs the `loopback` plugin for every pod."""
 
@@ -67,14 +67,14 @@ _given: list[Named] = []
 
 
 def give(bin_dirs: tuple[str, ...], conf_dirs: tuple[str, ...]) -> None:
-    """Use these folders from now on instead of the node file's, which is about to name them."""
+    """Use these folders from now on instead of the node file's; the node file is about to name them."""
     _given[:] = [(bin_dirs, conf_dirs)]
     find.cache_clear()
 
 
 @functools.cache  # containerd takes 40 ms to answer, and a command of cnictl asks often
 def find() -> tuple[Runtime, ...]:
-    """Return the runtimes of this host: first those of the CRI, last the folders that the operator named."""
+    """Return the runtimes of this host: first those with a CRI, last the folders that the operator named."""
     candidates = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
     kept: dict[tuple[tuple[str, ...], str, str], Runtime] = {}
     for runtime in candidates:
@@ -84,7 +84,7 @@ def find() -> tuple[Runtime, ...]:
 
 
 def started() -> list[Runtime]:
-    """Return the running runtimes with folders or a configuration on their command line."""
+    """Return the running runtimes whose command line names folders or a configuration."""
     runtimes: list[Runtime | None] = []
     for process in runtime_processes.running("containerd", "crio", "cri-dockerd", "kubelet", "dockerd"):
         if process.name == "containerd":
@@ -152,7 +152,7 @@ def _distributed() -> list[Runtime | None]:
 
 
 def _operators() -> list[Runtime]:
-    """Return the folders that the operator named as runtimes."""
+    """Return the folders that the operator named, as runtimes."""
     bins, confs = _given[0] if _given else _named_in_file()
     pairs = itertools.zip_longest(bins, confs, fillvalue="")
     return [Runtime(_NAMED, (folder,) if folder else (), conf_dir, NODE_FILE) for folder, conf_dir in pairs]
@@ -252,7 +252,7 @@ def containerd() -> Runtime | None:
             dumped = run([program, "config", "dump"], timeout=10).stdout
             return containerd_runtime(tomllib.loads(dumped), "containerd config dump", settled)
         except (Problem, tomllib.TOMLDecodeError):
-            pass  # a containerd that can't read its own configuration still has the file
+            pass  # if containerd can't read its configuration, read the file here
     return containerd_runtime(with_imports(CONTAINERD_CONFIG), CONTAINERD_CONFIG, settled)
 
 

@@ -1,4 +1,4 @@
-"""Try things in a scratch network namespace: a child process, which takes everything it made along when it ends.
+"""Try things in a scratch network namespace, in a child process. Everything that it made is gone when it ends.
 
 The host's network is not changed. With `private` paths its files are not changed either: the child's mounts
 are its own, and a tmpfs covers each of these paths.

@@ -1,1 +1,1 @@
-"""The plugin on a node: installed releases, interpreters, file ownership, the self-test."""
+"""The plugin on a node: installed versions, interpreters, file ownership, the self-test."""

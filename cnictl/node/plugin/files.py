@@ -1,8 +1,7 @@
 """Write files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
 
-A file of ours that an operator moved into a repository and linked to is written where the link leads. The link itself
-is never replaced and never removed. Each step of the way has to be root's own link: another user's could lead root
-anywhere.
+If an operator moved a file of ours elsewhere and left a link to it, the file is written there. The link itself is never
+replaced or removed. Each link in the path has to be root's, because another user's could lead root anywhere.
 """
 
 import contextlib
@@ -29,23 +28,23 @@ def read(path: str) -> str:
 def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None:
     """Replace a file's content in one step. A new file gets `mode`; with `keep`, an existing one keeps its mode.
 
-    A file with several names (hard links), or one that is a mount of its own, is rewritten in place, because a new file
-    would part it from these. Raises Problem, with the file unchanged.
+    A file with hard links, or one that is a mount point, is rewritten in place, because a new file would not be the
+    linked or mounted one. Raises Problem, with the file unchanged.
     """
     data = content.encode("utf-8", "surrogateescape") if isinstance(content, str) else content
     target = resolve(path)
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = ownership.status_of(place)
-        if there is not None and not stat.S_ISREG(there.st_mode):
-            kind = _KINDS.get(stat.S_IFMT(there.st_mode), "no file")
-            raise Problem(f"{_named(path, target)} is {kind}, not a file", f"move it out of the way: {target}")
+        status = ownership.status_of(place)
+        if status is not None and not stat.S_ISREG(status.st_mode):
+            kind = _KINDS.get(stat.S_IFMT(status.st_mode), "no file")
+            raise Problem(f"{_named(path, target)} is {kind}, not a file", f"move it away: {target}")
         try:
-            if there is not None and there.st_nlink > 1:
+            if status is not None and status.st_nlink > 1:
                 _rewrite(place, data)
                 return
-            like = there if keep else None
-            try:  # the new file is nobody else's to read until it has the old one's owner, mode and ACL
+            like = status if keep else None
+            try:  # nobody else can read the new file until it has the old one's owner, mode and ACL
                 first = stat.S_IMODE(like.st_mode) & 0o700 if like else mode
                 durable.replace(place, data, first, (lambda new: _liken(new, place)) if like else None)
             except OSError as error:
@@ -63,8 +62,8 @@ def remove(path: str) -> None:
         return
     with _folder_of(path, target) as folder:
         place = f"{folder}/{os.path.basename(target)}"
-        there = ownership.status_of(place)
-        if there is not None and stat.S_ISREG(there.st_mode):
+        status = ownership.status_of(place)
+        if status is not None and stat.S_ISREG(status.st_mode):
             try:
                 os.unlink(place)
             except OSError as error:
@@ -88,16 +87,16 @@ def is_masked(path: str) -> bool:
 
 
 def resolve(path: str) -> str:
-    """Return where a path leads, which may not exist yet.
+    """Return the path with its symbolic links resolved; the file may not exist yet.
 
-    Raises Problem if a link on the way is not root's (or the present user's), or if the links form a circle.
+    Raises Problem if a link in the path is not root's (or the present user's), or if the links form a circle.
     """
     owners, step = ownership.roots() | {os.geteuid()}, path
     try:
         for step, status in ownership.walk(path):  # the last step is where the path leads
             if status is not None and stat.S_ISLNK(status.st_mode) and status.st_uid not in owners:
                 raise Problem(
-                    f"{step} is a link of user {status.st_uid}, not of root: where it leads is that user's to say",
+                    f"{step} is a link of user {status.st_uid}, not of root: that user could point it anywhere",
                     f"make it root's: chown -h root {step}",
                 )
     except OSError as error:
@@ -109,7 +108,7 @@ def resolve(path: str) -> str:
 
 @contextlib.contextmanager
 def _folder_of(path: str, target: str) -> Iterator[str]:
-    """Give a path to the folder of `target` that leads there even if another user changes the way to it."""
+    """Yield a path of `target`'s folder that stays valid even if another user changes a folder above it."""
     here = os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for part in os.path.dirname(target).split("/"):
@@ -142,7 +141,7 @@ def _liken(new: int, place: str) -> None:
             os.setxattr(new, name, os.getxattr(place, name))
         except OSError as error:
             if not name.startswith("security.") or error.errno not in (errno.EPERM, errno.EOPNOTSUPP):
-                raise  # a label of the security module's is its own to set
+                raise  # only the security module may set its label
 
 
 def _attributes(place: str) -> list[str]:
@@ -155,7 +154,7 @@ def _attributes(place: str) -> list[str]:
 
 
 def _rewrite(place: str, data: bytes) -> None:
-    """Rewrite a file in place, and shorten it last, so that it is never empty. The journal has both texts."""
+    """Rewrite a file in place; truncate it last, so that it is never empty. The journal has both texts."""
     descriptor = os.open(place, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
         written = 0

@@ -9,8 +9,8 @@ from cnictl.core import durable
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import files, interpreters, ownership, releases, selftest, version_folder
-from cnictl.node.plugin.releases import PLUGIN, Library
+from cnictl.node.plugin import files, interpreters, ownership, plugin_version, selftest, version_folder
+from cnictl.node.plugin.plugin_version import PLUGIN, PluginVersion
 from cnictl.node.state import folders
 
 RECORD = "installed.json"
@@ -21,35 +21,35 @@ _LIBRARY_LINE = "library="
 
 @dataclass(frozen=True)
 class Installed:
-    """What of the plugin is on this host."""
+    """The installed parts of the plugin."""
 
     lib_dir: str
     """The library folder, `/usr/local/lib/cnictl` unless the operator chose another."""
     current: str
-    """Name of the version that the launchers start; empty if there is no launcher."""
+    """The name of the version that the launchers start; empty if there is no launcher."""
     versions: tuple[str, ...]
-    """Names of all versions there, oldest first."""
+    """The names of all installed versions, oldest first."""
     bin_dirs: tuple[str, ...]
-    """Folders with a whole launcher of the current version."""
+    """The folders with an intact launcher of the current version."""
     other_bin_dirs: tuple[str, ...]
-    """Folders that had a launcher once, or have one of another version."""
+    """The folders that once had a launcher, or have one of another version."""
 
 
 def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
-    """Look for the plugin in `bin_dirs` and in those an earlier installation noted."""
+    """Look for the plugin in `bin_dirs` and in the folders that an earlier installation recorded."""
     libraries = (started_library(f"{folder}/{PLUGIN}") for folder in bin_dirs)
     lib_dir = lib_dir or os.path.dirname(next(filter(None, libraries), "")) or LIB_DIR
     noted = _noted_bin_dirs(lib_dir)
     places = tuple(dict.fromkeys([*noted, *bin_dirs]))
     started = {folder: started_library(f"{folder}/{PLUGIN}") for folder in places}
-    current = next((found for found in started.values() if found), "")
+    current = next((started_version for started_version in started.values() if started_version), "")
     own_copy = _read(f"{current}/{PLUGIN}") if current else None
     whole = tuple(folder for folder in places if own_copy is not None and _read(f"{folder}/{PLUGIN}") == own_copy)
     others = tuple(folder for folder in places if folder not in whole and (folder in noted or started[folder]))
     return Installed(
         os.path.dirname(current) or lib_dir,
         os.path.basename(current),
-        tuple(releases.versions(os.path.dirname(current) or lib_dir)),
+        tuple(plugin_version.versions(os.path.dirname(current) or lib_dir)),
         whole,
         others,
     )
@@ -58,8 +58,8 @@ def installed(bin_dirs: tuple[str, ...], lib_dir: str = "") -> Installed:
 def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str) -> None:
     """Install this cnictl's plugin in `lib_dir` as version `name`, test it, and have the launchers start it.
 
-    The version that was current before stays. `interpreter` is a path, or empty for the best choice. Raises Problem,
-    with the launchers unchanged, if anyone but root could change what will run, if another program's file has a
+    The previous version stays installed. `interpreter` is a path, or empty for the best choice. Raises Problem, with
+    the launchers unchanged, if anyone but root could change the code that will run, if another program's file has a
     launcher's name, or if the self-test fails.
     """
     chosen = interpreters.inspect(interpreter) if interpreter else interpreters.choose()
@@ -69,36 +69,36 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
         _require_trusted(folder)
     for path in (f"{folder}/{PLUGIN}" for folder in bin_dirs):
         if is_foreign(path):
-            raise Problem(f"{path} is there and not cnictl's", "move it away, or name another folder with --bin-dir")
-    code = releases.sources()
-    found = releases.examine(f"{lib_dir}/{name}")
-    fresh = not os.path.lexists(found.folder)
+            raise Problem(f"{path} exists and is not cnictl's", "move it away, or name another folder with --bin-dir")
+    code = plugin_version.sources()
+    version = plugin_version.examine(f"{lib_dir}/{name}")
+    fresh = not os.path.lexists(version.folder)
     try:
-        if found.digest != releases.digest_of(code) or found.interpreter != chosen.path:
+        if version.digest != plugin_version.digest_of(code) or version.interpreter != chosen.path:
             folders.make(lib_dir)
-            found = releases.build(lib_dir, name, code, chosen)
-            if found.fault:
-                raise Problem(found.fault)
-        selftest.check(found.launcher)
+            version = plugin_version.build(lib_dir, name, code, chosen)
+            if version.fault:
+                raise Problem(version.fault)
+        selftest.check(version.launcher)
     except BaseException:  # an interruption as well
         if fresh:
             version_folder.remove(lib_dir, name)
             folders.unmake(lib_dir)
         raise
-    _place(found, bin_dirs)
+    _place(version, bin_dirs)
 
 
 def use(lib_dir: str, name: str, bin_dirs: tuple[str, ...]) -> None:
     """Have the launchers in `bin_dirs` start an installed version. Raises Problem if it is damaged."""
-    found = releases.examine(f"{lib_dir}/{name}")
-    if found.fault:
-        raise Problem(found.fault, "run: cnictl plugin install")
-    for folder in (found.folder, *bin_dirs):
+    version = plugin_version.examine(f"{lib_dir}/{name}")
+    if version.fault:
+        raise Problem(version.fault, "run: cnictl plugin install")
+    for folder in (version.folder, *bin_dirs):
         _require_trusted(folder)
-    if os.path.lexists(found.interpreter):  # without it the launcher takes the system's
-        interpreters.inspect(found.interpreter)
-    selftest.check(found.launcher)
-    _place(found, bin_dirs)
+    if os.path.lexists(version.interpreter):  # without it, the launcher uses the system's
+        interpreters.inspect(version.interpreter)
+    selftest.check(version.launcher)
+    _place(version, bin_dirs)
 
 
 def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
@@ -113,10 +113,10 @@ def remove_launchers(bin_dirs: tuple[str, ...]) -> None:
 def remove_all(lib_dir: str, launchers: tuple[str, ...], bin_dirs: tuple[str, ...]) -> None:
     """Remove the plugin: its versions, and its launchers in both kinds of folders.
 
-    Those in `bin_dirs` go last: by them `installed` finds what is left if this is cut off.
+    Those in `bin_dirs` are removed last, because `installed` finds the rest by them if this is cut off.
     """
     remove_launchers(tuple(folder for folder in launchers if folder not in bin_dirs))
-    for name in releases.versions(lib_dir):
+    for name in plugin_version.versions(lib_dir):
         version_folder.remove(lib_dir, name)
     if os.path.lexists(f"{lib_dir}/{RECORD}"):
         os.unlink(f"{lib_dir}/{RECORD}")
@@ -147,10 +147,10 @@ def is_foreign(launcher: str) -> bool:
     return os.path.lexists(launcher) and not started_library(launcher)
 
 
-def _place(found: Library, bin_dirs: tuple[str, ...]) -> None:
-    """Put the launcher into every bin folder, each by one rename, after a note of these folders."""
-    text = durable.contents(found.launcher)
-    lib_dir = os.path.dirname(found.folder)
+def _place(version: PluginVersion, bin_dirs: tuple[str, ...]) -> None:
+    """Record the bin folders, then put the launcher into each by one rename."""
+    text = durable.contents(version.launcher)
+    lib_dir = os.path.dirname(version.folder)
     noted = json.dumps({"bin_dirs": sorted({*_noted_bin_dirs(lib_dir), *bin_dirs})}).encode() + b"\n"
     if _read(f"{lib_dir}/{RECORD}") != noted:
         durable.replace(f"{lib_dir}/{RECORD}", noted, 0o644)
@@ -168,7 +168,7 @@ def _require_trusted(folder: str) -> None:
     reason = ownership.fault(nearest(folder))
     if reason:
         raise Problem(
-            f"{reason}: whoever can write there would run as root at the next pod's start",
+            f"{reason}: code of users who can write there would run as root when the next pod starts",
             "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
         )
 

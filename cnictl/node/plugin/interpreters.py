@@ -1,4 +1,4 @@
-"""Choose the Python that runs the plugin: one that stays when the environment of this cnictl is removed."""
+"""Choose the Python that runs the plugin. It must stay when the virtual environment of this cnictl is removed."""
 
 import os
 import sys
@@ -9,7 +9,7 @@ from cnictl.core.process import run
 from cnictl.node.plugin import ownership
 
 SYSTEM = "/usr/bin/python3"
-"""What the launcher tries when the recorded interpreter is gone."""
+"""The interpreter that the launcher tries if the recorded one is gone."""
 
 OLDEST = (3, 11)
 
@@ -25,13 +25,13 @@ class Interpreter:
 
     path: str
     cache_tag: str
-    """`cpython-311`: whose bytecode it reads."""
+    """The bytecode that it reads: `cpython-311`."""
 
 
 def choose() -> Interpreter:
-    """Return the base interpreter of the one that runs now (never an environment's), else the system's.
+    """Return the base interpreter of the running one (never a virtual environment's), else the system's.
 
-    Raises Problem, naming each candidate's fault, if none is root's alone and new enough.
+    Raises Problem, naming each candidate's fault, if others can change each of them, or it is too old.
     """
     running = os.path.realpath(getattr(sys, "_base_executable", None) or sys.executable)
     faults = []
@@ -47,13 +47,13 @@ def choose() -> Interpreter:
 
 
 def inspect(path: str) -> Interpreter:
-    """Look at a Python. Raises Problem if it or its library can be changed by others, is too old, or doesn't run."""
+    """Examine a Python. Raises Problem if others can change it or its library, or if it is too old or doesn't run."""
     reason = ownership.fault(path)
     if reason:
         raise Problem(f"interpreter {path}: {reason}")
     answer = run([path, "-IS", "-c", _SELF_PORTRAIT], timeout=20).stdout.splitlines()
     if len(answer) != 3:
-        raise Problem(f"interpreter {path}: gave no account of itself")
+        raise Problem(f"interpreter {path}: its answer can't be read")
     version = tuple(int(number) for number in answer[1].split())
     if version < OLDEST:
         raise Problem(f"interpreter {path}: is Python {version[0]}.{version[1]}, too old")

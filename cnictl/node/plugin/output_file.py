@@ -1,7 +1,7 @@
 """Write a file that the operator named on the command line.
 
-A regular file is replaced in one step. A device or a pipe is written to and stays what it is, mode and owner
-included; a symbolic link is followed, unless somebody else than root could have put it there.
+A regular file is replaced in one step. A device or a pipe is written to and keeps its mode and owner. A symbolic link
+is followed, unless a user other than root could have made it.
 """
 
 import os
@@ -14,7 +14,7 @@ from cnictl.node.plugin import files
 
 
 def is_stdout(path: str) -> bool:
-    """Return whether a path leads to this process's own stdout: then nothing else may be printed there."""
+    """Return whether a path leads to this process's stdout; then nothing else may be printed there."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(1))
     except OSError:

@@ -1,6 +1,7 @@
-"""Find out who could change a file that root runs: itself, or any folder on the way to it.
+"""Find out who could change a file that root runs, directly or through a folder in its path.
 
-The plugin runs as root at every pod start, so its interpreter and code must be root's alone all the way down.
+The plugin runs as root at every pod start. So only root may be able to change its interpreter, its code and every
+folder above them.
 """
 
 import errno
@@ -10,7 +11,7 @@ import struct
 from collections.abc import Iterator
 
 OVERFLOW_ID = 65534
-"""How a user namespace shows owners that it has no number for (user_namespaces(7))."""
+"""The id that a user namespace shows for owners that it does not map (user_namespaces(7))."""
 
 _ACL = "system.posix_acl_access"
 _HEADER, _ENTRY = 4, struct.Struct("<HHI")
@@ -21,7 +22,7 @@ _MOST_LINKS = 40  # as the kernel's own bound on symbolic links in one path (pat
 
 
 def fault(path: str) -> str:
-    """Return why someone other than root could change what `path` leads to, with the culprit; empty if nobody can."""
+    """Return why a user other than root could change what `path` leads to, with the culprit; empty if nobody can."""
     try:
         return next((fault for fault in _faults(path).values() if fault), "")
     except OSError as error:
@@ -29,7 +30,7 @@ def fault(path: str) -> str:
 
 
 def culprits(path: str) -> list[str]:
-    """Return each file, link and folder on the way to `path` that others could change; none if one is missing."""
+    """Return each link and folder in `path`, and the file itself, that others could change; none if one is missing."""
     try:
         return [step for step, fault in _faults(path).items() if fault]
     except OSError:
@@ -37,21 +38,21 @@ def culprits(path: str) -> list[str]:
 
 
 def _faults(path: str) -> dict[str, str]:
-    """Return why others could change it, for each step of the way to `path`. Raises OSError if one is missing."""
+    """Return the fault of each step of `path` that others could change. Raises OSError if one is missing."""
     owners = roots()
     return {step: _step_fault(step, status or os.lstat(step), owners) for step, status in walk(os.path.abspath(path))}
 
 
 def has_acl(path: str) -> bool:
-    """Return whether a file or folder has a POSIX ACL beside its mode."""
+    """Return whether a file or folder has a POSIX ACL besides its mode."""
     return not stat.S_ISLNK(os.lstat(path).st_mode) and bool(_acl(path))
 
 
 def roots() -> set[int]:
-    """Return the user ids of root and of users that no process here can be.
+    """Return the user ids of root, and of users that no process in this user namespace can be.
 
-    In a user namespace the host's root shows as the overflow id, as does every other host user. Where that id is not
-    mapped, no process of the namespace can be such a user, so such a file is out of reach for all in it.
+    In a user namespace, the host's root and all other unmapped users show as the overflow id. If that id itself is not
+    mapped, no process of the namespace can be such a user, and so none can change such a user's file.
     """
     return {0} if _overflow_mapped() else {0, OVERFLOW_ID}
 
@@ -60,11 +61,11 @@ def _step_fault(path: str, status: os.stat_result, owners: set[int]) -> str:
     if status.st_uid not in owners:
         return f"{path} belongs to user {status.st_uid}, not to root"
     if stat.S_ISLNK(status.st_mode):
-        return ""  # a link has no mode; whoever may replace it is judged by its folder
+        return ""  # a link has no mode; its folder decides who can replace it
     if status.st_mode & stat.S_IWOTH:
         return f"{path} is writable by everyone (mode {stat.S_IMODE(status.st_mode):o})"
     acl = _acl(path)
-    if acl:  # the mode's group bits are the ACL's mask then, not the group's own (acl(5))
+    if acl:  # then the mode's group bits are the ACL's mask, not the group's (acl(5))
         writers = acl_writers(acl, status.st_gid)
         return f"{path} is writable by {writers[0]} through its ACL (getfacl {path})" if writers else ""
     if status.st_mode & stat.S_IWGRP and status.st_gid != 0:
@@ -99,9 +100,9 @@ def acl_writers(acl: bytes, owning_group: int) -> list[str]:
 
 
 def walk(path: str) -> Iterator[tuple[str, os.stat_result | None]]:
-    """Yield each folder and link that resolving `path` passes, and last where it leads, with its status.
+    """Yield each folder and link that resolving `path` passes, and last the result, each with its status.
 
-    The status is None for what is missing. Raises OSError, with the link as its file, if the links form a circle.
+    The status is None if a step is missing. Raises OSError, with the link as its file, if the links form a circle.
     """
     waiting, here, links = [part for part in path.split("/") if part], "/", 0
     yield here, os.lstat(here)
@@ -130,7 +131,7 @@ def status_of(path: str) -> os.stat_result | None:
 
 
 def _overflow_mapped() -> bool:
-    """Return whether this user namespace has a user of its own with the overflow id."""
+    """Return whether this user namespace maps the overflow id."""
     with open("/proc/self/uid_map", encoding="ascii") as file:
         for line in file:
             inside, _, count = (int(number) for number in line.split())

@@ -1,9 +1,9 @@
-"""Keep root's copy of cnictl with all that it imports, which the units on this host start.
+"""Keep root's copy of cnictl, with all packages that it imports, for the units on this host.
 
-The cnictl that an operator types may be in a virtual environment of an ordinary user's; a unit that started that one
-would make this user root at the next boot. The copy is in the plugin's library folder, belongs to root, and runs
-without `site`, so that no other folder's packages or `.pth` files are read. `version_folder` says how versions live
-side by side; the link `current` names the one that the units start.
+The cnictl that an operator runs may be in the virtual environment of an ordinary user. A unit that started it would run
+that user's code as root. The copy is in the plugin's library folder, belongs to root, and runs without `site`, so that
+packages and `.pth` files of other folders are not read. `version_folder` keeps several versions side by side; the link
+`current` names the one that the units start.
 """
 
 import importlib.metadata
@@ -25,16 +25,16 @@ from cnictl.node.state import folders
 HOME = f"{LIB_DIR}/cli"
 CURRENT = f"{HOME}/current"
 COMMAND = f"{CURRENT}/cnictl"
-"""What units name in ExecStart."""
+"""The program in the units' ExecStart."""
 
 _OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
 _NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
 """Distributions that cnictl depends on (pyproject.toml)."""
 _EXTRAS = ("lightkube",)
-"""Those that it depends on where they are installed: `cnictl watch` follows the source of peers from the copy."""
+"""Optional dependencies, copied if they are installed: `cnictl watch` follows a source of peers with them."""
 
 _IMPORTED_AS = {"markdown-it-py": "markdown_it"}
-"""Names of packages that don't follow from their distributions' names."""
+"""Names of packages that differ from their distributions' names."""
 
 _LAUNCHER = """\
 #!/bin/sh
@@ -63,8 +63,8 @@ import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, 
 import cnictl.views.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin
 from cnictl.cli import groups
 groups.load_all()
-from cnictl.node.plugin import releases
-releases.sources()
+from cnictl.node.plugin import plugin_version
+plugin_version.sources()
 """
 
 
@@ -75,14 +75,14 @@ class Copy:
     name: str
     release: str
     digest: str
-    """Of its files; empty if one of them is missing or has another size, or if another than root can change it."""
+    """The digest of its files; empty if one is missing, has another size, or can be changed by others than root."""
     interpreter: str
     fault: str
     """What is wrong with it; empty if nothing."""
 
 
 def examine(name: str) -> Copy:
-    """Check that a version's files are there and root's alone. Contents are not read, because this is done often."""
+    """Check that a version's files exist and only root can change them. Contents are not read, to save time."""
     folder = f"{HOME}/{name}"
     manifest = version_folder.manifest(folder)
     release, interpreter = str(manifest.get("release", "")), str(manifest.get("interpreter", ""))
@@ -94,14 +94,14 @@ def examine(name: str) -> Copy:
 
 
 def _damage(folder: str, files: dict[str, int]) -> str:
-    """Return which of these files, or of their folders, is not as it was installed; empty if all are."""
+    """Return in words which of these files or their folders has changed since the installation; empty if none has."""
     inner = {os.path.dirname(path) for path in files} - {""}
     for path in (*inner, *files):
         try:
             status = os.lstat(f"{folder}/{path}")
         except OSError as error:
             return f"{folder}/{path}: {error.strerror}"
-        # with an ACL the mode's group bits are its mask: whoever it lets write shows there
+        # with an ACL, the mode's group bits are its mask, so they show any writer
         if status.st_size != files.get(path, status.st_size) or status.st_mode & 0o022 or status.st_uid not in _ROOTS:
             return f"{folder}/{path} is not as it was installed"
     return ""
@@ -116,7 +116,7 @@ def current() -> str:
 
 
 def is_sound() -> bool:
-    """Return whether the units have a copy to start that is whole and root's alone."""
+    """Return whether the units have an intact copy that only root can change."""
     name = current()
     return bool(name) and not examine(name).fault
 
@@ -125,11 +125,14 @@ def sources() -> dict[str, str]:
     """Return the files of the running cnictl and of what it imports: path in the copy to path here. Raises Problem."""
     files: dict[str, str] = {}
     site = os.path.dirname(os.path.dirname(os.path.abspath(cnictl.__file__)))
-    if os.path.dirname(os.path.dirname(site)) == HOME:  # this is a copy that runs: it knows what belongs to it
+    if os.path.dirname(os.path.dirname(site)) == HOME:  # the running cnictl is a copy: its manifest lists its files
         files = {path: f"{site}/{path}" for path in _below(site)}
         name = os.path.basename(os.path.dirname(site))
         if digest_of(files) != version_folder.manifest(f"{HOME}/{name}").get("digest"):
-            raise Problem(f"{HOME}/{name} is damaged, and can't be made anew by itself", "run `cnictl apply` by hand")
+            raise Problem(
+                f"{HOME}/{name} is damaged, and a damaged copy can't replace itself",
+                "run `cnictl apply` from another installation",
+            )
         return files
     for package in _OWN:
         files |= _package(package)
@@ -144,7 +147,7 @@ def sources() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:
             if name in _NEEDED:
                 files |= _package(name.replace("-", "_"))
-            continue  # an extra, or for another platform or another Python
+            continue  # an extra, or a requirement of another platform or Python
         files |= _files_of(distribution)
         waiting += [
             re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
@@ -155,17 +158,17 @@ def sources() -> dict[str, str]:
 
 
 def digest_of(files: dict[str, str]) -> str:
-    """Return the digest of the copy's files, given by their path in it and their path here."""
+    """Return the digest of the copy's files; `files` maps the path in the copy to the path here."""
     return version_folder.digest_of((name, durable.contents(files[name])) for name in sorted(files))
 
 
 def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
-    """Write this cnictl as version `name`, and test that it starts. Raises Problem, and then leaves nothing."""
+    """Copy this cnictl as version `name`, and test that it starts. Raises Problem, leaving nothing behind."""
     reason = ownership.fault(install.nearest(HOME))
     if reason:
         raise Problem(
-            f"{reason}: whoever can write there would run as root at the next boot",
-            "give it to root alone: chown root:root, chmod go-w, setfacl -b",
+            f"{reason}: code of users who can write there would run as root at the next boot",
+            "let only root write there: chown root:root, chmod go-w, setfacl -b",
         )
     folders.make(HOME)
     final = f"{HOME}/{name}"
@@ -187,7 +190,7 @@ def build(name: str, files: dict[str, str], interpreter: Interpreter) -> None:
 
 
 def remove_all() -> None:
-    """Delete the copy in all its versions."""
+    """Delete all versions of the copy."""
     if os.path.lexists(CURRENT):
         os.unlink(CURRENT)
     for name in version_folder.names(HOME):
@@ -200,14 +203,14 @@ def _package(name: str) -> dict[str, str]:
     """Return a package's files by their path in the copy. Raises Problem if it is not installed."""
     spec = find_spec(name)
     if spec is None:
-        raise Problem(f"package {name}, which cnictl needs, is not installed beside it")
+        raise Problem(f"package {name}, which cnictl needs, is not installed with it")
     if not spec.submodule_search_locations:
         return {f"{name}.py": spec.origin or ""}
     return {f"{name}/{path}": f"{top}/{path}" for top in spec.submodule_search_locations for path in _below(top)}
 
 
 def _below(top: str) -> list[str]:
-    """Return every file below a folder but bytecode, by its path there."""
+    """Return the paths of all files below a folder, except bytecode."""
     paths = []
     for place, inner, files in os.walk(top):
         inner[:] = [folder for folder in inner if folder != "__pycache__"]
@@ -228,5 +231,5 @@ def _files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
 
 
 def _normal(name: str) -> str:
-    """Return a distribution's name as PEP 503 compares it."""
+    """Return a distribution's normalized name (PEP 503)."""
     return re.sub(r"[-_.]+", "-", name).lower()

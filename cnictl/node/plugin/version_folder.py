@@ -1,8 +1,8 @@
-"""Keep several versions of a program in one folder, each in a folder of its own name with a manifest.
+"""Keep several versions of a program in one folder, each in a subfolder with a manifest.
 
-A version is built under a passing name and renamed, so that it is there whole or not at all. Its content never changes
-once it has its name: a process may be importing from it at that moment. Other content of the same release gets a
-name of its own (`0.1.0+1a2b3c4d`). `releases` keeps the plugin so, `program` root's copy of cnictl.
+A version is built under a temporary name and renamed, so that it is there whole or not at all. Once it has its name,
+its content never changes, because a process may be importing from it. Other content of the same release of cnictl gets
+another name (`0.1.0+1a2b3c4d`). `plugin_version` keeps the plugin this way, `program` root's copy of cnictl.
 """
 
 import ctypes
@@ -21,18 +21,18 @@ from cnictl.core.errors import Problem
 MANIFEST = "manifest.json"
 _FORMAT = 1
 _BUILDING, _REMOVING = ".cnictl-building-", ".cnictl-removing-"
-"""What the names begin with that a version has before it is whole, and while it is removed."""
+"""The prefixes of a version's name while it is built, and while it is removed."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 def manifest(folder: str) -> dict[str, Any]:
-    """Return what a version's manifest says; empty if the folder is no version."""
+    """Return a version's manifest; empty if the folder is not a version's."""
     try:
-        found = json.loads(durable.contents(f"{folder}/{MANIFEST}"))
+        document = json.loads(durable.contents(f"{folder}/{MANIFEST}"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) and found.get("format") == _FORMAT else {}
+    return document if isinstance(document, dict) and document.get("format") == _FORMAT else {}
 
 
 def write_manifest(folder: str, entries: dict[str, Any]) -> None:
@@ -51,7 +51,7 @@ def names(parent: str) -> list[str]:
 
 
 def name_for(parent: str, digest: str) -> str:
-    """Return the name for a digest: this release, or with the digest's start where other content has that name."""
+    """Return the name for a digest: cnictl's version, with the start of the digest if other content has that name."""
     taken = f"{parent}/{cnictl.__version__}"
     if os.path.lexists(taken) and manifest(taken).get("digest") != digest:
         return f"{cnictl.__version__}+{digest[:8]}"
@@ -59,7 +59,7 @@ def name_for(parent: str, digest: str) -> str:
 
 
 def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
-    """Return one digest over names and contents, which tells two builds of one release apart. `files` are sorted."""
+    """Return a digest of names and contents, which differs between builds of one release. `files` are sorted."""
     whole = hashlib.sha256()
     for name, content in files:
         whole.update(f"{name}\0{len(content)}\0".encode())
@@ -69,9 +69,9 @@ def digest_of(files: Iterable[tuple[str, bytes]]) -> str:
 
 @contextmanager
 def building(parent: str, name: str) -> Iterator[str]:
-    """Give the path of a folder to fill, and then rename it to the version `name`; it replaces one of that name.
+    """Yield the path of a folder to fill, then rename it to the version `name`, replacing a version of that name.
 
-    The caller holds `exclusive`. If an exception ends the block, nothing is left and nothing replaced.
+    The caller holds `exclusive`. If an exception ends the block, nothing is left behind and nothing is replaced.
     """
     new, final = f"{parent}/{_BUILDING}{os.getpid()}", f"{parent}/{name}"
     clear_half_built(parent)
@@ -98,7 +98,7 @@ def write(path: str, content: bytes, mode: int) -> None:
 
 
 def point(link: str, name: str) -> None:
-    """Point a symbolic link beside the versions to one of them, in one step."""
+    """Make a symbolic link in the versions' folder point to one of them, in one step."""
     temporary = f"{os.path.dirname(link)}/{_BUILDING}{os.getpid()}-link"
     if os.path.lexists(temporary):
         os.unlink(temporary)
@@ -107,7 +107,7 @@ def point(link: str, name: str) -> None:
 
 
 def remove(parent: str, name: str) -> None:
-    """Delete a version: first its name, so that no half of it is ever found."""
+    """Delete a version. It is renamed first, so that a half-deleted version never has its name."""
     aside = f"{parent}/{_REMOVING}{os.getpid()}"
     try:
         os.rename(f"{parent}/{name}", aside)
@@ -130,7 +130,7 @@ def clear_half_built(parent: str) -> None:
 
 
 def _sync(folder: str) -> None:
-    """Write all of a file system to disk in one go: a version has hundreds of files (syncfs(2))."""
+    """Sync the whole file system at once, because a version has hundreds of files (syncfs(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):
@@ -140,7 +140,7 @@ def _sync(folder: str) -> None:
 
 
 def _exchange(new: str, final: str) -> None:
-    """Swap two names in one step, so that a call that starts meanwhile finds either whole (renameat2(2))."""
+    """Swap two names in one step, so that a call that starts meanwhile finds an intact version (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(final), _RENAME_EXCHANGE):
         raise Problem(f"{final}: can't be replaced: {os.strerror(ctypes.get_errno())}")

@@ -16,8 +16,8 @@ from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import spine
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import install, releases
-from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.plugin import install, plugin_version
+from cnictl.node.plugin.plugin_version import PLUGIN
 from cnictl.node.resources.boot_unit import systemd_runs
 from cnictl.node.resources.cni_conf import FILE_NAME
 from cnictl.node.resources.plugin import Plugin
@@ -32,31 +32,31 @@ from cnictl.node.state.run_lock import RUN_LOCK_WAIT, exclusive
 
 @dataclass(frozen=True)
 class VersionOutcome:
-    """What a command did or would do: its changes; none where everything was already so."""
+    """What a command did or would do: its changes; none if there was nothing to change."""
 
     changes: tuple[Change, ...]
     state: str
-    """`already so`, `changed` or `would change`."""
+    """`unchanged`, `changed` or `would change`."""
 
 
-def put_newest(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT, pin: bool = True) -> VersionOutcome:
-    """Install this cnictl's own version. Raises Problem with the launchers as they were.
+def install_own(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT, pin: bool = True) -> VersionOutcome:
+    """Install this cnictl's own version of the plugin, and use it. Raises Problem, with the launchers unchanged.
 
     `pin`: node.toml names the version from then on.
     """
     with _alone(dry_run, wait):
-        after = plugin.newest()
+        after = plugin.with_own_version()
         chosen = after["version"] if pin else chosen_version()
         return _carry_out(plugin, after, chosen, "plugin install", dry_run, with_program=True)
 
 
 def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
-    """Switch to an installed version while no call of the plugin is under way. Raises Problem."""
+    """Switch to an installed version once no call of the plugin is running. Raises Problem."""
     with _alone(dry_run, wait, calls=False):
         return _carry_out(plugin, plugin.switched(name), name, "plugin use", dry_run)
 
 
-def take_away(
+def uninstall(
     plugin: Plugin, name: str, force: bool, dry_run: bool, wait: float = RUN_LOCK_WAIT, shown: Change | None = None
 ) -> VersionOutcome:
     """Delete the version `name`, or with an empty name the plugin as a whole.
@@ -73,8 +73,8 @@ def take_away(
                 _refuse_while_needed()
             return _carry_out(plugin, None, "", "plugin uninstall", dry_run)
         if before is None or name not in before["versions"]:
-            there = ", ".join(before["versions"]) if before else "none"
-            raise Problem(f"there is no version {name} of the plugin", f"versions there: {there}")
+            names = ", ".join(before["versions"]) if before else "none"
+            raise Problem(f"there is no version {name} of the plugin", f"the installed versions: {names}")
         if name == before["version"]:
             raise Problem(f"version {name} is the one in use", "cnictl plugin use VERSION switches to another first")
         chosen = chosen_version()
@@ -89,41 +89,42 @@ def take_away(
 
 def listing(lib_dir: str, bin_dirs: tuple[str, ...]) -> dict[str, Any]:
     """Return the versions and launchers with their faults, as JSON values."""
-    found = install.installed(bin_dirs or runtimes.bin_dirs(runtimes.find()), lib_dir)
+    installed = install.installed(bin_dirs or runtimes.bin_dirs(runtimes.find()), lib_dir)
     chosen, versions = "", []
     with suppress(Problem, OSError):
         chosen = chosen_version()
-    for name in found.versions:
-        library = releases.examine(f"{found.lib_dir}/{name}")
+    for name in installed.versions:
+        version = plugin_version.examine(f"{installed.lib_dir}/{name}")
         versions.append(
             {
                 "version": name,
-                "current": name == found.current,
-                "installed": releases.noted(library.folder, "installed"),
-                "interpreter": library.interpreter,
-                "library": library.folder,
-                "state": "broken" if library.fault else "ok",
-                "fault": library.fault,
+                "current": name == installed.current,
+                "installed": plugin_version.noted(version.folder, "installed"),
+                "interpreter": version.interpreter,
+                "library": version.folder,
+                "state": "broken" if version.fault else "ok",
+                "fault": version.fault,
             }
         )
-    launchers = [{"path": f"{folder}/{PLUGIN}", "state": "ok", "fault": ""} for folder in found.bin_dirs]
-    for folder in found.other_bin_dirs:
+    launchers = [{"path": f"{folder}/{PLUGIN}", "state": "ok", "fault": ""} for folder in installed.bin_dirs]
+    for folder in installed.other_bin_dirs:
         fault = "is not the current version's" if os.path.lexists(f"{folder}/{PLUGIN}") else "is missing"
         launchers.append({"path": f"{folder}/{PLUGIN}", "state": "broken", "fault": fault})
     return {
-        "lib_dir": found.lib_dir,
-        "current": found.current,
+        "lib_dir": installed.lib_dir,
+        "current": installed.current,
         "chosen": chosen,
         "cnictl": cnictl.__version__,
-        "cnictl_is_newer": newer_than_in_use(found.lib_dir, found.current),
+        "cnictl_is_newer": newer_than_in_use(installed.lib_dir, installed.current),
         "versions": versions,
         "launchers": launchers,
     }
 
 
-def broken(found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what the runtimes start and what is wrong with it, of a `listing`: not of versions that are not in use."""
-    return [one for one in (*found["versions"], *found["launchers"]) if one["fault"] and one.get("current", True)]
+def broken(listed: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the entries of a `listing` that have a fault: launchers, and the version in use."""
+    entries = (*listed["versions"], *listed["launchers"])
+    return [entry for entry in entries if entry["fault"] and entry.get("current", True)]
 
 
 def chosen_version() -> str:
@@ -133,41 +134,41 @@ def chosen_version() -> str:
 
 
 def newer_than_in_use(lib_dir: str, current: str) -> bool:
-    """Return whether this cnictl is of a newer release than the plugin in use."""
-    release = releases.noted(f"{lib_dir}/{current}", "version") if current else ""
-    return bool(release) and _ordered(cnictl.__version__) > _ordered(release)
+    """Return whether this cnictl is newer than the plugin in use."""
+    in_use = plugin_version.noted(f"{lib_dir}/{current}", "version") if current else ""
+    return bool(in_use) and _sort_key(cnictl.__version__) > _sort_key(in_use)
 
 
-def _ordered(release: str) -> tuple[tuple[int, ...], bool]:
-    """Return what orders releases; `0.2.0.dev0` is what comes before `0.2.0` (PEP 440)."""
-    numbers, development, _ = release.partition("+")[0].partition(".dev")
+def _sort_key(version: str) -> tuple[tuple[int, ...], bool]:
+    """Return a version's sort key; `0.2.0.dev0` comes before `0.2.0` (PEP 440)."""
+    numbers, development, _ = version.partition("+")[0].partition(".dev")
     return tuple(int(number) for number in re.findall(r"\d+", numbers)), not development
 
 
 def _carry_out(
     plugin: Plugin, after: State | None, chosen: str, command: str, dry_run: bool, with_program: bool = False
 ) -> VersionOutcome:
-    """Bring the plugin to `after`, and have node.toml name the version `chosen`; undone whole if it fails.
+    """Bring the plugin to the state `after`, and have node.toml name the version `chosen`; on failure undo both.
 
-    `with_program`: the copy of cnictl that a node's units start becomes that of this cnictl, too.
+    `with_program`: also replace the copy of cnictl that this node's units start by the running cnictl.
     """
     spec = node_file.load()
     steps = [_step(plugin, after)]
     if with_program and spec is not None and systemd_runs():
         copied = ProgramCopy(needed=True)
-        steps.insert(0, _step(copied, copied.newest()))
+        steps.insert(0, _step(copied, copied.with_own_version()))
     if spec is not None and spec.plugin_version != chosen:
         spec = replace(spec, plugin_version=chosen)
         steps.insert(0, _step(NodeFile(), NodeFile().desired(spec)))
     todo = Plan(tuple(steps))
     if not todo.changes:
-        return VersionOutcome((), "already so")
+        return VersionOutcome((), "unchanged")
     if dry_run:
         return VersionOutcome(todo.changes, "would change")
     journal, in_effect = Journal(command), original_state.specs()[-1:]
     spine.apply(todo, lambda *_: None, journal)
-    if spec is not None and in_effect == [replace(spec, plugin_version=one.plugin_version) for one in in_effect]:
-        original_state.add_spec(spec)  # else the file was edited: that is for `apply`
+    if spec is not None and in_effect == [replace(spec, plugin_version=old.plugin_version) for old in in_effect]:
+        original_state.add_spec(spec)  # else the file was edited, and `apply` has to carry that out
     journal.end(DONE)
     return VersionOutcome(todo.changes, "changed")
 
@@ -188,7 +189,7 @@ def _refuse_while_needed() -> None:
     if live:
         shown = ", ".join(live[:5]) + (f" and {len(live) - 5} more" if len(live) > 5 else "")
         raise Problem(
-            f"{len(live)} live pod{'s need' if len(live) != 1 else ' needs'} the plugin to end: {shown}",
+            f"{len(live)} live pod{'s' if len(live) != 1 else ''} can't be deleted without the plugin: {shown}",
             "cnictl reset-node --yes --force ends their attachments first; --force here removes the plugin alone",
         )
     for folder in runtimes.conf_dirs(runtimes.find()):
@@ -201,7 +202,7 @@ def _refuse_while_needed() -> None:
 
 @contextmanager
 def _alone(dry_run: bool, wait: float, calls: bool = True) -> Iterator[None]:
-    """Hold the node, and without `calls` keep the plugin's calls away too. A dry run leaves not even a lock file."""
+    """Hold the node; without `calls`, also hold off the plugin's calls. A dry run locks nothing."""
     if dry_run:
         yield
         return

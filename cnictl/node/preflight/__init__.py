@@ -71,18 +71,18 @@ def without_ignored(findings: Iterable[PreflightFinding], ignored: Collection[st
 
 
 def run(spec: NodeSpec, previous_spec: NodeSpec | None) -> list[PreflightFinding]:
-    """Return everything on the host that would stop `spec` from working. Nothing is changed.
+    """Return everything on the host that would keep `spec` from working. Nothing is changed.
 
-    `previous_spec` is the node's present spec; its bridge and routes are no obstacle. A check that fails is a finding
-    too.
+    `previous_spec` is the node's present spec, whose bridge and routes are no obstacle. A check that can't be made is a
+    finding too.
     """
     findings = []
     for name, check in CHECKS.items():
         try:
             findings += check(spec, previous_spec)
         except Problem as problem:
-            what = hint.advice(problem.hint, because="the error's hint is text")
-            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what))
+            what_to_do = hint.advice(problem.hint, because="the error's hint is text")
+            findings.append(PreflightFinding(name, "error", name, f"can't be checked: {problem.message}", what_to_do))
         except OSError as fault:
             findings.append(PreflightFinding(name, "error", name, f"can't be checked: {fault}", hint.NONE))
     return findings

@@ -46,7 +46,7 @@ class HostRoute:
 
     @property
     def way_out(self) -> Hint:
-        """The hint where it lies in a peer's pod CIDR. The host keeps its own address."""
+        """The hint if it lies in a peer's pod CIDR. The host keeps its own address."""
         return _OWN_ADDRESS if self.own else _OTHERS_ROUTE
 
     @property
@@ -69,9 +69,9 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     if previous is not None and previous.bridge == spec.bridge:
         return []
     if link.alias.startswith(_OUR_ALIAS) and not _has_ports(link):
-        what = hint.command(f"ip link del {spec.bridge}", f"it remains from an earlier node ({link.alias})")
+        what_to_do = hint.command(f"ip link del {spec.bridge}", f"it remains from an earlier node ({link.alias})")
     else:
-        what = _another_bridge()
+        what_to_do = _another_bridge()
     findings = []
     for gateway in gateways(spec):
         present_addresses = [Cidr(packed, prefix) for packed, prefix in present if len(packed) == len(gateway.packed)]
@@ -79,7 +79,7 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
         conflicting = [address for address in present_addresses if gateway.bits == 32 or gateway.overlaps(address)]
         if conflicting and gateway not in present_addresses:
             has = ", ".join(map(str, conflicting))
-            findings.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", what))
+            findings.append(error("bridge", spec.bridge, f"has the address {has}, not {gateway}", what_to_do))
     return findings
 
 
@@ -122,30 +122,30 @@ def _index(spec: NodeSpec) -> CidrIndex:
     return CidrIndex(map(parse_cidr, (*spec.subnets, *(peer.pod_cidr for peer in spec.known_peers))))
 
 
-def _without_links(there: list[HostRoute]) -> list[HostRoute]:
+def _without_links(routes: list[HostRoute]) -> list[HostRoute]:
     """Return the routes and addresses in a pod CIDR. An address is left out if its link's route is there too."""
-    by_route = {(route.dev, route.destination) for route in there if not route.own}
+    by_route = {(route.dev, route.destination) for route in routes if not route.own}
     return [
         route
-        for route in there
+        for route in routes
         if not route.own or not any(dev == route.dev and _lies_in(route.destination, other) for dev, other in by_route)
     ]
 
 
 def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute], index: CidrIndex) -> list[PreflightFinding]:
-    """Return gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
+    """Report gateways and peers' addresses inside a pod CIDR: the route to its pods would hide them."""
     needed = {f"the gateway {route.gateway} of the host's {route}": route.gateway for route in foreign if route.gateway}
     needed |= {f"the default gateway {gateway}": gateway for gateway in host_links.default_gateways()}
     needed |= {f"the address of peer {peer.via}": peer.via for peer in spec.known_peers}
     findings = []
-    for what, address in needed.items():
+    for obstacle, address in needed.items():
         packed = parse_address(address)
         for pod_cidr in index.covering(Cidr(packed, len(packed) * 8)):
             way_out = hint.advice(
                 f"choose a pod CIDR that does not contain {address}",
                 because="which addresses this site reserves for pods is not known here",
             )
-            message = f"contains {what}, which would become unreachable"
+            message = f"contains {obstacle}, which would become unreachable"
             findings.append(error("subnet-overlap", str(pod_cidr), message, way_out))
     return findings
 
@@ -189,45 +189,45 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
         subject = f"{peer.pod_cidr} via {peer.via}"
         if peer.via in own:
             message = f"{peer.via} is this host's own address on {own[peer.via]}"
-            what = hint.advice("give the other node's address", because="only the operator knows it")
-            findings.append(error("peer-link", subject, message, what))
+            what_to_do = hint.advice("give the other node's address", because="only the operator knows it")
+            findings.append(error("peer-link", subject, message, what_to_do))
             continue
         if peer.dev and peer.dev not in names:
-            what = hint.advice(
+            what_to_do = hint.advice(
                 f"create {peer.dev} or name another link, or none: "
                 f"cnictl route add-peer {peer.pod_cidr}={peer.via}%LINK --replace",
                 because="only the operator knows which link leads to the peer",
             )
             findings.append(
-                error("peer-link", subject, f"there is no link {peer.dev}, which its route has to use", what)
+                error("peer-link", subject, f"there is no link {peer.dev}, which its route has to use", what_to_do)
             )
             continue
         reached = reached_peers[peer]
         wanted_link = peer.dev or spec.uplink
         if reached is None:
-            what = hint.advice(
+            what_to_do = hint.advice(
                 f"give this host an address on the link that {peer.via} is on{_or_link_local(spec, peer)}",
                 because="the host's own network configuration assigns its addresses",
             )
-            findings.append(error("peer-link", subject, f"the host has no route to {peer.via}", what))
+            findings.append(error("peer-link", subject, f"the host has no route to {peer.via}", what_to_do))
         elif reached.gateway:
             message = (
                 f"is not on a link of this host, but behind the gateway {reached.gateway}: "
-                "plain routes can't carry pod traffic there"
+                "plain routes can't carry pods' packets there"
             )
-            what = hint.advice(
+            what_to_do = hint.advice(
                 f"give an address of that node on a shared link (`ip route get {peer.via}` then shows no gateway)"
                 f"{_or_link_local(spec, peer)}",
                 because="only the operator knows the other node's addresses",
             )
-            findings.append(error("peer-link", subject, message, what))
+            findings.append(error("peer-link", subject, message, what_to_do))
         elif wanted_link and wanted_link != reached.dev:
             message = f"{peer.via} is reached over {reached.dev}, not over {wanted_link}"
-            what = hint.advice(
+            what_to_do = hint.advice(
                 f"name {reached.dev} as the link to {peer.via}, or no link",
                 because="it replaces the link that the operator named",
             )
-            findings.append(error("peer-link", subject, message, what))
+            findings.append(error("peer-link", subject, message, what_to_do))
     return findings
 
 
@@ -256,22 +256,22 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  
     disabled = sysctl.read("net/ipv6/conf/all/disable_ipv6")
     if not disabled:
         message = "the kernel runs without IPv6"
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"remove ipv6.disable=1 from the kernel's command line and use a kernel with CONFIG_IPV6, {without}",
             because="it needs a reboot",
         )
-        return [error("ipv6", subnet, message, what)]
+        return [error("ipv6", subnet, message, what_to_do)]
     if disabled != "0":
-        what = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"also in /etc/sysctl.d; {without}")
-        return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what)]
+        what_to_do = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"also in /etc/sysctl.d; {without}")
+        return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what_to_do)]
     limit = host_links.narrowest(spec)
     if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
         whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
         message = f"its MTU is {limit.mtu}{whose}, and the kernel turns off IPv6 below {MTU_MIN_IPV6}"
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"raise the MTU, {without}", because="the link belongs to the host's own network configuration"
         )
-        return [error("ipv6", limit.link, message, what)]
+        return [error("ipv6", limit.link, message, what_to_do)]
     return []
 
 

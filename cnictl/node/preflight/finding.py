@@ -11,10 +11,10 @@ from cnictl.node.spec.node_spec import NodeSpec
 
 @dataclass(frozen=True)
 class PreflightFinding:
-    """A fault that stops the run (error), or that the operator should know (warning)."""
+    """A fault that stops the run (error), or that the operator should know of (warning)."""
 
     name: str
-    """The check's name, such as `peer-link`. It never changes, for programs and search engines."""
+    """The check's name, such as `peer-link`. It never changes, because programs use it and people search for it."""
     severity: Literal["error", "warning"]
     subject: str
     """The link, peer or file at fault."""
@@ -24,12 +24,12 @@ class PreflightFinding:
     """Whether the operator accepts it with `--ignore`."""
 
     def as_json(self) -> dict[str, Any]:
-        """Return the finding for programs; `hint` is as `hint.as_json` documents it."""
+        """Return the finding as JSON values; `hint.as_json` documents `hint`."""
         return {**vars(self), "hint": hint.as_json(self.hint)}
 
 
 PreflightCheck = Callable[[NodeSpec, NodeSpec | None], list[PreflightFinding]]
-"""Looks for one kind of fault and changes nothing. The second spec is the node's present one, or None."""
+"""A function that looks for one kind of fault and changes nothing. The second spec is the node's present one."""
 
 
 def error(name: str, subject: str, message: str, what_to_do: Hint) -> PreflightFinding:

@@ -13,7 +13,7 @@ _HINT = hint.option("--no-forward", "the firewall's own rules then decide about 
 
 
 def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Return each drop, by a policy or a rule, that an accept for pods' packets comes ahead of."""
+    """Report each drop, by a policy or a rule, that an accept for pods' packets precedes."""
     if not spec.forward or os.geteuid() != 0:
         return []  # `root` reports it
     drops = list(NftLook(spec).survey().passed_over)

@@ -1,6 +1,6 @@
-"""Check the host's abilities: root, a firewall tool, and a kernel with the features that the plugin needs.
+"""Check that the host has what cnictl needs: root, a firewall tool, and a kernel with the features for the plugin.
 
-The plugin's own code tries the kernel's features in a scratch namespace, because lists of modules say nothing about a
+The plugin's own code tries the kernel's features in a scratch namespace, because a list of modules proves nothing on a
 monolithic kernel.
 """
 
@@ -55,10 +55,10 @@ def firewall_tool(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFi
     other = _OTHER[spec.backend]
     usable = all(programs.find(tool) for subnet in spec.subnets for tool in _TOOLS[other, is_ipv6(subnet)])
     install = f"install {_PACKAGES[spec.backend]}"
-    what = hint.advice(install, because="the distribution's package manager installs packages")
+    what_to_do = hint.advice(install, because="the distribution's package manager installs packages")
     if usable:
-        what = hint.option(f"--backend {other}", f"or {install}")
-    return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", what)]
+        what_to_do = hint.option(f"--backend {other}", f"or {install}")
+    return [error("firewall-tool", missing[0], f"{' and '.join(missing)} not found in PATH", what_to_do)]
 
 
 def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
@@ -69,8 +69,8 @@ def kernel(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
     for path in dict.fromkeys(_FORWARD[is_ipv6(subnet)] for subnet in spec.subnets):
         if os.path.exists(path) and not os.access(path, os.W_OK):
             key = path.removeprefix("/proc/sys/").replace("/", ".")
-            what = hint.advice("run it on the host, not in a container", because="a container can't leave itself")
-            findings.append(error("kernel", key, "can't be written here", what))
+            what_to_do = hint.advice("run it on the host, not in a container", because="a container can't leave itself")
+            findings.append(error("kernel", key, "can't be written here", what_to_do))
     backend = spec.backend if spec.nat and not firewall_tool(spec, None) else ""
     tried = tuple(_TRIED[is_ipv6(subnet)] for subnet in spec.subnets)
     for subject, message in scratch.attempt(lambda: _try_features(backend, tried)):

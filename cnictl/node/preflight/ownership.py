@@ -49,14 +49,14 @@ def folders(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]
     for place in dict.fromkeys(places):
         reason = ownership.fault(install.nearest(place))
         if reason:
-            what = to_root(install.nearest(place))
-            message = f"{reason}; whoever can write there can make root change this host"
-            findings.append(warning("ownership", place, message, what))
+            what_to_do = to_root(install.nearest(place))
+            message = f"{reason}; users who can write there can make root change this host"
+            findings.append(warning("ownership", place, message, what_to_do))
     return findings
 
 
 def unit_code(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Check that only root can change what units named cnictl start, such as an older watch unit or a drop-in."""
+    """Check that only root can change the programs that units named cnictl start, such as an old watch unit's."""
     findings = []
     names = ("cnictl*.service", "cnictl*.service.d/*.conf")
     for path in sorted(path for name in names for path in glob.glob(f"{UNIT_DIR}/{name}")):

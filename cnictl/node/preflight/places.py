@@ -8,7 +8,7 @@ from cnictl.node import hint
 from cnictl.node.hint import Hint
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import files, install, ownership, program
-from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.plugin.plugin_version import PLUGIN
 from cnictl.node.preflight.finding import PreflightFinding, error, warning
 from cnictl.node.preflight.root_alone import to_root
 from cnictl.node.resources import boot_unit, inventory
@@ -24,7 +24,7 @@ _WRITABLE = hint.advice(
     because="mounts and the runtime's configuration belong to the operator",
 )
 _LOOPBACKS = ("/opt/cni/bin", "/usr/lib/cni", "/usr/libexec/cni", "/usr/local/lib/cni")
-"""Where distributions and the upstream release install the reference plugins."""
+"""The folders into which distributions and upstream install the reference plugins."""
 
 
 def _move_away(path: str) -> Hint:
@@ -58,14 +58,14 @@ def state(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]: 
     for path in (NODE_FILE, f"{STATE_DIR}/new", f"{NETWORKS_DIR}/new", f"{RUN_DIR}/new"):
         place = path.removesuffix("/new")
         if not files.can_write(path):
-            what = hint.advice(
+            what_to_do = hint.advice(
                 f"mount a writable folder at {os.path.dirname(path)}",
                 because="mounts belong to the operator",
             )
-            findings.append(error("state", place, "is not writable, and a node needs it", what))
+            findings.append(error("state", place, "is not writable, and a node needs it", what_to_do))
         elif not _has_room(place):
-            what = hint.advice("make room: df, df -i", because="only the operator knows which files can go")
-            findings.append(error("state", place, "is on a full file system", what))
+            what_to_do = hint.advice("make room: df, df -i", because="only the operator knows which files can go")
+            findings.append(error("state", place, "is on a full file system", what_to_do))
     return findings
 
 
@@ -75,14 +75,14 @@ def _has_room(path: str) -> bool:
 
 
 def kept(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
-    """Check that the files that bring the node back after a boot are writable. Until then it works without them."""
+    """Check that the files that restore the node after a boot are writable. Until then it works without them."""
     message = "is not writable here and is left out: the node works without it until the next boot or restart"
-    what = hint.advice(
+    what_to_do = hint.advice(
         "add the file to this host's image or configuration (cnictl init-node on another host shows its text)",
         because="the operator chose a read-only file system",
     )
     paths = inventory.skipped(spec, (previous,) if previous is not None else ())
-    return [warning("not-kept", path, message, what) for path in paths]
+    return [warning("not-kept", path, message, what_to_do) for path in paths]
 
 
 def _no_exec(folder: str) -> bool:
@@ -121,23 +121,25 @@ def bin_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]
         if not runtimes.writable(folder):
             findings.append(error("bin-dir", folder, "is not writable", _WRITABLE))
         elif _no_exec(folder):
-            what = hint.advice(
+            what_to_do = hint.advice(
                 "remount its file system with exec, or name another folder in the runtime's configuration",
                 because="mounts and the runtime's configuration belong to the operator",
             )
-            findings.append(error("bin-dir", folder, "is mounted noexec: no runtime can start a plugin there", what))
+            findings.append(
+                error("bin-dir", folder, "is mounted noexec: no runtime can start a plugin there", what_to_do)
+            )
         reason = ownership.fault(install.nearest(folder))
         if reason:
-            what = to_root(install.nearest(folder), "its plugins run as root when a pod starts")
-            findings.append(error("bin-dir", folder, reason, what))
+            what_to_do = to_root(install.nearest(folder), "its plugins run as root when a pod starts")
+            findings.append(error("bin-dir", folder, reason, what_to_do))
     places = ", ".join(runtimes.bin_dirs(runtimes.find()))
     for folder in runtimes.passed_over(runtimes.find()):
         message = f"is not writable and is skipped: the plugin is installed only in {places}"
-        what = hint.advice(
+        what_to_do = hint.advice(
             f"if a runtime looks there, mount it writable and run this again, or name {places} in its configuration",
             because="mounts and the runtime's configuration belong to the operator",
         )
-        findings.append(warning("bin-dir", folder, message, what))
+        findings.append(warning("bin-dir", folder, message, what_to_do))
     return findings
 
 
@@ -157,8 +159,8 @@ def lib_dir(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]
     reason = ownership.fault(install.nearest(folder))
     if not reason:
         return []
-    what = to_root(install.nearest(folder), "its code runs as root when a pod starts")
-    return [error("lib-dir", folder, reason, what)]
+    what_to_do = to_root(install.nearest(folder), "its code runs as root when a pod starts")
+    return [error("lib-dir", folder, reason, what_to_do)]
 
 
 def launcher_name(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
@@ -175,8 +177,8 @@ def loopback(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding
     """Check for `loopback`, which the CRI runs for each pod. Without it every pod fails although the node is ready."""
     findings = []
     for runtime in runtimes.find():
-        there = any(os.access(f"{folder}/loopback", os.X_OK) for folder in runtime.bin_dirs)
-        if runtime.settled and runtime.needs_loopback and not there:
+        has_loopback = any(os.access(f"{folder}/loopback", os.X_OK) for folder in runtime.bin_dirs)
+        if runtime.settled and runtime.needs_loopback and not has_loopback:
             subject = f"{runtime.name}: {', '.join(runtime.bin_dirs)}"
             message = "has no `loopback` plugin, which the CRI runs for every pod"
             findings.append(error("loopback", subject, message, _get_loopback(runtime.bin_dirs[0])))
@@ -189,10 +191,10 @@ def boot_command(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFin
         return []
     if files.is_masked(boot_unit.UNIT_FILE):
         message = "is masked, so the node does not come back after a boot"
-        what = hint.command(f"systemctl unmask {boot_unit.UNIT}")
-        return [warning("boot-command", boot_unit.UNIT_FILE, message, what)]
+        what_to_do = hint.command(f"systemctl unmask {boot_unit.UNIT}")
+        return [warning("boot-command", boot_unit.UNIT_FILE, message, what_to_do)]
     reason = ownership.fault(install.nearest(program.HOME))
     if not reason:
         return []
-    what = to_root(install.nearest(program.HOME), "its code runs as root at boot")
-    return [error("boot-command", program.HOME, reason, what)]
+    what_to_do = to_root(install.nearest(program.HOME), "its code runs as root at boot")
+    return [error("boot-command", program.HOME, reason, what_to_do)]

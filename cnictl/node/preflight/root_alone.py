@@ -10,9 +10,9 @@ from cnictl.node.plugin import ownership
 
 
 def to_root(path: str, why: str = "") -> Hint:
-    """Return the command that lets only root change what `path` leads to.
+    """Return the command after which only root can change the file that `path` leads to.
 
-    A folder that is open to everyone by design, such as /tmp, stays open: the file has to move out of it.
+    A folder that is open to everyone by design, such as /tmp, stays open; then the hint is to move the file.
     """
     culprits = ownership.culprits(path)
     if not culprits or any(os.lstat(culprit).st_mode & stat.S_ISVTX for culprit in culprits):

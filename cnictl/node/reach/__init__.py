@@ -1,1 +1,1 @@
-"""Where a node learns the other nodes from: the sources, and which of what they announce is accepted."""
+"""Sources of peers, and which of the nodes that a source announces become peers."""

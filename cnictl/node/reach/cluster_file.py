@@ -1,7 +1,7 @@
-"""One file for all nodes of a cluster, `cluster.toml`: read strictly, and followed as a source of peers.
+"""The cluster file, `cluster.toml`: one file for all nodes of a cluster, read strictly, and a source of peers.
 
-It says which pod networks there are and, of each node, its name, its addresses and its pod CIDRs. On a node it is
-/etc/cnictl/cluster.toml. It decides where routes lead, so only root may change it, as with the launcher.
+It lists the pod networks, and for each node its name, addresses and pod CIDRs. On a node its path is
+/etc/cnictl/cluster.toml. It decides where routes lead, so only root may be able to change it.
 """
 
 import difflib
@@ -28,9 +28,9 @@ from cnictl.node.spec.node_spec import NodeSpec, text_or_list
 from cnictl.node.spec.peers import FAMILIES, host_address, is_link_local
 from cnictl.node.spec.suggestions import meant_network
 
-MOST_NODES = 5000
+MAX_FILE_NODES = 5000
 LARGEST_FILE = 4 << 20
-"""Bytes. A node takes about a hundred."""
+"""Bytes; each node needs about a hundred."""
 
 _KEYS = ("network", "node_prefix", "nodes")
 _NODE_KEYS = ("name", "address", "addresses", "pod_cidr", "ssh")
@@ -38,7 +38,7 @@ _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 _NAME = re.compile(rf"{_LABEL}(?:\.{_LABEL})*\Z")
 _NAME_MAX = 253
 _SSH = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}\Z")
-"""`user@host`, `host`, or an address of either family. No blank, quote, slash, `%` or leading dash can be in it."""
+"""`user@host`, `host`, or an address of either family, without blank, quote, slash, `%` or leading dash."""
 _DEFAULT_PREFIX = {32: 24, 128: 64}
 _LOOK_SECONDS = 0.9
 
@@ -50,14 +50,14 @@ class ClusterNode:
     name: str
     addresses: tuple[str, ...]
     pod_cidrs: tuple[str, ...]
-    """At most one a family; of a family for which none has been assigned yet there is none."""
+    """At most one for each address family; a family without an assigned pod CIDR is missing."""
     ssh: str = ""
-    """Where the operator's ssh reaches it: `user@host` or a host; empty: its first address."""
+    """The destination for ssh: `user@host` or a host; empty: the node's first address."""
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """What a cluster file says."""
+    """The content of a cluster file."""
 
     networks: tuple[str, ...]
     node_prefixes: tuple[int, ...]
@@ -66,7 +66,7 @@ class Cluster:
 
 
 class _NodeFault(UsageProblem):
-    """What is wrong with the node at a position in the file."""
+    """A fault of the node at a position in the file."""
 
     def __init__(self, position: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -74,7 +74,7 @@ class _NodeFault(UsageProblem):
 
 
 class _KeyFault(UsageProblem):
-    """What is wrong with a key of the whole cluster."""
+    """A fault of a key that is not a node's."""
 
     def __init__(self, key: str, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -82,12 +82,12 @@ class _KeyFault(UsageProblem):
 
 
 def load(path: str) -> Cluster:
-    """Return what the file at `path` says. Raises UsageProblem; OSError if it can't be read."""
+    """Return the content of the file at `path`. Raises UsageProblem; OSError if it can't be read."""
     return parse(text_of(read(path), path), path)
 
 
 def read(path: str) -> bytes:
-    """Return the file's bytes. Raises OSError, also if they are too many or the file is no regular one."""
+    """Return the file's bytes. Raises OSError, also if it is too large or not a regular file."""
     return durable.contents(path, LARGEST_FILE)
 
 
@@ -100,7 +100,7 @@ def text_of(contents: bytes, path: str) -> str:
 
 
 def parse(text: str, path: str = "cluster.toml") -> Cluster:
-    """Return what a cluster file's text says. Raises UsageProblem with the line, what is wrong there, and a hint."""
+    """Parse a cluster file's text. Raises UsageProblem with the line, what is wrong there, and a hint."""
     document = _document(text, path)
     try:
         return _cluster(document)
@@ -116,8 +116,8 @@ def parse(text: str, path: str = "cluster.toml") -> Cluster:
 def assign_free(text: str, path: str = "cluster.toml") -> tuple[str, dict[str, tuple[str, ...]]]:
     """Return the text with a pod CIDR for each node that lacks one, and the new CIDRs by node name.
 
-    Each gets the lowest free CIDR of the network. Only the operator's machine does this: two that assign at the same
-    time would give one CIDR away twice. Raises UsageProblem for a wrong file, or where no CIDR is free.
+    Each gets the lowest free CIDR of the network. Only the operator's machine assigns CIDRs: two hosts that do it at
+    the same time could assign one CIDR twice. Raises UsageProblem if the file is wrong or no CIDR is free.
     """
     cluster = parse(text, path)
     taken = {pod_cidr for node in cluster.nodes for pod_cidr in node.pod_cidrs}
@@ -135,7 +135,7 @@ def assign_free(text: str, path: str = "cluster.toml") -> tuple[str, dict[str, t
 
 
 def without_node(text: str, name: str, path: str = "cluster.toml") -> str:
-    """Return the text without a node. Raises UsageProblem if there is no such node, or no other one."""
+    """Return the text without a node. Raises UsageProblem if there is no such node, or if it is the only one."""
     names = [node.name for node in parse(text, path).nodes]
     if name not in names:
         near = difflib.get_close_matches(name, names, 1)
@@ -143,13 +143,13 @@ def without_node(text: str, name: str, path: str = "cluster.toml") -> str:
     if len(names) == 1:
         raise UsageProblem(
             f"{name} is the only node in {path}: a cluster file names at least one",
-            f"`cnictl reset-node` on {name} takes the node down; then remove the file",
+            f"run `cnictl reset-node` on {name}, then remove the file",
         )
     return cluster_text.without(text, names.index(name))
 
 
 def find_self(cluster: Cluster, own_addresses: Iterable[str]) -> ClusterNode:
-    """Return the node that has one of this host's addresses. Raises UsageProblem if none has, or two have."""
+    """Return the node that has one of this host's addresses. Raises UsageProblem unless there is exactly one."""
     own = {format_address(parse_address(text.partition("/")[0].partition("%")[0])) for text in own_addresses}
     nodes = [node for node in cluster.nodes if own.intersection(node.addresses)]
     if len(nodes) == 1:
@@ -157,53 +157,53 @@ def find_self(cluster: Cluster, own_addresses: Iterable[str]) -> ClusterNode:
     if nodes:
         shared = ", ".join(f"{node.name} ({', '.join(a for a in node.addresses if a in own)})" for node in nodes[:5])
         raise UsageProblem(
-            f"this host has the addresses of {len(nodes)} nodes of the cluster file: {shared}",
+            f"{len(nodes)} nodes of the cluster file have addresses of this host: {shared}",
             "give each node only its own addresses",
         )
     usable = [text for text in sorted(own) if not _is_local(text)]
     shown = ", ".join(usable[:8]) or "none"
     raise UsageProblem(
         f"no node of the cluster file has an address of this host; its addresses are {shown}",
-        "write this host's address in the cluster file",
+        "write this host's address into the cluster file",
     )
 
 
 class FileSource:
-    """A cluster file on a node as a source of peers. It has to be root's alone, the folders above it too."""
+    """A cluster file on a node, as a source of peers. Only root may be able to change it and the folders above it."""
 
     def __init__(self, path: str = CLUSTER_FILE) -> None:
-        """Follow the file at `path`; nothing is read yet."""
+        """Use the file at `path`, without reading it yet."""
         self._path = path
         self._closed = threading.Event()
 
     @property
     def title(self) -> str:
-        """The source in words."""
+        """The source's name as people read it."""
         return f"file {self._path}"
 
     def list(self) -> Snapshot:
         """Return all nodes of the file. Raises SourceLost if it can't be read, UsageProblem if it is wrong."""
         contents = self._contents()
-        return _snapshot(parse(text_of(contents, self._path), self._path), _version(contents))
+        return _snapshot(parse(text_of(contents, self._path), self._path), version_of(contents))
 
     def watch(self, version: str) -> Iterator[Snapshot]:
-        """Yield all nodes each time that the content has changed and is valid. Raises SourceLost.
+        """Yield all nodes whenever the content has changed and is valid. Raises SourceLost.
 
-        The path is looked at, and read, each second: inotify says nothing of a link on the way that is replaced.
+        The file is read each second: inotify would miss the replacement of a symbolic link in the path.
         """
         while not self._closed.wait(_LOOK_SECONDS):
             try:
                 contents = self._contents()
-                if _version(contents) == version:
+                if version_of(contents) == version:
                     continue
-                snapshot = _snapshot(parse(text_of(contents, self._path), self._path), _version(contents))
+                snapshot = _snapshot(parse(text_of(contents, self._path), self._path), version_of(contents))
             except UsageProblem as problem:
                 raise SourceLost(problem.message, problem.hint) from None
             version = snapshot.version
             yield snapshot
 
     def close(self) -> None:
-        """Have `watch` end within a second."""
+        """Make `watch` end within a second."""
         self._closed.set()
 
     def _contents(self) -> bytes:
@@ -214,17 +214,18 @@ class FileSource:
                 return read(self._path)
         except FileNotFoundError:
             raise SourceLost(
-                f"{self._path} is missing", "`cnictl cluster apply` on your machine copies it here"
+                f"{self._path} is missing", "`cnictl cluster apply` on the operator's machine copies it here"
             ) from None
         except OSError as error:
             raise SourceLost(f"{self._path}: {error.strerror}") from None
         raise UsageProblem(
-            f"{self._path} is not used, because users other than root could change it: {fault}",
+            f"{self._path} is ignored, because users other than root can change it: {fault}",
             root_alone.to_root(self._path),
         )
 
 
-def _version(contents: bytes) -> str:
+def version_of(contents: bytes) -> str:
+    """Return what tells a file's content from another one."""
     return hashlib.sha256(contents).hexdigest()
 
 
@@ -239,7 +240,7 @@ def _document(text: str, path: str) -> dict[str, Any]:
     except TOMLKitError as error:
         words, hint = toml_fault.explain(text, error)
         raise UsageProblem(f"{path}: {words}", hint) from None
-    except (RecursionError, ValueError, OverflowError):  # brackets in brackets by the thousand, a number of a megabyte
+    except (RecursionError, ValueError, OverflowError):  # thousands of nested brackets, a number of a megabyte
         raise UsageProblem(f"{path}: nested too deep, or has a number that is too long") from None
 
 
@@ -256,8 +257,8 @@ def _cluster(document: Mapping[str, Any]) -> Cluster:
         raise _KeyFault("nodes", "'nodes' has to be a list of tables", 'nodes = [{ name = "node1", address = "…" }]')
     if not entries:
         raise _KeyFault("nodes", "'nodes' is empty: a cluster has at least one node")
-    if len(entries) > MOST_NODES:
-        raise _KeyFault("nodes", f"{len(entries)} nodes: a cluster file has at most {MOST_NODES:,}")
+    if len(entries) > MAX_FILE_NODES:
+        raise _KeyFault("nodes", f"{len(entries)} nodes: a cluster file has at most {MAX_FILE_NODES:,}")
     nodes = tuple(_node(position, entry, networks) for position, entry in enumerate(entries))
     prefixes = _prefixes(document.get("node_prefix"), networks, nodes)
     _check_lengths(nodes, dict(zip((network.bits for network in networks), prefixes, strict=True)))
@@ -270,7 +271,7 @@ def _networks(value: Any) -> tuple[Cidr, ...]:
     if not texts:
         raise _KeyFault("network", f"network = {_shown(value)} has to be a CIDR in quotes, or a list of at most two")
     try:
-        # the rules of a node's own networks hold here too, beside a subnet that is sure to lie in them
+        # check the networks as those of a node, with a subnet that certainly lies in them
         cidrs = [parse_cidr(text, "network") for text in texts]
         subnets = tuple(str(Cidr(cidr.packed, max(cidr.prefix, _DEFAULT_PREFIX[cidr.bits]))) for cidr in cidrs)
         spec = addressing.check(NodeSpec(subnets, texts))
@@ -280,7 +281,7 @@ def _networks(value: Any) -> tuple[Cidr, ...]:
 
 
 def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, ...]) -> tuple[int, ...]:
-    """Return the prefix length of a node's pod CIDR in each network; by default that of the first one in the file."""
+    """Return the prefix length of pod CIDRs in each network; by default that of the first pod CIDR in the file."""
     if value is None:
         used: dict[int, int] = {}
         for cidr in (parse_cidr(text) for node in nodes for text in node.pod_cidrs):
@@ -294,7 +295,7 @@ def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, 
         if len(prefixes) != len(networks):
             raise _KeyFault(
                 "node_prefix",
-                f"node_prefix = {_shown(value)} has to name one prefix length for each network, in the same order",
+                f"node_prefix = {_shown(value)} has to list one prefix length for each network, in the same order",
                 f"node_prefix = {[_DEFAULT_PREFIX[network.bits] for network in networks]}",
             )
     for prefix, network in zip(prefixes, networks, strict=True):
@@ -307,19 +308,19 @@ def _prefixes(value: Any, networks: tuple[Cidr, ...], nodes: tuple[ClusterNode, 
 
 
 def _check_lengths(nodes: tuple[ClusterNode, ...], prefixes: Mapping[int, int]) -> None:
-    """Refuse a pod CIDR of another length than the others': nodes accept no such peer. Raises _NodeFault."""
+    """Refuse a pod CIDR of another length than the others, because nodes refuse such a peer. Raises _NodeFault."""
     for position, node in enumerate(nodes):
         for cidr in map(parse_cidr, node.pod_cidrs):
             if cidr.prefix != prefixes[cidr.bits]:
                 raise _NodeFault(
                     position,
-                    f"node {node.name}: pod_cidr {cidr} has to be a /{prefixes[cidr.bits]}, as those of all nodes",
+                    f"node {node.name}: pod_cidr {cidr} has to be a /{prefixes[cidr.bits]}, like those of all nodes",
                     "node_prefix at the top of the file sets another length for all",
                 )
 
 
 def _node(position: int, entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> ClusterNode:
-    """Return a node, checked by itself. Raises _NodeFault."""
+    """Return a node, checked without regard to the others. Raises _NodeFault."""
     name = entry.get("name")
     if name is None:
         raise _NodeFault(position, "a node has no 'name'")
@@ -395,16 +396,21 @@ def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
 
 
 def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
-    """Refuse two nodes with one name, address or pod CIDR. Raises _NodeFault.
+    """Refuse two nodes with the same name, address or pod CIDR. Raises _NodeFault.
 
-    All pod CIDRs of a family have the same length, so that two that overlap are equal.
+    All pod CIDRs of a family have the same length, so overlapping ones are equal.
     """
     names: dict[str, int] = {}
     addresses: dict[str, int] = {}
     pod_cidrs: dict[str, int] = {}
+    logins: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if names.setdefault(node.name, position) != position:
             raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
+        if node.ssh and logins.setdefault(node.ssh, position) != position:
+            raise _NodeFault(
+                position, f"nodes {nodes[logins[node.ssh]].name} and {node.name} have the same ssh {node.ssh}"
+            )
         for address in node.addresses:
             other = addresses.setdefault(address, position)
             if other != position:
@@ -415,7 +421,7 @@ def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
                 raise _NodeFault(
                     position,
                     f"nodes {nodes[other].name} and {node.name} have the same pod_cidr {pod_cidr}",
-                    f"take {node.name}'s out: `cnictl cluster apply` gives it a free one",
+                    f"remove the pod_cidr of {node.name}: `cnictl cluster apply` assigns a free one",
                 )
 
 
@@ -428,7 +434,7 @@ def _free(network: Cidr, prefix: int, taken: Container[str]) -> Iterator[str]:
             yield text
     raise UsageProblem(
         f"no free /{prefix} is left in network {network}",
-        "widen the network, or take nodes that are gone out of the file",
+        "widen the network, or remove nodes that are gone from the file",
     )
 
 

@@ -1,6 +1,6 @@
 """Find and edit the nodes of a cluster file as text, so that comments, order and alignment stay.
 
-A node is one line of an array, `nodes = [{ name = … }, …]`, or a `[[nodes]]` table. Pure.
+A node is one entry of an array, `nodes = [{ name = … }, …]`, or a `[[nodes]]` table. All functions are pure.
 """
 
 import re
@@ -25,7 +25,7 @@ _ASSIGNED = re.compile(r"""[ \t]*["']?nodes["']?[ \t]*=[ \t]*\Z""")
 
 @dataclass(frozen=True)
 class _Entry:
-    """Where an entry of the array is in the text: its `{`, and the place after its `}`."""
+    """The position of an array's entry in the text: of its `{`, and after its `}`."""
 
     start: int
     end: int
@@ -45,13 +45,13 @@ def lines(text: str) -> list[int]:
 
 
 def line_of_key(text: str, key: str) -> int:
-    """Return the line number that a key of the first table is on; 1 if it can't be found."""
+    """Return the line number of a top-level key; 1 if it can't be found."""
     assigned = re.compile(rf"""[ \t]*["']?{re.escape(key)}["']?[ \t]*=""")
     return next((number for number, line in enumerate(text.split("\n"), 1) if assigned.match(line)), 1)
 
 
 def with_pod_cidrs(text: str, pod_cidrs: Mapping[int, str | list[str]]) -> str:
-    """Return the text in which the nodes at some positions have these pod CIDRs. Raises UsageProblem."""
+    """Return the text with these pod CIDRs for the nodes at these positions. Raises UsageProblem."""
     entries = _entries(text)
 
     def change(nodes: list[dict[str, Any]]) -> None:
@@ -90,7 +90,7 @@ def without(text: str, position: int) -> str:
 
 
 def _checked(text: str, edited: str, change: Callable[[list[dict[str, Any]]], None]) -> str:
-    """Return the edited text if it says what `change` makes of the original. Raises UsageProblem."""
+    """Return the edited text if it means the original data after `change`. Raises UsageProblem."""
     wanted = toml_text.parse(text)
     change(wanted[NODES])
     if not wanted[NODES]:
@@ -109,19 +109,19 @@ def _checked(text: str, edited: str, change: Callable[[list[dict[str, Any]]], No
 
 
 def _comments_above(block: Block) -> int:
-    """Return how many lines a table's block has above its header."""
+    """Return the number of lines above the header of a table's block."""
     return next(number for number, line in enumerate(block.text.split("\n")) if line.lstrip().startswith("["))
 
 
 def _entries(text: str) -> list[_Entry]:
-    """Return the entries of the array `nodes`; none where the nodes are tables."""
+    """Return the entries of the array `nodes`; none if the nodes are tables."""
     depth, begins, inside, entries = 0, 0, False, []
     for token in _TOKEN.finditer(text):
         sign = token[0]
         if sign in "[{":
             line = text[text.rfind("\n", 0, token.start()) + 1 : token.start()]
             if depth == 0 and not line.strip():
-                break  # the header of a table: the array can only come before
+                break  # the header of a table: the array can only precede it
             inside = inside if depth else bool(_ASSIGNED.match(line))
             depth += 1
             if sign == "{" and depth == 2:
@@ -134,7 +134,7 @@ def _entries(text: str) -> list[_Entry]:
 
 
 def _with_pod_cidr(entry: str, value: str | list[str]) -> str:
-    """Return an inline table with this pod CIDR, in its place or as the last key."""
+    """Return an inline table with this pod CIDR, in place of the old one or as the last key."""
     document: Any = tomlkit.parse(f"entry = {entry}")
     if "pod_cidr" in document["entry"]:
         document["entry"]["pod_cidr"] = value

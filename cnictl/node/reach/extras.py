@@ -1,4 +1,4 @@
-"""Load what only some nodes need: clients of stores, which are extras of the package."""
+"""Load the clients that only some sources of peers need. They are optional dependencies of the package (extras)."""
 
 from __future__ import annotations  # the type of the source is an extra's
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from cnictl.node.reach.kubernetes import KubernetesSource
 
 _KUBERNETES = ("kubernetes", "lightkube>=1.0.1,<2", ("lightkube", "httpx2", "msgspec", "yaml"))
-"""The extra, what it installs (pyproject.toml), and the packages that are imported."""
+"""The extra's name, its requirement in pyproject.toml, and the packages that the client imports."""
 
 
 def kubernetes_source(reach: Reach, setting_up: bool = False) -> KubernetesSource:
     """Return the source for `source = "kubernetes"`. Raises UsageProblem if lightkube is not installed.
 
-    With `setting_up`, an administrator's kubeconfig on a control-plane node does where the node has none of its own.
+    With `setting_up`, an administrator's kubeconfig of a control-plane node is used if the node has none of its own.
     """
     with _needing(*_KUBERNETES):
         from cnictl.node.reach.kubernetes import KubernetesSource
@@ -30,7 +30,7 @@ def kubernetes_source(reach: Reach, setting_up: bool = False) -> KubernetesSourc
 
 
 def kubernetes_credential(admin: str, server: str) -> NodeCredential:
-    """Return a node's credential, read with an administrator's kubeconfig. Raises Problem."""
+    """Fetch a node's credential with an administrator's kubeconfig. Raises Problem."""
     with _needing(*_KUBERNETES):
         from cnictl.node.reach.kubernetes_api import token_credential
     return token_credential(admin, server)
@@ -41,9 +41,10 @@ def _needing(extra: str, requirement: str, packages: tuple[str, ...]) -> Iterato
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] not in packages:
+        package = (error.name or "").partition(".")[0]
+        if package not in packages:
             raise
         raise UsageProblem(
-            f"the package {error.name}, which this takes, is not installed",
-            f"install cnictl with its extra {extra}, or: {sys.executable} -m pip install '{requirement}'",
+            f"source {extra!r} needs the Python package {package}, which is not installed",
+            f"install cnictl[{extra}], or: {sys.executable} -m pip install '{requirement}'",
         ) from None

@@ -1,6 +1,6 @@
-"""The Nodes of a Kubernetes cluster as a source of peers: listed, then watched. Nothing is written there.
+"""The Nodes of a Kubernetes cluster as a source of peers: listed, then watched. cnictl never writes to the cluster.
 
-Needs lightkube (`pip install cnictl[kubernetes]`): `cnictl.node.reach.extras` imports this module where it is used.
+Needs lightkube (`pip install cnictl[kubernetes]`); `cnictl.node.reach.extras` imports this module when it is needed.
 """
 
 import contextlib
@@ -14,20 +14,20 @@ from lightkube.resources.core_v1 import ConfigMap
 
 from cnictl.core import cidr, outside
 from cnictl.node.reach import kubernetes_access as access
-from cnictl.node.reach.kubernetes_api import MOST_NODES, Api, Node, announced, of_each_family
+from cnictl.node.reach.kubernetes_api import MAX_API_NODES, Api, Node, announced, of_each_family
 from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
 
 SILENCE = 90.0
-"""Seconds without a word after which a watch counts as dead. API servers send a bookmark each minute."""
+"""Seconds of silence after which a watch counts as dead. API servers send a bookmark each minute."""
 _LARGEST_YAML = 1 << 14
-"""Characters of a ConfigMap's document that are parsed: kubeadm's have about 2,000."""
+"""Characters; a longer document in a ConfigMap is not parsed. kubeadm's have about 2,000."""
 
 
 class KubernetesSource:
-    """A cluster's Nodes. One thread lists and watches; `close` may be called from another."""
+    """A cluster's Nodes. One thread lists and watches; another thread may call `close`."""
 
     def __init__(self, kubeconfig: str, silence: float = SILENCE) -> None:
-        """`kubeconfig` is read anew at each `list`, so that a renewed credential is used."""
+        """Each `list` reads `kubeconfig` again, so that a renewed credential is used."""
         self._path = kubeconfig
         self._silence = silence
         self._api: Api | None = None
@@ -37,11 +37,11 @@ class KubernetesSource:
 
     @property
     def title(self) -> str:
-        """The API server, once the kubeconfig was read; before that the kubeconfig."""
+        """The API server if the kubeconfig has been read, else the kubeconfig's path."""
         return self._api.title if self._api is not None else f"kubernetes {self._path}"
 
     def list(self) -> Snapshot:
-        """Return all Nodes and the cluster's pod networks. See `Source`; a missing right is SourceLost too."""
+        """Return all Nodes and the cluster's pod networks. Raises as `Source`; a missing right is SourceLost too."""
         api = self._connect()
         with api.reading("list", "nodes"):
             nodes, version = api.nodes()
@@ -49,10 +49,10 @@ class KubernetesSource:
         return self._last
 
     def watch(self, version: str) -> Iterator[Snapshot]:
-        """Yield all Nodes after changes since `version`, which the last `list` gave. See `Source`.
+        """Yield all Nodes after changes since `version`, which the last `list` returned. See `Source`.
 
-        Changes that come faster than they are taken are yielded together. Updates that change nothing for peers, as
-        kubelets send all the time, are not yielded.
+        Changes that arrive faster than the caller takes them are yielded together. The updates that kubelets send all
+        the time change no peer and are not yielded.
         """
         api, last = self._api, self._last
         if api is None or version != last.version:
@@ -72,7 +72,7 @@ class KubernetesSource:
             api.end()
 
     def close(self) -> None:
-        """Have `watch` end at once, whatever it waits for."""
+        """Make `watch` end at once, whatever it waits for."""
         self._closed = True
         if self._api is not None:
             self._api.end()
@@ -89,10 +89,9 @@ class KubernetesSource:
 
 
 class _Follower(threading.Thread):
-    """Keeps a list of Nodes as the server's events say.
+    """A thread that keeps the list of Nodes up to date from the server's events.
 
-    A thread of its own: whoever waits for it can be woken at once, while a look-up of a name or a connection that is
-    being made can't be interrupted.
+    A name lookup or a connection attempt can't be interrupted, but a wait for this thread can.
     """
 
     def __init__(self, api: Api, listed: Snapshot) -> None:
@@ -105,7 +104,7 @@ class _Follower(threading.Thread):
         self._failure: SourceLost | None = None
 
     def wait(self) -> tuple[Announcement, ...]:
-        """Return all Nodes once they may have changed. Raises SourceLost when no more changes will come."""
+        """Wait until the Nodes may have changed; return all of them. Raises SourceLost if the watch has ended."""
         with self._news:
             self._news.wait_for(lambda: self._changed or self._failure)
             if not self._changed and self._failure is not None:
@@ -114,7 +113,7 @@ class _Follower(threading.Thread):
             return tuple(self._nodes.values())
 
     def end(self) -> None:
-        """Let nobody wait any longer."""
+        """Wake everyone who waits."""
         with self._news:
             self._failure = self._failure or SourceLost(f"{self._api.title} is no longer watched")
             self._news.notify_all()
@@ -125,7 +124,7 @@ class _Follower(threading.Thread):
             self._api.follow(self._version, self._note)
         except SourceLost as lost:
             self._failure = lost
-        except Exception as error:  # a fault of ours would leave the one who waits here waiting for ever
+        except Exception as error:  # a bug of ours must not leave `wait` waiting for ever
             self._failure = SourceLost(f"{self._api.title}: {type(error).__name__}: {outside.line(str(error), 300)}")
         self.end()
 
@@ -138,38 +137,38 @@ class _Follower(threading.Thread):
                 self._nodes.pop(name, None)
             elif kind in ("ADDED", "MODIFIED"):
                 self._nodes[name] = announcement
-            if len(self._nodes) > MOST_NODES:
-                raise SourceLost(f"{self._api.title} announces more than {MOST_NODES} Nodes")
+            if len(self._nodes) > MAX_API_NODES:
+                raise SourceLost(f"{self._api.title} has more than {MAX_API_NODES} Nodes")
             if self._nodes.get(name) != before:
                 self._changed = True
                 self._news.notify_all()
 
 
 def _networks(api: Api) -> tuple[str, ...]:
-    """Return the cluster's pod networks, as kubeadm was told them or else as kube-proxy has them."""
+    """Return the cluster's pod networks from kubeadm's configuration, else from kube-proxy's."""
     places = zip(
         access.NETWORK_CONFIG_MAPS,
         ("ClusterConfiguration", "config.conf"),
         (("networking", "podSubnet"), ("clusterCIDR",)),
         strict=True,
     )
-    for name, key, way in places:
+    for name, key, path in places:
         with api.reading("get", "configmaps"):
-            found = api.get(ConfigMap, name, access.NAMESPACE)
-        text = ((found.data or {}).get(key) if found is not None else "") or ""
-        networks = _cidrs_in(text, way)
+            config_map = api.get(ConfigMap, name, access.NAMESPACE)
+        text = ((config_map.data or {}).get(key) if config_map is not None else "") or ""
+        networks = _cidrs_in(text, path)
         if networks:
             return networks
     return ()
 
 
-def _cidrs_in(text: str, way: tuple[str, ...]) -> tuple[str, ...]:
-    """Return the CIDRs that a YAML document has, separated by commas, at the end of a way of keys."""
+def _cidrs_in(text: str, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the CIDRs, separated by commas, in the value of a YAML document that a path of keys leads to."""
     value: Any = None
     if len(text) <= _LARGEST_YAML:
         with contextlib.suppress(yaml.YAMLError, ValueError, RecursionError):
             value = yaml.safe_load(text)
-    for key in way:
+    for key in path:
         value = value.get(key) if isinstance(value, dict) else None
     texts = [part.strip() for part in value.split(",")][:4] if isinstance(value, str) else []
     return of_each_family([part for part in texts if _is_cidr(part)])

@@ -1,6 +1,6 @@
-"""The credential for a Kubernetes API server: the rights that it needs, where it lies, and how it is written.
+"""The credential for a Kubernetes API server: the rights that it needs, its file, and how that is written.
 
-Needs no Kubernetes client, so that rights can be printed and files be judged where none is installed.
+Needs no Kubernetes client: rights can be printed and files checked where none is installed.
 """
 
 import errno
@@ -18,14 +18,14 @@ from cnictl.node.state import folders
 KUBECONFIG = "/etc/cnictl/kubeconfig"
 """The node's credential, unless `[reach] kubeconfig` names another."""
 ADMIN_KUBECONFIGS = ("/etc/kubernetes/admin.conf", "/etc/rancher/k3s/k3s.yaml")
-"""Where kubeadm and k3s leave an administrator's credential on a control-plane node."""
+"""The files in which kubeadm and k3s leave an administrator's credential on a control-plane node."""
 NAMESPACE = "kube-system"
 ACCOUNT = "cnictl"
 """Name of the ServiceAccount, of its roles and of its Secret."""
 NETWORK_CONFIG_MAPS = ("kubeadm-config", "kube-proxy")
 """The ConfigMaps that hold the cluster's pod networks."""
 GRANT = "cnictl kubernetes rbac | kubectl apply -f -"
-"""Gives the ServiceAccount all the rights that it needs."""
+"""The command that gives the ServiceAccount all the rights that it needs."""
 
 _LARGEST = 1 << 20
 _MARK = "# Written by `cnictl kubernetes kubeconfig`, which replaces it whole."
@@ -99,18 +99,18 @@ type: kubernetes.io/service-account-token
 
 @dataclass(frozen=True)
 class NodeCredential:
-    """What a node's kubeconfig holds."""
+    """The content of a node's kubeconfig."""
 
     server: str
     authority: str
-    """The certificate authority in base64, as kubeconfigs have it; empty for plain HTTP."""
+    """The certificate authority in base64, as in a kubeconfig; empty for plain HTTP."""
     token: str
     server_name: str = ""
-    """The name in the server's certificate, if that is not the server's own."""
+    """The name in the server's certificate, if it differs from the server's address."""
 
     @property
     def text(self) -> str:
-        """The kubeconfig. JSON strings are YAML's too."""
+        """The kubeconfig as YAML. JSON strings are valid YAML."""
         cluster = {"server": self.server}
         if self.authority:
             cluster["certificate-authority-data"] = self.authority
@@ -127,7 +127,7 @@ class NodeCredential:
 
     @property
     def is_local(self) -> bool:
-        """Whether the server's address means another host on each node, as in k3s's own kubeconfig."""
+        """Whether the server's address means a different host on each node, such as 127.0.0.1 in k3s's kubeconfig."""
         host = self.server.partition("://")[2].rpartition(":")[0] or self.server.partition("://")[2]
         return host.startswith("127.") or host in ("localhost", "[::1]")
 
@@ -140,7 +140,8 @@ def own_name() -> str:
 def choose(named: str, setting_up: bool = False) -> str:
     """Return the path of the kubeconfig: the one named in the node file, else /etc/cnictl/kubeconfig.
 
-    With `setting_up`, an administrator's on a control-plane node does too. It is for one look, never for `watch`.
+    With `setting_up`, an administrator's kubeconfig of a control-plane node may stand in for a missing one. It is used
+    for one request only, never by `watch`.
     """
     if named or not setting_up or os.path.lexists(KUBECONFIG):
         return named or KUBECONFIG
@@ -149,13 +150,13 @@ def choose(named: str, setting_up: bool = False) -> str:
 
 def admin(named: str) -> str:
     """Return the path of an administrator's kubeconfig: the one named, else kubeadm's or k3s's. Raises UsageProblem."""
-    found = named or next((path for path in ADMIN_KUBECONFIGS if os.path.exists(path)), "")
-    if not found:
+    path = named or next((path for path in ADMIN_KUBECONFIGS if os.path.exists(path)), "")
+    if not path:
         raise UsageProblem(
             f"there is no administrator's kubeconfig here: neither {' nor '.join(ADMIN_KUBECONFIGS)}",
             "run this on a control-plane node, or add --from ~/.kube/config",
         )
-    return found
+    return path
 
 
 def read(path: str, private: bool) -> str:
@@ -170,13 +171,13 @@ def read(path: str, private: bool) -> str:
 def ensure_private(path: str, secret: bool) -> None:
     """Raise UsageProblem unless a file belongs to root or the caller, and nobody else can change or read it.
 
-    Not `secret`: others may read it.
+    Without `secret`, others may read it.
     """
     try:
         file = os.stat(path)
     except OSError as error:
         missing = error.errno == errno.ENOENT
-        hint = f"write it on a control-plane node: cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}"
+        hint = f"write it on a control-plane node: {written_to(path)}"
         raise UsageProblem(
             f"there is no file {path}" if missing else f"{path}: {error.strerror}",
             hint if missing and path == KUBECONFIG else "",
@@ -189,14 +190,19 @@ def ensure_private(path: str, secret: bool) -> None:
         raise UsageProblem(f"{path} belongs to user {file.st_uid}, not to root", f"chown root:root {path}")
     mode = stat.S_IMODE(file.st_mode)
     if mode & (0o077 if secret else 0o022):
-        what, fix = ("read or change", "600") if secret else ("change", "go-w")
-        raise UsageProblem(f"others may {what} {path} (mode {mode:o})", f"chmod {fix} {path}")
+        verbs, fix = ("read or change", "600") if secret else ("change", "go-w")
+        raise UsageProblem(f"others may {verbs} {path} (mode {mode:o})", f"chmod {fix} {path}")
+
+
+def written_to(path: str) -> str:
+    """Return how a node's kubeconfig gets to `path`, as part of a hint."""
+    return f"cnictl kubernetes kubeconfig --output FILE; copy FILE here to {path}"
 
 
 def write(path: str, credential: NodeCredential, dry_run: bool = False) -> bool:
-    """Give the kubeconfig at `path` this content and mode 0600 in one step; return whether that is a change.
+    """Write the kubeconfig at `path` in one step, with mode 0600; return whether that changes it.
 
-    Raises Problem if the file there was written by something else: it is not overwritten.
+    A file that cnictl did not write is not overwritten: raises Problem.
     """
     data = credential.text.encode()
     if not output_file.is_stdout(path):
@@ -221,9 +227,9 @@ def _written_before(path: str) -> bytes:
     if content and not content.startswith(_MARK.encode()):
         raise Problem(
             f"{path} was not written by `cnictl kubernetes kubeconfig`",
-            "name another file by --output, or move this one out of the way",
+            "name another file with --output, or move this one away",
         )
-    if os.stat(path).st_nlink > 1:  # it would be rewritten in place, and keep its mode
+    if os.stat(path).st_nlink > 1:  # it would be rewritten in place and keep its mode
         raise Problem(f"{path} has other names (hard links)", f"rm {path}")
     return content
 
@@ -231,14 +237,14 @@ def _written_before(path: str) -> bytes:
 def right_to(kind: str) -> str:
     """Return the hint for a refused request: the rule that grants it, and the command that adds the rule."""
     if kind == "secrets":
-        return "name an administrator's kubeconfig by --from"
+        return "name an administrator's kubeconfig with --from"
     rule = 'resources: ["nodes"], verbs: ["get", "list", "watch"]; in a ClusterRole'
     if kind == "configmaps":
         names = json.dumps(NETWORK_CONFIG_MAPS)
         rule = f'resources: ["configmaps"], resourceNames: {names}, verbs: ["get"]; in a Role of namespace {NAMESPACE}'
-    return f'it takes the rule apiGroups: [""], {rule}. On a control-plane node: {GRANT}'
+    return f'it needs the rule apiGroups: [""], {rule}. On a control-plane node: {GRANT}'
 
 
 def shown(text: str) -> str:
-    """Return what an API server says as one bounded line."""
+    """Return an API server's message as one bounded line."""
     return outside.line(text, 300)

@@ -1,4 +1,4 @@
-"""One Kubernetes API server, asked with one kubeconfig: Nodes listed and watched, objects read by name.
+"""Ask one Kubernetes API server with one kubeconfig: list and watch Nodes, read objects by name.
 
 Needs lightkube (`pip install cnictl[kubernetes]`).
 """
@@ -33,11 +33,11 @@ _ANSWERS_WITHIN = 10.0
 LIST_WITHIN = 120.0
 _PAGE = 250
 WATCH_FOR = 600
-"""Seconds after which the server ends a watch, so that watches spread over API servers again."""
-MOST_NODES = 100_000
+"""Seconds after which the server ends a watch, so that watches are spread over the API servers again."""
+MAX_API_NODES = 100_000
 _MOST_RELISTS = 3
 _MOST_FRUITLESS = 2
-"""Watches in a row that end without a single event before the source counts as lost."""
+"""Consecutive watches without any event after which the source counts as lost."""
 _LONGEST_CIDR = 64
 """Characters of an address or CIDR that are kept."""
 _MOST_ADDRESSES = 8
@@ -63,7 +63,7 @@ class _Status(msgspec.Struct):
 
 
 class Node(resource.GlobalResource, msgspec.Struct):
-    """What is read of a Node. The rest, mostly image names, is skipped unparsed."""
+    """The parts of a Node that are read. The rest, mostly image names, is skipped unparsed."""
 
     _api_info = FullNode._api_info
     metadata: _Metadata
@@ -72,23 +72,26 @@ class Node(resource.GlobalResource, msgspec.Struct):
 
 
 class Api:
-    """One API server, asked with one credential."""
+    """One API server, with one credential."""
 
     def __init__(self, path: str, silence: float, private: bool = True) -> None:
         """Raises UsageProblem if the kubeconfig at `path` is wrong, or (with `private`) if others may read it.
 
-        `silence`: seconds without a word after which a watch counts as dead.
+        `silence`: seconds of silence after which a watch counts as dead.
         """
         self.config, self.server_name = config, server_name = _configuration(path, private)
+        anew = f"write a new one on a control-plane node: {access.written_to(path)}"
+        self._another = anew if private else access.right_to("secrets")
+        """Hint where the credential is refused."""
         self.server = outside.word(config.cluster.server)
         self.title = f"kubernetes {self.server}"
-        """The server in words."""
+        """The server as messages name it."""
         try:
             verify = verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
             # Python 3.13 began to refuse certificates without an Authority Key Identifier, which many clusters have
             verify.verify_flags &= ~ssl.VERIFY_X509_STRICT
             self._transport = Transport(verify, silence, server_name)
-            # trust_env: neither a proxy nor a certificate authority of the caller's environment counts
+            # trust_env: ignore the proxy and the certificate authority that the caller's environment may name
             self._client = Client(
                 config, timeout=httpx2.Timeout(_ANSWERS_WITHIN), trust_env=False, transport=self._transport
             )
@@ -97,7 +100,7 @@ class Api:
 
     @contextlib.contextmanager
     def reading(self, verb: str, kind: str) -> Iterator[None]:
-        """Turn what can go wrong with requests into SourceLost; they have to be answered within two minutes."""
+        """Turn failures of the block's requests into SourceLost; it must be done within two minutes."""
         self._transport.deadline = time.monotonic() + LIST_WITHIN
         try:
             yield
@@ -107,11 +110,11 @@ class Api:
             raise self._silent(error) from None
         except (msgspec.MsgspecError, NotReadyError) as error:
             raise SourceLost(
-                f"{self.title} sends something else than {kind}: {access.shown(str(error))}",
+                f"{self.title} did not answer with {kind}: {access.shown(str(error))}",
                 "check `server` in the kubeconfig",
             ) from None
         except (ConfigError, OSError, LookupError, ValueError) as error:
-            # a token file is gone, or a program that gives tokens failed or printed something else
+            # a token file is gone, or a program that prints tokens failed
             raise SourceLost(f"{self.title}: the credential can't be used: {access.shown(str(error))}") from None
 
     def nodes(self) -> tuple[tuple[Announcement, ...], str]:
@@ -123,17 +126,17 @@ class Api:
                 for node in listing:
                     announcement = announced(node)
                     nodes[announcement.name] = announcement
-                    if len(nodes) > MOST_NODES:
-                        raise SourceLost(f"{self.title} has more than {MOST_NODES} Nodes")
+                    if len(nodes) > MAX_API_NODES:
+                        raise SourceLost(f"{self.title} has more than {MAX_API_NODES} Nodes")
                 return tuple(nodes.values()), listing.resourceVersion
             except httpx2.HTTPStatusError as error:
-                # the next page belongs to a version that the server has forgotten meanwhile: begin again
+                # the server no longer has the version that the next page belongs to: begin again
                 if _code(error) != 410 or attempt == _MOST_RELISTS - 1:
                     raise
         raise AssertionError("unreachable")
 
     def get(self, kind: Any, name: str, namespace: str | None = None) -> Any:
-        """Return one object, None if there is none."""
+        """Return an object by its name; None if there is none."""
         try:
             return self._client.get(kind, name, **({"namespace": namespace} if namespace else {}))
         except httpx2.HTTPStatusError as error:
@@ -142,9 +145,9 @@ class Api:
             raise
 
     def follow(self, version: str, note: Callable[[str, Node], None]) -> None:
-        """Call `note` for each event after `version`. Raises SourceLost; never returns by itself.
+        """Call `note` for each event after `version`, until it raises SourceLost.
 
-        A watch that ends, breaks or falls silent goes on from the last version that was seen, bookmarks included.
+        If a watch ends, breaks or falls silent, a new one continues from the last version seen, bookmarks included.
         """
         fruitless = 0
         while True:
@@ -168,11 +171,13 @@ class Api:
     def _refused(self, error: httpx2.HTTPStatusError, verb: str, kind: str) -> SourceLost:
         code, said = _code(error), _said(error)
         if code == 410:
-            return SourceLost(f"{self.title} has forgotten the version that the watch was at: {said}", "list it again")
+            return SourceLost(
+                f"{self.title} no longer knows the version that the watch was at: {said}", "list it again"
+            )
         if code == 401:
             return SourceLost(
                 f"{self.title} refuses the credential: {said}",
-                "write a new one on a control-plane node: cnictl kubernetes kubeconfig",
+                self._another,
             )
         if code == 403:
             return SourceLost(
@@ -191,14 +196,14 @@ class Api:
 
 
 class _Interrupted(SourceLost):
-    """A connection that was made has ended: the next one may go on."""
+    """An established connection has ended: a new one may continue."""
 
 
 def token_credential(admin: str, server: str = "", wait: float = 10.0) -> access.NodeCredential:
-    """Return the credential of the ServiceAccount, read with the administrator's kubeconfig at `admin`.
+    """Fetch the ServiceAccount's credential with the administrator's kubeconfig at `admin`.
 
-    `server` replaces the server's address of that kubeconfig. The token appears in its Secret some moments after the
-    Secret is made: it is waited for `wait` seconds. Raises SourceLost, UsageProblem, or Problem if there is no token.
+    `server` replaces the server's address in that kubeconfig. A new Secret gets its token a moment later, so this waits
+    up to `wait` seconds for it. Raises SourceLost, UsageProblem, or Problem if there is no token.
     """
     api = Api(admin, silence=0, private=False)
     until = time.monotonic() + wait
@@ -228,7 +233,7 @@ def token_credential(admin: str, server: str = "", wait: float = 10.0) -> access
 
 
 def _configuration(path: str, private: bool) -> tuple[SingleConfig, str]:
-    """Return a kubeconfig's current context, and the name in the server's certificate if that is another."""
+    """Return a kubeconfig's current context, and the name in the server's certificate if it is set."""
     try:
         document = yaml.safe_load(access.read(path, private))
         config = KubeConfig.from_dict(document, fname=path).get()
@@ -236,7 +241,7 @@ def _configuration(path: str, private: bool) -> tuple[SingleConfig, str]:
         cluster = next(each["cluster"] for each in document["clusters"] if each["name"] == config.context.cluster)
     except (yaml.YAMLError, msgspec.MsgspecError, LookupError, TypeError, AttributeError, ConfigError) as error:
         said = outside.line(" ".join(str(error).split()), 300)
-        raise UsageProblem(f"{path} is not a kubeconfig that can be used: {said}") from None
+        raise UsageProblem(f"{path} is not a usable kubeconfig: {said}") from None
     if cluster.get("proxy-url"):
         raise UsageProblem(f"{path}: proxy-url is not supported", "name an address of the API server itself")
     user = config.user or User()
@@ -249,12 +254,12 @@ def _configuration(path: str, private: bool) -> tuple[SingleConfig, str]:
         if file:
             access.ensure_private(str(config.abs_file(file)), secret and private)
     if user.token_file:
-        user.token_file = str(config.abs_file(user.token_file))  # lightkube takes it from the current folder
+        user.token_file = str(config.abs_file(user.token_file))  # lightkube would look in the current folder
     return config._replace(user=user), str(cluster.get("tls-server-name") or "")
 
 
 def announced(node: Node) -> Announcement:
-    """Return a Node's announcement. Its texts are bounded; `accept` judges what they say."""
+    """Return a Node's announcement. Its texts are bounded here and judged by `accept`."""
     spec, status = node.spec or _Spec(), node.status or _Status()
     pod_cidrs = spec.podCIDRs or ([spec.podCIDR] if spec.podCIDR else [])
     addresses = [entry.address for entry in status.addresses or () if entry.type == "InternalIP"]
@@ -274,14 +279,14 @@ def of_each_family(texts: list[str]) -> tuple[str, ...]:
 
 
 def _code(error: httpx2.HTTPStatusError) -> int:
-    """Return the status of an answer, or of an error that came as an event of a watch."""
+    """Return the HTTP status of an answer, or the status in an error event of a watch."""
     if isinstance(error, ApiError) and error.status is not None:
         return error.status.code or 500
     return error.response.status_code
 
 
 def _said(error: httpx2.HTTPStatusError) -> str:
-    """Return what the server says about an error: the message of its Status, if it sent one."""
+    """Return the server's own message about an error (that of its Status object), else the HTTP error."""
     if isinstance(error, ApiError) and error.status is not None:
         return access.shown(error.status.message or "")
     try:

@@ -1,7 +1,7 @@
-"""HTTP as lightkube needs it for this purpose: bounded in size and time, and closable from another thread.
+"""An HTTP transport for lightkube that is bounded in size and time, and can be closed from another thread.
 
-lightkube's `watch` asks for no bookmarks, never times out, and reconnects by itself as often as the server ends it. A
-transport of its own changes that without touching its inner parts.
+lightkube's `watch` asks for no bookmarks, never times out, and reconnects whenever the server ends it. This transport
+changes that without touching lightkube's internals.
 """
 
 import contextlib
@@ -16,9 +16,9 @@ from typing import Any
 import httpx2
 
 LARGEST_PAGE = 64 << 20
-"""Bytes of one answer. A page of 250 Nodes has about 5 MiB where each lists its images."""
+"""Bytes of one answer. A page of 250 Nodes that list their images has about 5 MiB."""
 LARGEST_EVENT = 4 << 20
-"""Bytes of one line of a watch. etcd takes no object above 1.5 MiB."""
+"""Bytes of one line of a watch. etcd refuses objects above 1.5 MiB."""
 _RETRIES = 3
 _LONGEST_WAIT = 10.0
 _BUSY = (429, 503)
@@ -26,18 +26,18 @@ _BUSY = (429, 503)
 
 
 class TooLarge(httpx2.RemoteProtocolError):
-    """An answer or event is longer than what is read, or its length can't be known."""
+    """An answer or event is longer than the limit, or its length can't be known."""
 
 
 class WatchEnded(httpx2.ReadError):
-    """The server ended a watch in good order, as it does after `timeoutSeconds`."""
+    """The server ended a watch as planned, after `timeoutSeconds`."""
 
 
 class Transport(httpx2.HTTPTransport):
     """Connections to one API server."""
 
     def __init__(self, verify: ssl.SSLContext, silence: float, server_name: str) -> None:
-        """`silence`: seconds after which a watch counts as dead. `server_name`: in the certificate, if another."""
+        """`silence`: seconds after which a watch counts as dead. `server_name`: the name in the certificate, if set."""
         super().__init__(verify=verify, trust_env=False)
         self._silence = silence
         self._server_name = server_name
@@ -45,10 +45,10 @@ class Transport(httpx2.HTTPTransport):
         self._sockets: list[socket.socket] = []
         self.ended = threading.Event()
         self.deadline = math.inf
-        """When answers other than watches have to be complete, on the monotonic clock."""
+        """The time, on the monotonic clock, by which answers other than watches have to be complete."""
 
     def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request. An answer "busy" with Retry-After is waited for: bounded, and until `end`."""
+        """Send a request. If the server is busy and names a Retry-After, wait and try again, at most until `end`."""
         watches = request.url.params.get("watch") == "true"
         request.headers["Accept-Encoding"] = "identity"  # a compressed answer's size is not known before it is read
         request.extensions = {**request.extensions, "trace": self._trace}
@@ -73,9 +73,9 @@ class Transport(httpx2.HTTPTransport):
             raise WatchEnded("closed")
         response = super().handle_request(request)
         if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise TooLarge("the answer is compressed, which was not asked for")
+            raise TooLarge("the answer is compressed, although the request forbids that")
         if not response.is_success:
-            # lightkube takes the body of an error for a Status if its type is JSON, and needs it to have a type
+            # lightkube reads an error's JSON body as a Status, and needs it to have a content type
             response.headers["Content-Type"] = "text/plain"
         assert isinstance(response.stream, httpx2.SyncByteStream)
         bounded = _Watched(response.stream) if watches and response.is_success else _Page(response.stream, self)
@@ -83,12 +83,12 @@ class Transport(httpx2.HTTPTransport):
         return response
 
     def end(self) -> None:
-        """End all requests, those that wait for an answer too; called from any thread."""
+        """End all requests, also those that wait for an answer; called from any thread."""
         self.ended.set()
         with self._lock:
             for connection in self._sockets:
                 with contextlib.suppress(OSError):
-                    # the plain socket's own method: that of TLS changes what the reading thread uses
+                    # the plain socket's own method: the TLS socket's would change state that the reading thread uses
                     socket.socket.shutdown(connection, socket.SHUT_RDWR)
 
     def _trace(self, event: str, info: dict[str, Any]) -> None:
@@ -117,7 +117,7 @@ class _Watched(httpx2.SyncByteStream):
                     raise TooLarge(f"an event has more than {LARGEST_EVENT >> 20} MiB")
                 yield piece
         finally:
-            self.close()  # lightkube closes no watch: each would keep a connection of the pool
+            self.close()  # lightkube never closes a watch, so each would keep a connection of the pool
         raise WatchEnded("the server ended the watch")
 
     def close(self) -> None:
@@ -125,7 +125,7 @@ class _Watched(httpx2.SyncByteStream):
 
 
 class _Page(httpx2.SyncByteStream):
-    """An answer of bounded size that has to be there by the transport's deadline."""
+    """An answer of bounded size that has to arrive by the transport's deadline."""
 
     def __init__(self, stream: httpx2.SyncByteStream, transport: Transport) -> None:
         self._stream = stream
@@ -138,7 +138,7 @@ class _Page(httpx2.SyncByteStream):
             if left < 0:
                 raise TooLarge(f"an answer has more than {LARGEST_PAGE >> 20} MiB")
             if time.monotonic() > self._transport.deadline:
-                raise httpx2.ReadTimeout("the whole answer took too long")
+                raise httpx2.ReadTimeout("the answer took too long")
             yield piece
 
     def close(self) -> None:

@@ -1,16 +1,17 @@
-"""Ask the source for the cluster's nodes, judge them, and keep the result as the last good list."""
+"""Ask the source of peers for the cluster's nodes, judge them, and keep the result as the last good list."""
 
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 from cnictl.core import outside
 from cnictl.core.cidr import parse_address
-from cnictl.core.errors import UsageProblem
+from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
-from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, Way
+from cnictl.node.host.route_lookup import MAIN_TABLE, Packet, RouteResult
 from cnictl.node.reach import accept, sources
-from cnictl.node.reach.accept import Host, Judged
+from cnictl.node.reach.accept import ABSENT, Host, JudgedNode
 from cnictl.node.reach.source import Snapshot, Source, SourceLost
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import is_link_local
@@ -22,28 +23,30 @@ _LONGEST = 1000
 
 
 def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
-    """Ask the source once, and return `spec` with what it gave, and the record.
+    """Ask the source once; return `spec` with the learned peers, and the record of them.
 
-    A source that is lost, or an answer that can't be believed, leaves the peers that were known: the record says since
-    when it is stale. `keep`: the record is written.
+    If the source is lost or its answer is not plausible, the known peers stay, and the record says since when they are
+    stale. With `keep`, the record is written.
     """
     try:
         snapshot = source.list()
     except (SourceLost, UsageProblem) as lost:
-        record = stale(spec, source.title, lost.message)
+        record = stale(spec, source.title, in_words(lost))
     else:
-        record = taken(spec, source, snapshot, accept_empty)
+        record = record_of(spec, source, snapshot, accept_empty)
     if keep:
         learned_peers.save(record)
     return fitting(spec, record), record
 
 
-def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
-    """Return the record that a snapshot makes of the present one."""
+def record_of(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
+    """Return the record that follows the present one after a snapshot."""
     old = _known(spec)
-    judged = accept.judge(snapshot, spec, look(spec, snapshot))
+    routed = () if accept_empty else old.nodes  # the operator's word: the source is right
+    known = [(node["name"], node["pod_cidr"], node["address"]) for node in routed if node["state"] == accept.ROUTED]
+    judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
-    # a source that forgot this node and most others lost its data, or is another cluster's
+    # a source without this node and most others has lost its data, or belongs to another cluster
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
         why = (
             f"it lists {len(snapshot.nodes)} nodes, but not this one, and {gone} of {len(old.peers)} known peers are "
@@ -67,31 +70,44 @@ def taken(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool
 
 
 def _known(spec: NodeSpec) -> Learned:
-    """Return what was learned from this very source."""
+    """Return what was learned from the source that `spec` names."""
     old, reach = learned_peers.load(), learned_peers.identity(spec.reach)
     return old if old is not None and old.reach == reach else Learned(reach=reach, name=spec.name)
 
 
 def stale(spec: NodeSpec, title: str, why: str) -> Learned:
-    """Return what is known of the node's source, marked as stale. `title` is for a source that never answered."""
+    """Return the record marked as stale. `title` names the source if it has never answered."""
     known = _known(spec)
     return replace(
         known,
         source=known.source or title,
         stale_since=known.stale_since or time.time(),
-        trouble=outside.line(why[:500]),
+        trouble=outside.line(why),
     )
 
 
-def _as_json(node: Judged, since: float) -> dict[str, Any]:
-    return {**vars(node), "since": since}
+def in_words(error: Exception) -> str:
+    """Return why a source is lost, with what to do about it: no command's output may follow to print the hint."""
+    todo = error.hint if isinstance(error, Problem) else ""
+    return f"{error}; {todo}" if todo else str(error)
+
+
+def absence(learned: Learned) -> str:
+    """Return in words that the source's last list lacks this node; empty if it has it."""
+    return next((str(node["why"]) for node in learned.nodes if node["state"] == ABSENT), "")
+
+
+def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
+    data = dict(vars(node))
+    return {**data, "typed": data.pop("is_static"), "since": since}
 
 
 @reading.once()
-def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
-    """Return what decides about the announced addresses on this host."""
+def look(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
+    """Return the properties of this host that decide about the announced and the known addresses."""
     own = host_links.own_interfaces()
-    addresses = [address for address in accept.addresses_of(snapshot) if not is_link_local(parse_address(address))]
+    announced = dict.fromkeys([*accept.addresses_of(snapshot), *(address for _, _, address in known)])
+    addresses = [address for address in announced if not is_link_local(parse_address(address))]
     routes = route_lookup.others_routes()
     main = [(destination, route) for destination, route in routes if route.table == MAIN_TABLE]
     connected = {
@@ -99,31 +115,33 @@ def look(spec: NodeSpec, snapshot: Snapshot) -> Host:
         for destination, route in main
         if destination.prefix and route.hops and not route.gateway and route.dev != spec.bridge
     }
-    ways = route_lookup.ways([Packet(address) for address in addresses], entries=False)
+    answers = route_lookup.look_up_all([Packet(address) for address in addresses], entries=False)
     return Host(
         own={interface.partition("/")[0]: link for interface, link in own.items()},
         gateways=frozenset(host_links.default_gateways()),
         connected=tuple(connected),
         off_link={
-            address: why for address, way in zip(addresses, ways, strict=True) if (why := _off_link(address, way))
+            address: why
+            for address, route in zip(addresses, answers, strict=True)
+            if (why := _off_link(address, route))
         },
     )
 
 
-def _off_link(address: str, way: Way) -> str:
-    if way.errno or not way.dev:
+def _off_link(address: str, route: RouteResult) -> str:
+    if route.errno or not route.dev:
         return f"this node has no route to {address}"
-    if way.gateway:
-        return f"{address} is on no link of this node, but behind {way.gateway}: plain routes can't carry pods' packets"
+    if route.gateway:
+        return f"{address} is behind gateway {route.gateway}, not on a link: plain routes can't carry pods' packets"
     return ""
 
 
 def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
-    """Ask the source that the spec names, as `learn` does. Where its client or credential is missing, it is lost."""
+    """Ask the source that the spec names, as `learn` does. A source whose client or credential is missing is lost."""
     try:
         source = sources.opened(spec)
     except UsageProblem as problem:
-        record = stale(spec, spec.reach.source, problem.message)
+        record = stale(spec, spec.reach.source, in_words(problem))
         if keep:
             learned_peers.save(record)
         return fitting(spec, record), record
@@ -134,7 +152,7 @@ def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[
 
 
 def refreshed(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> NodeSpec:
-    """Return `spec` with what its source says now; without a source, as it is."""
+    """Return `spec` with the peers that its source announces now; unchanged without a source."""
     if spec.reach.source:
         return ask(spec, keep, accept_empty)[0]
     if keep:

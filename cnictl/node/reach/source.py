@@ -1,4 +1,4 @@
-"""What every source of peers offers, whatever it keeps the cluster's nodes in."""
+"""The interface of every source of peers, such as a cluster file or a Kubernetes API server."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from cnictl.core.errors import Problem
 
 @dataclass(frozen=True)
 class Announcement:
-    """One node as a source announces it. Nothing of it is checked: `accept` decides what may be used."""
+    """One node as a source announces it, unchecked: `accept` decides what may be used."""
 
     name: str
     pod_cidrs: tuple[str, ...]
-    """At most one a family, as text; empty where the node has none yet."""
+    """At most one for each address family, as text; empty if none has been assigned yet."""
     addresses: tuple[str, ...]
-    """The node's own addresses, as text, the preferred one of each family first."""
+    """The node's own addresses as text, the preferred one of each family first."""
 
 
 @dataclass(frozen=True)
@@ -24,29 +24,29 @@ class Snapshot:
 
     nodes: tuple[Announcement, ...]
     version: str
-    """Names the moment; what `watch` goes on from. Empty where the source has no such thing."""
+    """Identifies the moment, so that `watch` can continue from it. Empty if the source has no versions."""
     networks: tuple[str, ...] = ()
-    """The cluster's pod networks, at most one a family; empty where the source does not know them."""
+    """The cluster's pod networks, at most one for each address family; empty if the source does not know them."""
 
 
 class SourceLost(Problem):
-    """The source can't be asked now: it is down, refuses, or does not answer in time. What was known stays."""
+    """The source can't be asked now: it is down, refuses, or does not answer in time. The known peers stay."""
 
 
 class Source(Protocol):
-    """Where the cluster's nodes are kept."""
+    """A source of peers: it knows the cluster's nodes."""
 
     @property
     def title(self) -> str:
-        """The source in words, for screens: `file /etc/cnictl/cluster.toml`, `kubernetes https://10.0.0.1:6443`."""
+        """The source's name as people read it: `file /etc/cnictl/cluster.toml`, `kubernetes https://10.0.0.1:6443`."""
 
     def list(self) -> Snapshot:
-        """Return all nodes. Raises SourceLost; UsageProblem where its configuration or content is wrong."""
+        """Return all nodes. Raises SourceLost; UsageProblem if its configuration or content is wrong."""
 
     def watch(self, version: str) -> Iterator[Snapshot]:
-        """Yield all nodes anew after each change since `version`, and wait for the next one.
+        """Yield all nodes after each change since `version`, for ever.
 
-        Raises SourceLost when the source is lost or has forgotten `version`: the caller waits, lists, and watches
+        Raises SourceLost if the source is lost or no longer knows `version`; then the caller waits, lists, and watches
         again. Ends after `close`.
         """
 
@@ -55,7 +55,7 @@ class Source(Protocol):
 
 
 class Fixed:
-    """A source that never changes: what a file says that is not in its place yet."""
+    """A source that never changes: the content of a cluster file that is not in its place yet."""
 
     def __init__(self, title: str, snapshot: Snapshot) -> None:
         self.title = title

@@ -1,4 +1,4 @@
-"""Open the source that a node file names."""
+"""Open the source of peers that a node file names."""
 
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.reach import extras
@@ -8,9 +8,9 @@ from cnictl.node.spec.node_spec import FILE, NodeSpec
 
 
 def opened(spec: NodeSpec, setting_up: bool = False) -> Source:
-    """Return the source. Raises UsageProblem if its client is not installed, or what it needs is not there.
+    """Return the source. Raises UsageProblem if its client or its credential is missing.
 
-    `setting_up`: an administrator's credential does where the node has none of its own.
+    With `setting_up`, an administrator's credential is used if the node has none of its own.
     """
     if spec.reach.source == FILE:
         return FileSource(spec.reach.file or CLUSTER_FILE)

@@ -12,7 +12,7 @@ _OPENRC = "/run/openrc"
 
 
 def note() -> str:
-    """Return what to do so that the node comes back after a boot; empty if a unit does it."""
+    """Return a note on how to apply the node at boot; empty if a unit does it."""
     if boot_unit.systemd_runs():
         return ""
     program = _program()

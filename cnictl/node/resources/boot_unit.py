@@ -60,7 +60,7 @@ class BootUnit:
         for path, text in wanted.items():
             places = [path, *(_wanted_links(text) - _links() if path == UNIT_FILE else ())]
             if path == UNIT_FILE and not program.current():
-                places.append(f"{program.HOME}/new")  # what the unit starts
+                places.append(f"{program.HOME}/new")  # the unit starts a program there
             right = _files(now).get(path) == text and (path != UNIT_FILE or bool(now and now["enabled"]))
             if not right and not all(map(files.can_write, places)):
                 unwritable.append(path)

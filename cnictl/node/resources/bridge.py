@@ -133,7 +133,7 @@ class Bridge:
                 self._remove(netlink)
                 return
             after = change.after
-            # BridgeNetfilter sets the netfilter hook
+            # the resource BridgeNetfilter sets the netfilter hook
             mac = gateway_mac(self._gateways)
             ensure_bridge(netlink, self._name, None, mtu=after["mtu"], owner=after["owner"], nf_call=False, mac=mac)
             now = self.observe()
@@ -144,7 +144,9 @@ class Bridge:
                 netlink.call((rtnetlink.RTM_NEWLINK, 0, link + u32_attr(rtnetlink.IFLA_MTU, after["mtu"])))
             present = rtnetlink.get_link(netlink, self._name)
             if present is not None and after.get("mac_stays") and not now.get("mac_stays"):
-                announce(netlink, present)  # this sets the MAC; else a bridge follows its ports' MACs, and pods lose it
+                announce(
+                    netlink, present
+                )  # this sets the MAC; without it, a bridge's MAC follows its ports, and pods lose it
             if now["owner"] != after["owner"]:
                 netlink.call(rtnetlink.set_alias(self._name, after["owner"]))
             if not after["up"]:
@@ -174,9 +176,9 @@ class Bridge:
 
 
 def announce(netlink: Netlink, bridge: Link) -> None:
-    """Have the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
+    """Make the kernel announce a bridge's MAC, because pods keep sending to the MAC that they know.
 
-    Without this, pods notice only when their neighbour entry expires, after half a minute. Raises CniError.
+    Without this, pods learn the new one only when their neighbour entry expires, after half a minute. Raises CniError.
     """
     before = {path: sysctl.read(path) for path in (template.format(bridge.name) for template in _NOTIFY)}
     for path in before:
@@ -191,8 +193,8 @@ def announce(netlink: Netlink, bridge: Link) -> None:
 class Address:
     """The bridge's address of each family. Other addresses of an adopted bridge stay.
 
-    A reset leaves the bridge's address too if it was there before cnictl. Of IPv6 addresses only those of a spec count,
-    because a link has others that change without cnictl.
+    A reset also leaves an address that the bridge had before cnictl. Only a spec's IPv6 addresses count, because a link
+    has others that change without cnictl.
     """
 
     parted = True
@@ -208,7 +210,7 @@ class Address:
         return _addresses(address for address in self._all() if not is_ipv6(address) or address in self._ours)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the gateway addresses and the addresses that were never ours."""
+        """Return the gateway addresses, and the addresses that were never cnictl's."""
         others = [address for address in _listed(self.observe()) if address not in self._ours]
         return _addresses([*others, *map(str, gateways(spec))])
 

@@ -60,7 +60,7 @@ class BridgeNetfilter:
         before = (remembered["state"] or {}) if remembered else {}
         return {name: before.get(name, value) for name, value in now.items()}
 
-    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+    def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
         """Revert each switch that nobody has changed since; return None if the run made the bridge.
 
         If a run was about to remove the bridge and did not get there, its switches are off already.

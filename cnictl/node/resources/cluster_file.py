@@ -1,4 +1,4 @@
-"""Keep this node's copy of the cluster file, /etc/cnictl/cluster.toml, where the node learns its peers from it."""
+"""Keep this node's copy of the cluster file, /etc/cnictl/cluster.toml, if that is its source of peers."""
 
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.resources.textfile import TextFile
@@ -7,7 +7,7 @@ from cnictl.node.spine import State
 
 
 class ClusterFile(TextFile):
-    """The copy. Only `init-node --from` writes it; whatever else comes to be there is the operator's, and stays."""
+    """The copy. Only `init-node --from` writes it; any other content is the operator's, and stays."""
 
     offered = ""
     """The text of the file that `init-node --from` names."""
@@ -16,15 +16,15 @@ class ClusterFile(TextFile):
         super().__init__(CLUSTER_FILE)
 
     def wanted(self, spec: NodeSpec) -> State | None:
-        """Return the text that is offered, else the present one."""
+        """Return the text that `init-node --from` offers, else the present one."""
         is_used = spec.reach.source == FILE and not spec.reach.file
         return {"text": self.offered} if is_used and self.offered else self.observe()
 
     def remember(self) -> None:
-        """Record what was there before cnictl, if cnictl is about to write."""
+        """Record the original content if cnictl is about to write."""
         if self.offered:
             super().remember()
 
     def former(self) -> State | None:
-        """Return what a reset leaves: what was there before cnictl wrote, or what is there if it never did."""
+        """Return what a reset leaves: the original content, or the present one if cnictl has never written it."""
         return super().former() if self.is_remembered() else self.observe()

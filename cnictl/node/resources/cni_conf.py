@@ -54,7 +54,7 @@ class CniConf:
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the files for `spec`. Another tool's file stays where our conf does not belong."""
         texts = _files(self.former())
-        # a runtime that starts later may read a folder with our conf that none reads now
+        # our conf also stays in a folder that no runtime reads now: one that starts later may read it
         ours = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
         for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *ours]):
             portmap = find_portmap(self._runtimes, folder)
@@ -122,9 +122,9 @@ def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool
     return document
 
 
-def find_portmap(found: tuple[Runtime, ...], conf_dir: str) -> str | None:
+def find_portmap(known_runtimes: tuple[Runtime, ...], conf_dir: str) -> str | None:
     """Return the `portmap` for `conf_dir`; None unless every runtime that reads it has one in its own folders."""
-    readers = [runtime.bin_dirs for runtime in found if runtime.settled and runtime.conf_dir == conf_dir]
+    readers = [runtime.bin_dirs for runtime in known_runtimes if runtime.settled and runtime.conf_dir == conf_dir]
     programs = [
         next((f"{folder}/portmap" for folder in folders if os.access(f"{folder}/portmap", os.X_OK)), None)
         for folders in list(filter(None, readers)) or [runtimes.DEFAULT_BIN_DIRS]
@@ -180,7 +180,7 @@ def _note(paths: set[str]) -> None:
 def _refuse_foreign(path: str) -> None:
     if is_foreign(path):
         raise Problem(
-            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} out of the folder"
+            f"{path} is not cnictl's: its first plugin is not {PLUGIN_TYPE}", f"move {path} to another folder"
         )
 
 

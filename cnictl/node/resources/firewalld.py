@@ -23,7 +23,7 @@ from cnictl.node.state import folders, original_state
 
 CONF_DIR = "/etc/firewalld"
 ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
-"""The names differ: zones and policies share one name space, and on a clash firewalld uses only its stock rules."""
+"""They need different names: if a zone and a policy have the same one, firewalld falls back to its stock rules."""
 POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
 """This chain is in firewalld's table only while our policy is loaded."""
 TABLE_NAME = ("inet", "firewalld")
@@ -33,14 +33,14 @@ _ASK = [
     "busctl", "--json=short", "call", "org.fedoraproject.FirewallD1", "/org/fedoraproject/FirewallD1",
     "org.fedoraproject.FirewallD1.zone", "getActiveZones",
 ]  # fmt: skip
-"""Does the same as `firewall-cmd --get-active-zones`, in 15 ms instead of 400; every plan asks this."""
+"""Equivalent to `firewall-cmd --get-active-zones`, in 15 ms instead of 400; every plan needs it."""
 _ACCEPTING = (_TRUSTED, "cnictl")
 _OURS = "Written by cnictl, removed by cnictl reset-node."
 _ZONES = (f"{CONF_DIR}/zones", "/usr/lib/firewalld/zones")
 
 
 class Firewalld:
-    """Our two files if firewalld is installed and, while it runs, the zone of each of our names."""
+    """Our two files, if firewalld is installed; while it runs, also the zone of each of our names."""
 
     id = "firewalld/cnictl"
     parted = True
@@ -49,7 +49,7 @@ class Firewalld:
         self._known = [name for known in (*earlier, spec) for name in _names(known)]
 
     def observe(self) -> State | None:
-        """Return the files' text by path, and zones by name; `trusted` stands for our zone too. None for neither."""
+        """Return the files' text by path, and zones by name; `trusted` also means our zone. None without either."""
         texts, zones = _files(), self._zones()
         return {"files": texts, "zones": zones} if texts or zones else None
 
@@ -84,8 +84,8 @@ class Firewalld:
         foreign = {path: text for path, text in _files().items() if _OURS not in text}
         before = original_state.recall(self.id) or {"files": foreign, "zones": {}}
         zones = {name: before["zones"].get(name) if zone == _TRUSTED else zone for name, zone in self._zones().items()}
-        there = {os.path.basename(path) for folder in _ZONES for path in glob.glob(f"{folder}/*.xml")}
-        kept = {name: zone for name, zone in zones.items() if zone and f"{zone}.xml" in there}
+        names = {os.path.basename(path) for folder in _ZONES for path in glob.glob(f"{folder}/*.xml")}
+        kept = {name: zone for name, zone in zones.items() if zone and f"{zone}.xml" in names}
         return {"files": before["files"], "zones": kept} if before["files"] or kept else None
 
     def _zones(self) -> dict[str, str]:
@@ -115,7 +115,7 @@ class Firewalld:
         old, new = change.before or _NOTHING, change.after or _NOTHING
         for path in old["files"]:
             if path not in new["files"]:
-                for name in (path, f"{path}.old"):  # firewalld's backup of a file that it changed
+                for name in (path, f"{path}.old"):  # firewalld makes a backup of a file that it changes
                     files.remove(name)
                 folders.unmake(os.path.dirname(path))
         for path, text in new["files"].items():
@@ -130,7 +130,7 @@ _NOTHING: State = {"files": {}, "zones": {}}
 
 
 def is_about_to_bind(spec: NodeSpec) -> bool:
-    """Return whether firewalld runs and has still to take our names into a trusted zone. Its rules change then."""
+    """Return whether firewalld runs and some of our names are not in a trusted zone yet. Its rules change then."""
     resource = Firewalld(spec)
     wanted = resource.desired(spec) if runs() else None
     return wanted is not None and wanted["zones"] != (resource.observe() or _NOTHING)["zones"]
@@ -215,7 +215,7 @@ def _zone(names: list[str]) -> str:
 
 
 def _policy(spec: NodeSpec) -> str:
-    """Return the policy's text. It accepts packets from pods, and packets to pods from pods and peers' own addresses.
+    """Return the policy's text. It accepts packets from pods, and packets to pods from pods and from peers' addresses.
 
     firewalld itself accepts established connections and those with a DNAT binding. Its zones decide about the rest.
     """

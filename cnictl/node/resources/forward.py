@@ -1,4 +1,4 @@
-"""Accept pods' packets in iptables' FORWARD: with a chain of ours, and jumps to it from where packets are dropped.
+"""Accept pods' packets in iptables' FORWARD, with a chain of ours and jumps to it before the rules that drop.
 
 Docker and others set FORWARD to DROP later in the boot, so there is a jump even if nothing drops packets yet. The jump
 comes as late as possible (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
@@ -28,22 +28,22 @@ from cnictl.node.spine import Change, State
 
 CHAIN = "CNICTL-FORWARD"
 DOCKER_CHAIN = "DOCKER-USER"
-"""Docker's chain for other programs' rules, ahead of its own (docs.docker.com, Packet filtering and firewalls)."""
+"""Docker's chain for other programs' rules, before its own (docs.docker.com, Packet filtering and firewalls)."""
 BASE = "FORWARD"
 
 _KUBE = "KUBE-"
 """The beginning of the names of chains of kube-proxy and similar tools."""
 _UNREADABLE = "unreadable"
 _JOINED_FROM = 64
-"""Peers up to which each has a rule that names its address."""
+"""The number of peers up to which each gets its own rule; more peers are joined into CIDRs."""
 _AT_ONCE = 250
-"""Rules in one transaction: more do not fit a socket's send buffer of the default size (net.core.wmem_default)."""
+"""Rules in one transaction; more don't fit a socket's default send buffer (net.core.wmem_default)."""
 
 
 class IptablesForward:
-    """Our chain of accepts and the jumps to it, in one address family by nftables' name: `ip` or `ip6`.
+    """Our chain of accepts and the jumps to it, in one address family (`ip` or `ip6`, as nftables names it).
 
-    With `legacy`: in iptables' old kernel interface, if it has rules in addition to those of iptables-nft.
+    With `legacy`: in iptables' old kernel interface, if it is in use beside iptables-nft.
     """
 
     def __init__(self, family: str = "ip", spec: NodeSpec | None = None, legacy: bool = False) -> None:
@@ -52,12 +52,12 @@ class IptablesForward:
         self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """Return the accepts and, by chain, the jumps to them; a misplaced jump says so. None for none.
+        """Return the accepts and, by chain, the jumps to them, with a note on misplaced ones. None without any.
 
         Raises Problem if the accepts exist and the command that shows them is missing.
         """
         if not self._legacy and hidden_chains.hides("filter", CHAIN, self._family):
-            return {_UNREADABLE: f"{CHAIN} stands, but {hidden_chains.reason('filter', self._family)}"}
+            return {_UNREADABLE: f"{CHAIN} exists, but {hidden_chains.reason('filter', self._family)}"}
         if not self.works():
             return None
         look = IptablesLook(self.program, self._family, self._spec)
@@ -117,14 +117,14 @@ class IptablesForward:
         return f"accept packets from and to {subnet} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
-        """Make all changes in one transaction; beyond some hundred peers, the rules of our chain first. Raises Problem.
+        """Make all changes in one transaction; with hundreds of peers, change our chain's rules first. Raises Problem.
 
-        Our chain only accepts, and what stays of it is never taken away meanwhile.
+        That is safe: our chain only accepts, and rules that stay are not removed meanwhile.
         """
         after = change.after
         if _UNREADABLE in (after or {}):
             raise Problem(
-                f"{CHAIN} can't be put back: {hidden_chains.reason('filter', self._family)}",
+                f"{CHAIN} can't be restored: {hidden_chains.reason('filter', self._family)}",
                 hidden_chains.hint("filter", self._family),
             )
         if _UNREADABLE in (change.before or {}):
@@ -177,7 +177,7 @@ class IptablesLook:
         self._valid = {rule for rule in self._kinds if rule in {jump(label, name) for label in self._labels}}
 
     def changes_of_accepts(self, wanted: list[str]) -> list[str]:
-        """Return the lines for iptables-restore that make our chain hold just these rules."""
+        """Return the lines for iptables-restore that give our chain exactly these rules."""
         if self.accepts is None:
             return [f":{CHAIN} - [0:0]", *(f"-A {CHAIN} {rule}" for rule in wanted)]
         present, kept = set(self.accepts), set(wanted)
@@ -233,7 +233,7 @@ class IptablesLook:
         return {chain: sorted(set(labels)) for chain, labels in jumps.items()}
 
     def _joined(self, chain: str, kinds: set[str], needs: tuple[Need, ...]) -> list[str]:
-        """Return the jumps for some kinds: a single jump if all belong in one place."""
+        """Return the jumps for some kinds of packets: a single jump if all belong in one place."""
         bare = places.without_ours(self.model)
         at = {kind: places.place_in(bare, chain, kind, needs) for kind in kinds}
         if {SENT, RECEIVED} <= kinds and at[SENT] == at[RECEIVED] and at.get(AMONG, at[SENT]) == at[SENT]:
@@ -241,9 +241,9 @@ class IptablesLook:
         return [label for label, accepted in self._labels.items() if len(accepted) == 1 and accepted[0] in kinds]
 
     def _serves(self, chain: str) -> bool:
-        """Return whether a single jump in a chain of all forwarded packets is enough, and comes ahead of no drop.
+        """Return whether one jump in a chain that all forwarded packets pass is enough, and precedes no drop.
 
-        Never with kube-proxy: when the chain's program starts, it moves the jump to the chain to the head of FORWARD.
+        With kube-proxy it never is: when the chain's program starts, it moves its jump to the start of FORWARD.
         """
         bare = places.without_ours(self.model)
         rules = bare.chains[BASE].rules if BASE in bare.chains else ()
@@ -279,7 +279,7 @@ class IptablesLook:
                 place = min(places.place_in(bare, chain, kind, needs).index for kind in kinds)
                 index = min(place, end) if misplaced is None else 0 if misplaced.side == AHEAD else end
                 at.append((chain, index, label if MARK in label else jump(label, name)))
-        # the last one first, because each index counts without our rules
+        # last first, because the indices don't count our rules
         return [f"-I {chain} {index + 1} {rule}" for chain, index, rule in sorted(at, reverse=True)]
 
 
@@ -294,11 +294,11 @@ def accepts(node: NodeSpec) -> list[str]:
         *(f"-s {sender} {to_pods}" for sender in senders),
         f"{to_pods} -m addrtype --src-type LOCAL",
     ]
-    return sorted(f"{rule} {mark} -j ACCEPT" for rule in rules)  # their order in the chain means nothing
+    return sorted(f"{rule} {mark} -j ACCEPT" for rule in rules)  # their order in the chain does not matter
 
 
 def _senders(addresses: tuple[str, ...]) -> list[str]:
-    """Return the CIDRs that hold just these addresses, few of them where there are many: packets meet each rule."""
+    """Return CIDRs that contain exactly these addresses, as few as possible, because packets pass a rule for each."""
     if len(addresses) <= _JOINED_FROM:
         return [f"{address}/{128 if is_ipv6(address) else 32}" for address in addresses]
     return list(map(str, ipaddress.collapse_addresses(map(ipaddress.ip_address, addresses))))  # type: ignore[type-var]
@@ -332,7 +332,7 @@ def _jumps(rule: str) -> bool:
 
 
 def _guessed(rule: str) -> tuple[str, ...]:
-    """Return the kinds of a rule that an earlier release's doctor put into FORWARD."""
+    """Return the kinds of a rule that `doctor` of an earlier cnictl put into FORWARD."""
     return (SENT,) if "-i " in rule else (RECEIVED,)
 
 
@@ -357,7 +357,7 @@ _KUBE_RULE = Rule("what kube-proxy rejects", (Branch((UNKNOWN,), "drop"),))
 
 
 def _with_kube(model: Ruleset) -> Ruleset:
-    """Return the model with kube-proxy's chains rejecting packets, as when a Service loses its last endpoint."""
+    """Return the model with kube-proxy's chains rejecting packets, as they do once a Service has no endpoint."""
     return Ruleset(
         {
             name: replace(chain, rules=(*chain.rules, _KUBE_RULE)) if name.startswith(_KUBE) else chain
@@ -367,7 +367,7 @@ def _with_kube(model: Ruleset) -> Ruleset:
 
 
 def _with_unread(model: Ruleset, family: str) -> Ruleset:
-    """Return the model with the chains that only nft can read because they contain native rules; they are sealed."""
+    """Return the model with the chains that only nft can read, because they contain native rules, as sealed chains."""
     named = {branch.to for chain in model.chains.values() for rule in chain.rules for branch in rule.branches}
     unread = named - model.chains.keys() - {"", CHAIN}
     # most of these are targets such as LOG, not chains

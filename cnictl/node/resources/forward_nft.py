@@ -36,7 +36,7 @@ class NftForward:
         self._look: NftLook | None = None
 
     def observe(self) -> State | None:
-        """Return our rules by chain (`inet filter forward`); a misplaced rule says so. None for none."""
+        """Return our rules by chain (`inet filter forward`), with a note on misplaced ones. None without any."""
         look = NftLook(self._spec)
         misplaced = look.survey().misplaced
         rules_by_chain: dict[str, list[StoredRule]] = {}
@@ -104,7 +104,7 @@ class NftLook:
     """One look at other programs' nftables base chains at the forward hook, and at our rules in them."""
 
     def __init__(self, spec: NodeSpec, owned: bool = False) -> None:
-        """With `owned`: look only at chains that nobody but the owner of their table may change."""
+        """`owned`: look only at chains that only the owner of their table may change."""
         self._spec = spec
         listing = firewall.ruleset()
         self.model: Ruleset = reading.known("nft's model", lambda: nft.ruleset(listing, _our_text))
@@ -205,7 +205,7 @@ def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
             target = f'oifname "{node.bridge}" {ip} daddr {node.subnet}'
             rules[SENT].append(source)
             rules[AMONG].append(f"{source} {ip} daddr {node.network}")
-            # this host's own packets to its pods pass forward only if something turned them into forwarded packets
+            # this host's own packets to its pods pass the forward hook only if something made them forwarded packets
             rules[RECEIVED] += [f"{target} {known}" for known in
                                 ("ct state established,related", "ct status dnat", "fib saddr type local")]  # fmt: skip
         rules[RECEIVED] += [f"{target} {ip} saddr {senders}" for senders in (node.network, hosts) if senders]
@@ -214,7 +214,7 @@ def accepts(spec: NodeSpec, family: str) -> dict[str, list[str]]:
 
 
 def _our_text(rule: dict[str, Any]) -> str:
-    """Return a rule of ours as `accepts` writes it, including changes by others; empty for other rules."""
+    """Return a rule of ours in the form of `accepts`, with changes by others; empty for other rules."""
     comment = str(rule.get("comment", ""))
     if not comment.startswith(MARK) or rule["table"] == TABLE:
         return ""
@@ -222,7 +222,7 @@ def _our_text(rule: dict[str, Any]) -> str:
 
 
 def _guessed(text: str) -> tuple[str, ...]:
-    """Return the kind of a rule that an earlier release or another node file made."""
+    """Return the kind of a rule that an earlier cnictl or another node file made."""
     return (SENT,) if "iifname" in text or ("saddr" in text and "daddr" not in text) else (RECEIVED,)
 
 

@@ -1,7 +1,7 @@
-"""Find and remove our iptables chains where iptables can't read the built-in chain that leads to them.
+"""Find and remove our iptables chains if iptables can't read the built-in chain that leads to them.
 
-A native rule of nft's in that chain is what iptables can't read. A program that is missing leaves the answer open:
-whether a chain of ours stands is not known then.
+iptables can't read a chain that contains a native nft rule. If its program is missing, it is not known whether a chain
+of ours exists.
 """
 
 from typing import Any
@@ -18,22 +18,22 @@ _LED_FROM = {"filter": "FORWARD", "nat": "POSTROUTING"}
 
 
 def hides(table: str, chain: str, family: str = "ip") -> bool:
-    """Return whether our chain stands and a native rule keeps the family's program from reading what leads to it.
+    """Return whether our chain exists and a native rule keeps the family's program from reading what leads to it.
 
-    Raises Problem if the program is missing and the chain stands, or may stand among the old kernel interface's rules.
+    Raises Problem if the program is missing and the chain exists, or may exist in the old kernel interface.
     """
     program = PROGRAMS[family]
-    stands = chain in nftables.chains(FAMILIES[program], table)
+    exists = chain in nftables.chains(FAMILIES[program], table)
     if firewall.has_command(program):
-        return stands and not firewall.reads(table, _LED_FROM[table], family)
-    if stands or _may_be_in_legacy(table, family):
-        raise missing(program, f"chain {chain} in table {table} {'stands' if stands else 'may stand'}")
+        return exists and not firewall.reads(table, _LED_FROM[table], family)
+    if exists or _may_be_in_legacy(table, family):
+        raise missing(program, f"chain {chain} in table {table} {'exists' if exists else 'may exist'}")
     return False
 
 
-def missing(program: str, what: str) -> Problem:
-    """Return the error about what can't be looked at without `program`."""
-    return Problem(f"{what}, but the {program} command is missing", f"install {program} again, then repeat this")
+def missing(program: str, subject: str) -> Problem:
+    """Return the error for a thing that can't be examined without `program`."""
+    return Problem(f"{subject}, but the {program} command is missing", f"install {program} again, then repeat this")
 
 
 def reason(table: str, family: str = "ip") -> str:
@@ -43,7 +43,7 @@ def reason(table: str, family: str = "ip") -> str:
 
 def hint(table: str, family: str = "ip") -> str:
     """Return what to do about that."""
-    return f"nft -a list chain {family} {table} {_LED_FROM[table]} shows that rule: put it into a table of its own"
+    return f"nft -a list chain {family} {table} {_LED_FROM[table]} shows that rule: move it to another table"
 
 
 def remove(table: str, chain: str, family: str = "ip") -> None:

@@ -1,5 +1,6 @@
 """List a node's resources in the order in which they are made. The CNI conf comes after everything that pods need."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -68,24 +69,28 @@ def resources(spec: NodeSpec, earlier: Sequence[NodeSpec] = (), raises_mtu: bool
 
 
 def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
-    """Return the paths of `spec` that can't be written on this host, and without which the node works for now."""
-    skipping = [resource for resource in resources(spec, earlier) if isinstance(resource, Skipping)]
-    return list(dict.fromkeys(path for resource in skipping for path in resource.skipped(spec)))
+    """Return the files that can't be written on this host, although the node works without them for now."""
+    paths: dict[str, None] = {}
+    for resource in resources(spec, earlier):
+        if isinstance(resource, Skipping):
+            with contextlib.suppress(OSError):  # it can't be looked at: its step in a plan says so
+                paths |= dict.fromkeys(resource.skipped(spec))
+    return list(paths)
 
 
 def not_kept(spec: NodeSpec) -> str:
-    """Return in words what this host can't keep for the next boot; empty if it keeps all."""
+    """Return a note on the files that can't be written, so that a boot may lose their settings; empty without any."""
     paths = skipped(spec)
     if not paths:
         return ""
     return (
-        f"can't be written here, so the node works without: {', '.join(paths)}; "
-        "a reboot, or a restart of a program that reads them, may undo their settings: add them to this host's image"
+        f"these files can't be written on this host: {', '.join(paths)}; the node works without them until a reboot "
+        "or a restart of the programs that read them: add them to this host's image"
     )
 
 
 def _sysctls(spec: NodeSpec) -> list[Resource]:
-    """Return what turns on forwarding for the families of `spec`; router advertisements come before forwarding."""
+    """Return the settings that turn on forwarding for the families of `spec`, router advertisements first."""
     settings: list[Resource] = [] if all(map(is_ipv6, spec.subnets)) else [Forwarding()]
     return settings + ([RouterAdvertisements(), Forwarding(True)] if any(map(is_ipv6, spec.subnets)) else [])
 
@@ -95,7 +100,7 @@ def _bridge_ipv6(spec: NodeSpec) -> list[Resource]:
 
 
 def _unwanted_sysctls(spec: NodeSpec | None) -> list[Resource]:
-    """Return what an earlier spec may have set for a family that `spec` lacks."""
+    """Return the settings that an earlier spec may have made for a family that `spec` lacks."""
     every: list[Resource] = [Forwarding(ipv6=True), RouterAdvertisements(), Forwarding()]
     if spec is None:
         return every
@@ -104,7 +109,7 @@ def _unwanted_sysctls(spec: NodeSpec | None) -> list[Resource]:
 
 
 def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
-    """Return what earlier specs made under names that `spec` no longer has, in the order of removal."""
+    """Return what earlier specs made under names that `spec` no longer has, in the order of their removal."""
     table = RouteTable()
     left: list[Resource] = [PeerRoute(pod_cidr, table) for pod_cidr in table.orphans(spec)]
     left += [resource for resource in _unwanted_sysctls(spec) if original_state.recall(resource.id) is not None]

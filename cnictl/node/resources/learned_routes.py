@@ -1,7 +1,7 @@
-"""Set the routes to the peers that were learned from a source: one resource for all, with a protocol of their own.
+"""Set the routes to the peers that were learned from a source: one resource for all, with their own protocol number.
 
-The source decides what they are, so the journal holds a digest and the differences, and an undo follows the source.
-With a source that knows all nodes, packets to a pod CIDR that no node has are refused at once.
+The source decides about these routes, so the journal has only a digest and the differences, and an undo sets the routes
+that the source asks for by then. The source knows all nodes, so packets to a pod CIDR that no node has are refused.
 """
 
 import errno
@@ -18,12 +18,12 @@ from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
 UNREACHABLE = "unreachable"
-"""In place of a gateway and a link: packets are refused (ICMP host unreachable)."""
+"""Used in place of a gateway: packets are refused (ICMP host unreachable)."""
 LAST_METRIC = 0xFFFFFFFF
-"""Any other route to the same destination comes first."""
+"""The metric with the lowest precedence: any other route to the same destination comes first."""
 
 Routes = Mapping[str, tuple[str, str]]
-"""Gateway and link by destination; the gateway `UNREACHABLE` where packets are refused."""
+"""Gateway and link by destination; the gateway is `UNREACHABLE` if packets are refused."""
 
 
 class LearnedRoutes:
@@ -34,10 +34,10 @@ class LearnedRoutes:
     def __init__(self, spec: NodeSpec | None = None) -> None:
         self._spec = spec
         self._seen: dict[str, Routes] = {}
-        """What was there before, by digest: a run that fails goes back to it."""
+        """The routes seen so far, by digest: a run that fails restores them."""
 
     def observe(self) -> State | None:
-        """Return how many there are, and their digest; None without any."""
+        """Return the number of routes and their digest; None without any."""
         routes = present()
         state = _state(routes)
         if state is not None:
@@ -45,15 +45,15 @@ class LearnedRoutes:
         return state
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the same of the routes to the learned peers."""
+        """Return the same for the routes to the learned peers."""
         return _state(wanted(spec))
 
     def former(self) -> State | None:
-        """Return them as they are: a reset removes them by their mark."""
+        """Return the present routes: a reset removes them by their mark."""
         return self.observe()
 
     def followed(self) -> State | None:
-        """Return what an undo leaves: the routes of the spec that the undo leads to, None without a source."""
+        """Return the routes after an undo: those of the spec that is in effect then; None without a source."""
         return self.desired(self._spec) if self._spec is not None else None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
@@ -66,11 +66,11 @@ class LearnedRoutes:
         count = int(after["routes"])
         if before is None or not (added or gone):
             return f"route {count} learned destination{'s' if count != 1 else ''}", "\n".join(commands)
-        words = [f"{len(routes)} {what}" for routes, what in ((added, "added"), (gone, "removed")) if routes]
+        words = [f"{len(routes)} {verb}" for routes, verb in ((added, "added"), (gone, "removed")) if routes]
         return f"learned routes: {', '.join(words)}, {count} in all", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
-        """Add, replace and remove what differs, over one socket. Raises Problem that names what the kernel refuses."""
+        """Add, replace and remove routes over one socket. Raises Problem that names what the kernel refuses."""
         added, gone = self._differences(change.after)
         with Netlink() as netlink:
             indexes = {link.name: link.index for link in rtnetlink.all_links(netlink)}
@@ -82,10 +82,12 @@ class LearnedRoutes:
             refused = [error for error in netlink.refusals(*removals) if error.errno != errno.ESRCH]
             refused += netlink.refusals(*additions)
         if refused:
-            raise Problem(f"the kernel refuses {len(refused)} learned routes, the first one: {refused[0].strerror}")
+            raise Problem(
+                f"the kernel refuses {len(refused)} learned routes, the first one with: {refused[0].strerror}"
+            )
 
     def _differences(self, after: State | None) -> tuple[Routes, Routes]:
-        """Return the routes to add or replace, and those to remove, on the way to `after`."""
+        """Return the routes to add or replace, and those to remove, to reach the state `after`."""
         now = present()
         target: Routes = {}
         if after is not None:

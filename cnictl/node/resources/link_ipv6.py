@@ -28,7 +28,7 @@ class RouterAdvertisements:
 
     def __init__(self) -> None:
         self._links: list[str] | None = None
-        """Chosen once: the choice depends on forwarding, which the same run may change."""
+        """Chosen once, because the choice depends on forwarding, which the same run may change."""
 
     def observe(self) -> State | None:
         """Return the value on each such link, and on each link that cnictl changed earlier; None if there is none."""
@@ -92,8 +92,8 @@ class BridgeIpv6:
     """IPv6 on the bridge: it is enabled, its addresses are usable at once, and no pod is accepted as a router.
 
     Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
-    advertisements. Without accept_dad 0 the bridge's link-local address, from which it asks for pods' MACs, is not
-    usable for a second or two after the first pod. Duplicates are unlikely, because its MAC is its own.
+    advertisements. accept_dad is 0, because otherwise the bridge's link-local address, from which it asks for pods'
+    MACs, is not usable for a second or two after the first pod. Duplicates are unlikely: no other link has its MAC.
     """
 
     def __init__(self, spec: NodeSpec) -> None:

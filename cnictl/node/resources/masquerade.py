@@ -1,4 +1,4 @@
-"""Masquerade: one rule set, `core.masquerade`'s, in the backend that the spec names and in no other."""
+"""Masquerade: load the rule set of `core.masquerade` in the backend that the spec names, and in no other."""
 
 import shlex
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ class Masquerade:
         hidden = [family for family in PROGRAMS if hidden_chains.hides("nat", rule_set.chain(self._name), family)]
         for backend in BACKENDS:
             if backend == "iptables" and hidden:
-                rule_sets[backend] = {"damaged": f"rules stand, but {hidden_chains.reason('nat', hidden[0])}"}
+                rule_sets[backend] = {"damaged": f"rules exist, but {hidden_chains.reason('nat', hidden[0])}"}
             elif backends.backend(backend).present(self._name):
                 rule_sets[backend] = self._recognised(backend)
         return rule_sets or None
@@ -43,7 +43,7 @@ class Masquerade:
         for family in _families(spec.subnets) if spec.nat and spec.backend == "iptables" else ():
             if hidden_chains.hides("nat", rule_set.chain(spec.name), family):
                 why = hidden_chains.reason("nat", family)
-                raise Problem(f"the masquerade rules stand, but {why}", hidden_chains.hint("nat", family))
+                raise Problem(f"the masquerade rules exist, but {why}", hidden_chains.hint("nat", family))
         return {spec.backend: _rules(spec)} if spec.nat else None
 
     def remember(self) -> None:
@@ -61,7 +61,7 @@ class Masquerade:
                 words.append(f"remove the masquerade rules of {self._name} ({backend})")
                 commands += _removal_commands(self._name, backend)
         for backend, rules in new.items():
-            if "subnets" not in rules:  # an undo, that can't bring back what was damaged
+            if "subnets" not in rules:  # an undo can't restore damaged rules
                 words.append(f"leave the masquerade rules of {self._name} as they are ({backend})")
             elif old.get(backend) != rules:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
@@ -77,7 +77,9 @@ class Masquerade:
             if old.get(backend) != rules and "subnets" in rules:
                 wanted = _of(self._name, rules)
                 if backend == "iptables":
-                    for bits in {32, 128} - set(wanted.families):  # loading leaves the chain of a family without subnet
+                    for bits in {32, 128} - set(
+                        wanted.families
+                    ):  # loading does not remove the chain of a family without a subnet
                         iptables.remove_chain(bits, rule_set.chain(self._name))
                 backends.backend(backend).load(wanted)
         for backend in old:
@@ -99,7 +101,7 @@ class Masquerade:
             wanted = _of(self._name, rules)
             others = {32, 128} - set(wanted.families) if backend == "iptables" else ()
             chosen = backends.backend(backend)
-            if chosen.stands(wanted) and not (others and chosen.present(self._name, others)):
+            if chosen.is_loaded(wanted) and not (others and chosen.present(self._name, others)):
                 return rules
         return {"damaged": "rules are missing, changed or of another release"}
 

@@ -15,7 +15,7 @@ from cnictl.node.spine import Change, State
 
 CONF_FILE = "/etc/NetworkManager/conf.d/99-cnictl.conf"
 HOST_VETHS = ("veth???????????", "veth????????")
-"""Patterns of host veths' names: `veth` and 11 hex digits, up to version 0.1.0 eight. Docker's names have seven."""
+"""Patterns of host veths' names: `veth` and 11 hex digits, or 8 with cnictl up to 0.1.0. Docker's names have 7."""
 
 PROCESS = "NetworkManager"
 """The process's name in /proc/PID/comm."""

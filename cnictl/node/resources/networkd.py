@@ -1,10 +1,10 @@
 """Tell systemd-networkd to leave the bridge, host veths and the routes to peers alone.
 
-If a `.network` file matches them, networkd removes host veths from the bridge and the bridge's address. When networkd
-starts, it removes all routes that it didn't make from the links that it manages. It also removes its own address there
-and adds it again (seen with 252), and the kernel drops every route over a link together with its last address.
+If a `.network` file matches them, networkd removes host veths from the bridge, and the bridge's address. When networkd
+starts, it removes foreign routes from the links that it manages. It also removes its own address there and adds it
+again (seen with 252), and with a link's last address the kernel removes every route over the link.
 
-A running networkd keeps what it read from networkd.conf until it is restarted; then it reads these files first. See
+A running networkd reads networkd.conf again only when it is restarted, and then before it manages links. See
 networkd.conf(5), systemd.network(5).
 """
 
@@ -59,7 +59,7 @@ class NetworkdFile(TextFile):
     """A file that networkd reads when it starts, if networkd is used.
 
     With `reloads`, a running networkd reads it at once. A removal needs no reload, because no link is left to manage.
-    A reload would also remove the addresses of links whose files have changed since networkd started.
+    (A reload removes the addresses of links whose files have changed since networkd started.)
     """
 
     def __init__(self, path: str, text: str, reloads: bool = False) -> None:
@@ -87,8 +87,8 @@ class NetworkdFile(TextFile):
 def networkd_files(spec: NodeSpec) -> list[NetworkdFile]:
     """Return the files for networkd: one for foreign routes, one for unmanaged links, and drop-ins for links to peers.
 
-    A link to peers that networkd manages gets a drop-in, unless its files have a KeepConfiguration. Existing drop-ins
-    stay, because a link's file may be known again when networkd runs.
+    A link to peers that networkd manages gets a drop-in, unless its files set KeepConfiguration. Existing drop-ins
+    stay, because a link's file is known only while networkd runs.
     """
     paths = set(glob.glob(KEPT_FILES))
     if spec.known_peers and is_used():
@@ -121,7 +121,7 @@ def file_of(link: str) -> str:
 
 
 def _says_what_to_keep(file: str) -> bool:
-    """Return whether a `.network` file, or a drop-in that is not ours, has a KeepConfiguration."""
+    """Return whether a `.network` file, or a drop-in that is not ours, sets KeepConfiguration."""
     name = os.path.basename(file)
     drop_ins = [path for folder in FOLDERS for path in glob.glob(f"{folder}/network/{name}.d/*.conf")]
     for path in [file, *(drop_in for drop_in in drop_ins if os.path.basename(drop_in) != os.path.basename(KEPT_FILES))]:

@@ -1,59 +1,59 @@
-"""Tell the state of the route to each peer's pods: the routing table's, and the way that packets really take."""
+"""Report the state of the route to each peer's pods: the routing table's entry, and where packets really go."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 
 from cnictl.node.host import host_links, pod_routes
-from cnictl.node.host.route_lookup import Way
+from cnictl.node.host.route_lookup import RouteResult
 from cnictl.node.resources.route import LEARNED, OURS, RouteTable
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
 
 @dataclass(frozen=True)
 class PeerRouteState:
-    """One peer's route, or a route of ours that no peer claims."""
+    """One peer's route, or a route of ours that belongs to no peer."""
 
     peer: Peer | None
     pod_cidr: str
     via: str
     dev: str
     state: str
-    """In words: `ok`, `missing`, `stale`, …"""
+    """The state in words: `ok`, `missing`, `stale`, …"""
     works: bool = False
-    """Whether it is in place and pods' packets take it."""
+    """Whether the route exists and pods' packets take it."""
     link: str = ""
-    """In words: on the link, or behind a gateway."""
+    """In words: whether the peer is on the link or behind a gateway."""
     on_link: bool = False
     strays: tuple[pod_routes.Stray, ...] = ()
-    """The packets that go another way."""
+    """The packets that are diverted."""
 
 
-def states(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[PeerRouteState]:
-    """Return the state of each peer's route, then the routes of ours that no peer claims. Raises OSError."""
-    table, looked, names = RouteTable(), looked or pod_routes.look(spec), host_links.link_names()
+def states(spec: NodeSpec, findings: pod_routes.RouteFindings | None = None) -> list[PeerRouteState]:
+    """Return the state of each peer's route, then the routes of ours that belong to no peer. Raises OSError."""
+    table, findings, names = RouteTable(), findings or pod_routes.look(spec), host_links.link_names()
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
     orphans = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.orphans(spec)]
     stale = [PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale") for pod_cidr, route in orphans]
-    return [_state(peer, reached[peer], spec, table, looked, names) for peer in spec.known_peers] + stale
+    return [_state(peer, reached[peer], spec, table, findings, names) for peer in spec.known_peers] + stale
 
 
-def reached_peers(spec: NodeSpec, looked: pod_routes.Looked | None = None) -> list[Peer]:
+def reached_peers(spec: NodeSpec, findings: pod_routes.RouteFindings | None = None) -> list[Peer]:
     """Return the peers on a link of this node whose route works. Raises OSError."""
-    return [state.peer for state in states(spec, looked) if state.peer is not None and state.works and state.on_link]
+    return [state.peer for state in states(spec, findings) if state.peer is not None and state.works and state.on_link]
 
 
 def _state(
     peer: Peer,
-    reached: Way | None,
+    reached: RouteResult | None,
     spec: NodeSpec,
     table: RouteTable,
-    looked: pod_routes.Looked,
+    findings: pod_routes.RouteFindings,
     names: Collection[str],
 ) -> PeerRouteState:
-    dev, there = table.link_to(peer, spec), table.to(peer.pod_cidr)
-    same = [route for route in there if (route["via"], route["dev"]) == (peer.via, dev)]
-    strays = looked.of(peer)
-    off = [name for name in looked.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
+    dev, present = table.link_to(peer, spec), table.to(peer.pod_cidr)
+    same = [route for route in present if (route["via"], route["dev"]) == (peer.via, dev)]
+    strays = findings.of(peer)
+    off = [name for name in findings.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
     works = bool(same) and not strays and not off
     if works:
         state = (
@@ -61,12 +61,12 @@ def _state(
         )
     elif same:
         state = strays[0].short if strays else f"not forwarded: {off[0]} is 0"
-    elif not there:
+    elif not present:
         state = "missing"
-    elif there[0]["owner"] in (OURS, LEARNED):
-        state = f"differs: through {there[0]['via']} on {there[0]['dev']}"
+    elif present[0]["owner"] in (OURS, LEARNED):
+        state = f"differs: through {present[0]['via']} on {present[0]['dev']}"
     else:
-        state = f"foreign: {there[0]['owner']} through {there[0]['via'] or 'the link'} on {there[0]['dev']}"
+        state = f"foreign: {present[0]['owner']} through {present[0]['via'] or 'the link'} on {present[0]['dev']}"
     on_link = reached is not None and not reached.gateway
     link = "on the link" if on_link else "no route to it"
     if peer.dev and peer.dev not in names:

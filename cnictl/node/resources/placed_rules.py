@@ -1,6 +1,6 @@
-"""Keep cnictl's rules in other programs' chains as values of a state.
+"""Represent cnictl's rules in other programs' chains in a state.
 
-A well-placed rule is its text. A misplaced one is an object that also says on which side of which drop it is.
+A well-placed rule is its text. A misplaced one is an object that also names the drop, and on which side of it it is.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,7 +12,7 @@ StoredRule = str | dict[str, str]
 
 
 def stored(text: str, misplaced: Misplaced | None = None) -> StoredRule:
-    """Return a rule for a state."""
+    """Return a rule in the form of a state."""
     return text if misplaced is None else {"rule": text, "misplaced": misplaced.side, "drop": misplaced.drop}
 
 
@@ -34,7 +34,7 @@ def reasons(rules: Iterable[StoredRule]) -> Iterator[str]:
 
 
 def any_ahead(state: State) -> bool:
-    """Return whether a rule in a state of `forward/…` comes ahead of another program's drop of particular packets."""
+    """Return whether a rule in a state of `forward/…` comes before another program's drop of particular packets."""
     chains = state.get("jumps", state).values()
     placed = [read(rule)[1] for rules in chains if isinstance(rules, list) for rule in rules]
     return any(misplaced is not None and misplaced.side == AHEAD for misplaced in placed)

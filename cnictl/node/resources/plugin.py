@@ -8,8 +8,8 @@ import cnictl
 from cnictl.core.errors import Problem
 from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
-from cnictl.node.plugin import install, interpreters, releases, version_folder
-from cnictl.node.plugin.releases import PLUGIN
+from cnictl.node.plugin import install, interpreters, plugin_version, version_folder
+from cnictl.node.plugin.plugin_version import PLUGIN
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, State
 
@@ -21,7 +21,7 @@ _GONE = "gone"
 
 
 class Plugin:
-    """The plugin's chosen version in every bin folder of this host's runtimes. It serves every network."""
+    """The chosen version of the plugin in every bin folder of this host's runtimes. It serves every network."""
 
     id = f"plugin/{PLUGIN}"
 
@@ -40,7 +40,7 @@ class Plugin:
         installed = install.installed(self._bin_dirs, self._lib_dir)
         if not installed.current and not installed.versions:
             return None
-        current = releases.examine(f"{installed.lib_dir}/{installed.current}") if installed.current else None
+        current = plugin_version.examine(f"{installed.lib_dir}/{installed.current}") if installed.current else None
         return {
             "version": installed.current,
             "digest": current.digest if current else "",
@@ -53,27 +53,27 @@ class Plugin:
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the version that `spec` names, else the one in use, else this cnictl's own version.
 
-        cnictl never replaces a chosen version by its own, neither an older nor a newer one. Raises Problem if no
-        interpreter may run it.
+        cnictl never replaces a chosen version by its own, whether older or newer. Raises Problem if no interpreter may
+        run it.
         """
         installed = install.installed(self._bin_dirs, self._lib_dir)
         name = spec.plugin_version or installed.current or next(reversed(installed.versions), "")
         if not name:
-            return self.newest()
+            return self.with_own_version()
         folder = f"{installed.lib_dir}/{name}"
-        chosen, digest = releases.examine(folder), releases.noted(folder, "digest")
+        chosen, digest = plugin_version.examine(folder), plugin_version.noted(folder, "digest")
         if chosen.fault and _is_own(name, digest):
             return self._as_current(installed.lib_dir, name, _own_digest(), interpreters.choose().path)
         return self._as_current(installed.lib_dir, name, digest or _GONE, chosen.interpreter or _GONE)
 
-    def newest(self) -> State:
+    def with_own_version(self) -> State:
         """Return the state with this cnictl's own version in use; the other versions stay installed."""
         lib_dir = self._lib_dir or install.installed(self._bin_dirs, self._lib_dir).lib_dir
         digest = _own_digest()
         name = version_folder.name_for(lib_dir, digest)
-        release = releases.examine(f"{lib_dir}/{name}")
+        release = plugin_version.examine(f"{lib_dir}/{name}")
         keep = release.digest == digest and release.interpreter
-        # a working interpreter stays, so that a second installation of cnictl does not show it as drift
+        # keep a working interpreter, so that another installation of cnictl does not report drift
         return self._as_current(lib_dir, name, digest, release.interpreter if keep else interpreters.choose().path)
 
     def switched(self, name: str) -> State:
@@ -81,8 +81,10 @@ class Plugin:
         installed = install.installed(self._bin_dirs, self._lib_dir)
         if name not in installed.versions:
             known = ", ".join(installed.versions) or "none"
-            raise Problem(f"version {name} of the plugin is not in {installed.lib_dir}", f"versions there: {known}")
-        chosen = releases.examine(f"{installed.lib_dir}/{name}")
+            raise Problem(
+                f"version {name} of the plugin is not in {installed.lib_dir}", f"the installed versions: {known}"
+            )
+        chosen = plugin_version.examine(f"{installed.lib_dir}/{name}")
         if chosen.fault:
             raise Problem(chosen.fault, "run: cnictl plugin install")
         return self._as_current(installed.lib_dir, name, chosen.digest, chosen.interpreter)
@@ -134,7 +136,7 @@ class Plugin:
         if before is None or any(before[key] != after[key] for key in _STARTED):
             if after["digest"] == _own_digest():
                 install.install(lib_dir, bin_dirs, after["version"], after["interpreter"])
-            elif after["digest"]:  # else the version was broken, and there is no point in restoring it
+            elif after["digest"]:  # else the version was broken, and is not restored
                 _require_sound(lib_dir, after["version"])
                 install.use(lib_dir, after["version"], bin_dirs)
         if before is not None:
@@ -145,14 +147,14 @@ class Plugin:
 
 
 def _require_sound(lib_dir: str, name: str) -> None:
-    """Raise Problem if the version in use is missing or damaged: this cnictl has no code to repair it with."""
-    chosen = releases.examine(f"{lib_dir}/{name}")
+    """Raise Problem if the version in use is missing or damaged, because this cnictl can't repair another version."""
+    chosen = plugin_version.examine(f"{lib_dir}/{name}")
     if chosen.fault:
-        others = [other for other in releases.versions(lib_dir) if other != name]
+        others = [other for other in plugin_version.versions(lib_dir) if other != name]
         use = f", cnictl plugin use VERSION selects another installed version ({', '.join(others)})" if others else ""
         raise Problem(
             f"the chosen version {name} of the plugin can't be used: {chosen.fault}",
-            f"cnictl plugin install replaces it by this cnictl's {cnictl.__version__}{use}",
+            f"cnictl plugin install installs this cnictl's version {cnictl.__version__} instead{use}",
         )
 
 
@@ -163,4 +165,4 @@ def _is_own(name: str, digest: str) -> bool:
 
 
 def _own_digest() -> str:
-    return releases.digest_of(releases.sources())
+    return plugin_version.digest_of(plugin_version.sources())

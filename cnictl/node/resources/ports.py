@@ -12,7 +12,7 @@ _DOWN = "down"
 
 
 class Ports:
-    """The ports of this network's pods that are off their bridge or down. None are desired."""
+    """The ports of this network's pods that are down or not on their bridge. The desired state is none."""
 
     def __init__(self, spec: NodeSpec) -> None:
         self._network, self._bridge = spec.name, spec.bridge
@@ -49,9 +49,9 @@ class Ports:
             return f"leave pods' ports on {self._bridge}", ""
         wrong = before or {}
         commands = []
-        for name, what in wrong.items():
-            commands.append(f"ip link set {name} {'' if what == _DOWN else f'master {self._bridge} '}up")
-            if what != _DOWN and has_bridge_netfilter():
+        for name, fault in wrong.items():
+            commands.append(f"ip link set {name} {'' if fault == _DOWN else f'master {self._bridge} '}up")
+            if fault != _DOWN and has_bridge_netfilter():
                 commands.append(f"bridge link set dev {name} hairpin on")
         return f"connect pods to {self._bridge} again: {', '.join(wrong)}", "\n".join(commands)
 
@@ -65,7 +65,7 @@ class Ports:
                 return
             for name in self.observe() or {}:
                 master = ifinfo(0, rtnetlink.IFF_UP, rtnetlink.IFF_UP) + text_attr(rtnetlink.IFLA_IFNAME, name)
-                # a port loses its settings when it leaves its bridge: set hairpin as the conf does
+                # a port loses its settings when it leaves its bridge: set hairpin again, as the conf asks
                 netlink.call(
                     (rtnetlink.RTM_NEWLINK, 0, master + u32_attr(rtnetlink.IFLA_MASTER, bridge.index)),
                     rtnetlink.set_port(name, has_bridge_netfilter(), False),

@@ -1,4 +1,4 @@
-"""Keep root's copy of cnictl, which the units start, as one resource: the version in use, and the one before."""
+"""Keep root's copy of cnictl, which the units start, as one resource: the version in use, and the previous one."""
 
 import cnictl
 from cnictl.core.errors import Problem
@@ -10,7 +10,7 @@ _UNKNOWN = "unknown"
 
 
 class ProgramCopy:
-    """The copy, if systemd runs; otherwise nothing starts it."""
+    """The copy, if systemd runs; without units nothing would start it."""
 
     id = "program/cnictl"
 
@@ -32,18 +32,18 @@ class ProgramCopy:
         }
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one copy serves every network
-        """Return the present copy of any release if it is intact, else a copy of the running cnictl."""
+        """Return the present copy, of whatever version, if it is intact; else a copy of the running cnictl."""
         now = self.observe()
         if not self._needed or (now is not None and now["digest"]) or not files.can_write(f"{program.HOME}/new"):
             return now
         try:
-            return self.newest()
+            return self.with_own_version()
         except Problem:
             if now is None:
                 raise
-            return {**now, "digest": _UNKNOWN}  # the step reports why the copy can't be made
+            return {**now, "digest": _UNKNOWN}  # carrying out the step reports why the copy can't be made
 
-    def newest(self) -> State:
+    def with_own_version(self) -> State:
         """Return the state with a copy of the running cnictl. The previous copy stays."""
         digest = program.digest_of(program.sources())
         name = version_folder.name_for(program.HOME, digest)
@@ -73,7 +73,7 @@ class ProgramCopy:
             program.remove_all()
             return
         name = after["version"]
-        if after["digest"]:  # else the copy was broken, and there is no point in restoring it
+        if after["digest"]:  # else the copy was broken, and is not restored
             if program.examine(name).digest != after["digest"]:
                 sources = program.sources()
                 if program.digest_of(sources) != after["digest"]:

@@ -1,7 +1,7 @@
-"""Find and remove by its mark what cnictl left on a host and no record of ours names any more.
+"""Find and remove, by its mark, what cnictl left on a host and no record names any more.
 
-Saved rules that are restored at boot outlive a reset, and so does everything if our files are lost. Then only the marks
-count: chains CNICTL-*, comments that begin with `cnictl:`, our nftables tables, routing protocols 67 and 68, and
+Rules that were saved and are restored at boot outlive a reset. If our files are lost, everything does. Then only the
+marks count: chains CNICTL-*, comments that begin with `cnictl:`, our nftables tables, routing protocols 67 and 68, and
 aliases of links.
 """
 
@@ -21,7 +21,7 @@ from cnictl.core.process import run
 from cnictl.core.unlinking import unlink
 from cnictl.node.host import firewall, route_lookup
 from cnictl.node.host.firewall import PROGRAMS
-from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, PROTOCOL, Way
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, MAIN_TABLE, PROTOCOL, RouteResult
 from cnictl.node.resources import hidden_chains
 from cnictl.node.resources.bridge import OWNER_MARK
 from cnictl.node.spec.node_spec import NodeSpec
@@ -38,7 +38,7 @@ Line = tuple[str, str]
 
 
 class _Remnant:
-    """The base of all remnants: no spec wants them, and an undo does not restore them."""
+    """The base of all remnants: no spec asks for them, and an undo does not restore them."""
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - no node has any
         """Return None: no remnant is desired."""
@@ -55,7 +55,7 @@ class _Remnant:
             self._remove(change.before)
 
     def _removal(self, seen: State) -> tuple[str, list[str]]:
-        """Return what goes, in words, and the manual commands."""
+        """Return in words what is removed, and the manual commands."""
         raise NotImplementedError
 
     def _remove(self, seen: State) -> None:
@@ -97,7 +97,7 @@ class TaggedIptables(_Remnant):
         unseen = [(table, chain) for table, chain in places if chain.startswith(_CHAINS)]
         names = [f"{chain} in table {table}" for table, chain in unseen if (table, chain) not in self._covered]
         if names:
-            raise hidden_chains.missing(self._program, f"{', '.join(names)} stand")
+            raise hidden_chains.missing(self._program, f"{', '.join(names)} exist{'s' if len(names) == 1 else ''}")
 
     def _removal(self, seen: State) -> tuple[str, list[str]]:
         words = [f"rule {rule}" for rule in seen.get(_NATIVE, [])]
@@ -136,7 +136,7 @@ class TaggedIptables(_Remnant):
         return saved, unread
 
     def _native(self) -> list[str]:
-        """Return our rules in chains that the program can't read, as nft names them: `ip filter INPUT handle 7`.
+        """Return our rules in chains that the program can't read, in nft's form: `ip filter INPUT handle 7`.
 
         Raises Problem if nft is missing.
         """
@@ -146,7 +146,7 @@ class TaggedIptables(_Remnant):
         if not firewall.has_command("nft"):
             names = ", ".join(f"{chain} of table {table}" for table, chain in unread)
             raise Problem(
-                f"{self._program} can't read {names}, in which native rules of nft's stand", "install nftables"
+                f"{self._program} can't read {names}, because it contains native nft rules", "install nftables"
             )
         rules = [entry["rule"] for entry in firewall.ruleset() if "rule" in entry]
         covered = {chain for _, chain in self._covered}
@@ -195,7 +195,7 @@ def _removal(lines: Iterable[str]) -> list[str]:
 
 
 def iptables_programs() -> list[str]:
-    """Return the programs whose rules may be ours: the host's own two, and those of the other kind if installed."""
+    """Return the programs whose rules may be ours: the two usual ones, and those of the other kind if installed."""
     programs = []
     for base in PROGRAMS.values():
         kinds: dict[bool, str] = {}
@@ -208,9 +208,10 @@ def iptables_programs() -> list[str]:
 
 
 class OwnTables(_Remnant):
-    """Chains in the nftables tables `inet cnictl` and `bridge cnictl`, and isolated ports, that nothing else claims.
+    """Chains in the nftables tables `inet cnictl` and `bridge cnictl`, and isolated ports, that no one else removes.
 
-    `names` are networks whose chains another resource removes; `ports` are host veths removed with their attachments.
+    `names` are networks whose chains another resource removes; `ports` are host veths that are removed with their
+    attachments.
     """
 
     id = "remnants/nft"
@@ -274,7 +275,7 @@ class TaggedRoutes(_Remnant):
                     raise OSError(error.code, f"{_in_words(route)}: {error.args[-1]}") from None
 
 
-def _tagged_routes() -> list[Way]:
+def _tagged_routes() -> list[RouteResult]:
     return [
         route
         for _, route in route_lookup.routes()
@@ -282,7 +283,7 @@ def _tagged_routes() -> list[Way]:
     ]
 
 
-def _in_words(route: Way) -> str:
+def _in_words(route: RouteResult) -> str:
     via = f" via {route.gateway}" if route.gateway else ""
     table = "" if route.table == MAIN_TABLE else f" table {route.table}"
     metric = f" metric {route.priority}" if route.priority else ""

@@ -7,7 +7,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink, NetlinkError
 from cnictl.node.host import host_links, route_lookup
-from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL, Way
+from cnictl.node.host.route_lookup import LEARNED_PROTOCOL, PROTOCOL, RouteResult
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 from cnictl.node.spine import Change, State
 
@@ -17,7 +17,7 @@ _PROTOCOLS = {2: "kernel", 3: "boot", 4: "static", 16: "dhcp", 186: "bgp", 188: 
 
 
 class PeerRoute:
-    """The route to one peer's pod CIDR through that peer's address. An equal route made by hand is adopted."""
+    """The route to one peer's pod CIDR through that peer's address. An equal manual route is adopted."""
 
     def __init__(self, pod_cidr: str, table: "RouteTable | None" = None) -> None:
         self._pod_cidr = pod_cidr
@@ -34,22 +34,22 @@ class PeerRoute:
         return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the route through the peer, on the peer's link or the kernel's choice; None if the peer is gone."""
+        """Return the route through the peer, on the peer's link or the kernel's choice; None without the peer."""
         peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
-            return now if now is not None and now["owner"] != OURS else None
+            return self.former()
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec), "owner": OURS}
         return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
     def former(self) -> State | None:
-        """Return a route that is not ours, which a reset leaves; else None."""
-        now = self.observe()
-        return now if now is not None and now["owner"] != OURS else None
+        """Return a route that is not ours, also one beside ours, which a reset leaves; else None."""
+        others = (route for route in self._table.to(self._pod_cidr) if route["owner"] not in (OURS, LEARNED))
+        return next(others, None)
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the `ip route` command."""
-        if after is None:
+        if after is None or after["owner"] != OURS:
             return f"remove the route to {self._pod_cidr}", f"ip route del {self._pod_cidr} proto {PROTOCOL}"
         dev = f" dev {after['dev']}" if after["dev"] else ""
         verb = "add" if before is None else "replace"
@@ -62,7 +62,7 @@ class PeerRoute:
         return self._table
 
     def carry_out(self, change: Change) -> None:
-        """Add, replace or remove the route. Raises Problem with the kernel's error, or if another's route exists."""
+        """Add, replace or remove the route. Raises Problem with the kernel's error, or if there is a foreign route."""
         for problem in self._table.carry_out([change]).values():
             raise problem
 
@@ -70,7 +70,7 @@ class PeerRoute:
 class RouteTable:
     """The main table's routes of both families, read once until `forget`.
 
-    A dump costs milliseconds per hundred routes, and each peer of a node has a resource that asks.
+    A dump takes milliseconds per hundred routes, and the resource of each peer needs it.
     """
 
     def __init__(self) -> None:
@@ -79,7 +79,7 @@ class RouteTable:
         self._peers: tuple[NodeSpec, dict[str, Peer]] | None = None
 
     def forget(self) -> None:
-        """Forget the routes, because one was changed; the next question reads them again."""
+        """Forget the routes, because one was changed. They are read again when they are needed."""
         self._read = None
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
@@ -115,7 +115,7 @@ class RouteTable:
         return self._peers[1].get(pod_cidr)
 
     def link_to(self, peer: Peer, spec: NodeSpec) -> str:
-        """Return the link of a peer's route; empty if the kernel knows none, and then it refuses the route."""
+        """Return the link of a peer's route; empty if the kernel knows none (then it refuses the route)."""
         if self._links is None or self._links[0] != spec:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
@@ -132,7 +132,7 @@ class RouteTable:
         return self._read
 
 
-def _listed(ways: Iterable[tuple[Cidr, Way]]) -> dict[str, list[dict[str, str]]]:
+def _listed(ways: Iterable[tuple[Cidr, RouteResult]]) -> dict[str, list[dict[str, str]]]:
     """Return the main table's routes by destination."""
     routes: dict[str, list[dict[str, str]]] = {}
     for destination, route in ways:
@@ -146,10 +146,10 @@ def _listed(ways: Iterable[tuple[Cidr, Way]]) -> dict[str, list[dict[str, str]]]
 def _message(change: Change, indexes: dict[str, int], others: list[dict[str, str]]) -> tuple[int, int, bytes]:
     """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not.
 
-    `others`: the routes to the same pod CIDR that are not ours. A typed peer's route takes the place of a learned one.
+    `others`: the routes to the same pod CIDR that are not ours. A static peer's route replaces a learned one.
     """
     cidr = parse_cidr(_pod_cidr(change))
-    if change.after is None:
+    if change.after is None or change.after["owner"] != OURS:  # another's route stays beside ours
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
     for route in [change.before] if change.before is not None else others:
         _refuse_foreign(str(cidr), route)

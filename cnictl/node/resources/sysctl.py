@@ -1,4 +1,4 @@
-"""Turn on forwarding, one switch per family, and record its side effects, so that a reset restores every value."""
+"""Turn on forwarding, one setting per family, and record its side effects, so that a reset restores every value."""
 
 import contextlib
 import os
@@ -45,7 +45,7 @@ class Forwarding:
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
-        """Return in words the bridges with an address that came after cnictl turned on forwarding, and need it.
+        """Return in words the bridges with an address that were made after cnictl turned on forwarding, and need it.
 
         Docker and libvirt check forwarding only when they start.
         """
@@ -86,7 +86,7 @@ class Forwarding:
         restored = self._restored(remembered, self._side_effects())
         write(self._path, value)
         for name, wanted in restored.items():
-            with contextlib.suppress(FileNotFoundError):  # the link went away meanwhile
+            with contextlib.suppress(FileNotFoundError):  # the link was removed meanwhile
                 if sysctl.read(f"{self._conf}/{name}") not in ("", wanted):
                     write(f"{self._conf}/{name}", wanted)
 
@@ -137,7 +137,7 @@ class Forwarding:
         for name in names:
             for key in ("forwarding",) if self.ipv6 else ("forwarding", "accept_redirects"):
                 value = sysctl.read(f"{self._conf}/{name}/{key}")
-                if value:  # else the link went away meanwhile
+                if value:  # else the link was removed meanwhile
                     values[f"{name}/{key}"] = value
         return values
 

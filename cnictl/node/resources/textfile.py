@@ -42,8 +42,8 @@ class NodeFile:
         """Return what a reset leaves: an operator's own file behind a symbolic link, unchanged; else None."""
         return self.observe() if is_operators() else None
 
-    def take_back(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """Revert the values and not the text, so that an operator's later comments and keys stay."""
+    def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
+        """Revert the values, not the text, so that an operator's later comments and keys stay."""
         texts = [now["text"], *(state["text"] if state else "" for state in (before, after))]
         try:
             present, old, new = (parse(text) if text else None for text in texts)
@@ -105,7 +105,7 @@ class TextFile:
         original_state.remember(self.id, {"state": self.observe()})
 
     def former(self) -> State | None:
-        """Return the original file; if our records are lost, a file without our head line."""
+        """Return the original file; if our records are lost, the present file unless it has our first line."""
         remembered = original_state.recall(self.id)
         if remembered:
             return remembered["state"]  # type: ignore[no-any-return]
@@ -113,7 +113,7 @@ class TextFile:
         return now if now is not None and _OURS not in now["text"] else None
 
     def is_remembered(self) -> bool:
-        """Return whether it is known what had this name before cnictl."""
+        """Return whether the original content is known."""
         return original_state.recall(self.id) is not None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
@@ -139,7 +139,7 @@ class SysctlFile(TextFile):
     def wanted(self, spec: NodeSpec) -> State | None:
         """Return a line for each family of the node, with the lines for router advertisements ahead of IPv6's.
 
-        If an operator turned them off on a link since, the next write drops its line; the line alone is no drift.
+        If an operator has turned these off on a link since, the next write drops its line; the line alone is no drift.
         """
         now = self.observe()
         kept = self._text(spec, every=True)

@@ -1,1 +1,1 @@
-"""Runs: plan, apply, verify, undo, confirm in time, reset, sweep."""
+"""Runs: plan, apply, verify, undo, confirm within a time, reset, sweep."""

@@ -1,6 +1,6 @@
-"""Keep a run that waits to be confirmed, or take it back once its time is up (`--confirm-within`).
+"""Keep a run that waits to be confirmed, or undo it once its time is up (`--confirm-within`).
 
-Several look whether the time is up, and the first that finds it so undoes: the guard process
+Several processes check whether the time is up, and the first one that finds so undoes the run: the guard process
 (`cnictl.node.runs.confirm_guard`), a systemd timer where systemd runs, the next `cnictl` that root runs,
 `cnictl watch`, and at boot the unit's `cnictl apply`.
 """
@@ -28,11 +28,11 @@ class Undone:
     run: int
     why: str
     by: int
-    """The undo's own run; 0 if nothing was left to take back."""
+    """The undo's own run; 0 if nothing was left to revert."""
     left: tuple[str, ...]
 
     def __str__(self) -> str:
-        how = f"taken back by run {self.by}" if self.by else "nothing of it was there to take back"
+        how = f"undone by run {self.by}" if self.by else "nothing of it was left to revert"
         return f"run {self.run} was not confirmed ({self.why}): {how}"
 
 
@@ -42,9 +42,9 @@ def confirm() -> Pending:
     if waiting is None:
         run, hint = journal.last(), ""
         if run is not None and run.undoes and (taken := journal.read(run.undoes)) is not None:
-            hint = f"run {taken.number} ({taken.command}) was taken back by run {run.number}; "
+            hint = f"run {taken.number} ({taken.command}) was undone by run {run.number}; "
             hint += f"cnictl history {run.number}"
-        raise Problem("nothing waits to be confirmed", hint)
+        raise Problem("no run waits to be confirmed", hint)
     if waiting.is_due(at_work=False):
         undone = settle()
         raise Problem(f"too late: {undone}", "cnictl history")
@@ -53,8 +53,8 @@ def confirm() -> Pending:
     return waiting
 
 
-def took_back_the_node() -> bool:
-    """Return whether this host is no node any more because its set-up was not confirmed."""
+def undid_set_up() -> bool:
+    """Return whether this host is no longer a node because its set-up was not confirmed."""
     run = journal.last()
     return run is not None and run.unconfirmed and not os.path.lexists(NODE_FILE)
 
@@ -62,7 +62,7 @@ def took_back_the_node() -> bool:
 def undo_if_due(wait: float = 30.0) -> Undone | None:
     """Undo the pending run if its time is up, or if it was cut off; takes `exclusive` itself. Raises Problem.
 
-    The next command and `cnictl watch` call it. It costs one failed open(2) if nothing waits.
+    The next command and `cnictl watch` call it. If no run waits, it costs one failed open(2).
     """
     waiting = pending.read()
     if waiting is None or not waiting.is_due(at_work=is_held()):
@@ -81,9 +81,9 @@ def settle() -> Undone | None:
         return None
     run = journal.read(waiting.run)
     try:
-        if run is None or run.taken_back:  # it was cut off before its first change, or taken back by hand
+        if run is None or run.undone_by:  # it was cut off before its first change, or an operator undid it
             sweep.sweep_cut_off()
-            by, left = run.taken_back if run else 0, tuple[str, ...]()
+            by, left = run.undone_by if run else 0, tuple[str, ...]()
         else:
             undo = history.plan_undo(run, whole=True)
             command = f"undo {run.number}, not confirmed"
@@ -96,5 +96,5 @@ def settle() -> Undone | None:
             pending.disarm()
         raise
     pending.disarm()
-    why = f"within {waiting.seconds:g} s" if waiting.deadline else "it was cut off at work"
-    return Undone(waiting.run, why if waiting.boot_id == liveness.boot_id() else "this host was booted anew", by, left)
+    why = f"within {waiting.seconds:g} s" if waiting.deadline else "it was cut off"
+    return Undone(waiting.run, why if waiting.boot_id == liveness.boot_id() else "this host was rebooted", by, left)

@@ -1,7 +1,7 @@
-"""Undo an unconfirmed run when its time is up, in a process apart from the terminal and session that began the run.
+"""Undo an unconfirmed run when its time is up, in a process that does not depend on the run's terminal and session.
 
-The process is forked, not executed: its code is in memory, and works even if the environment that cnictl was started
-from is removed. What it waits for is on disk. If it is killed, the next one that looks undoes the run
+The process is forked, not executed: its code is in memory, so it works even if the environment that cnictl was started
+from is removed. The run's deadline is on disk. If the guard is killed, another process undoes the run
 (`cnictl.node.runs.confirm`).
 """
 
@@ -56,9 +56,10 @@ def start() -> None:
 
 
 def start_timer(seconds: float) -> None:
-    """Set a systemd timer, if systemd runs, that looks when the time is up even if the guard was killed.
+    """Set a systemd timer that undoes the run when its time is up, even if the guard was killed.
 
-    It starts root's copy of cnictl, as the units do. If that copy is missing or not root's alone, there is no timer.
+    There is none without systemd. The timer starts root's copy of cnictl, as the units do, so there is none either if
+    that copy is missing or others can change it.
     """
     if boot_unit.systemd_runs() and program.is_sound():
         stop_timer()
@@ -77,7 +78,7 @@ def stop_timer() -> None:
 
 
 def _become_guard(ready: int) -> NoReturn:
-    """Leave the parent's session, report that the guard runs, and look until nothing waits any more; in the child."""
+    """In the child: leave the parent's session, report that the guard runs, and check until no run waits any more."""
     try:
         os.setsid()
         if os.fork():
@@ -94,10 +95,10 @@ def _become_guard(ready: int) -> NoReturn:
 
 
 def _detach(kept: int) -> None:
-    """Release what the parent holds: terminal, folder and descriptors, one of which is its lock."""
+    """Let go of the parent's terminal, working folder and descriptors; one of these is its lock."""
     for ignored in (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGPIPE):
         signal.signal(ignored, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a shutdown ends it; what it waits for is on disk
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a shutdown ends the guard; the deadline is on disk
     os.chdir("/")
     null = os.open(os.devnull, os.O_RDWR)
     for standard in range(3):
@@ -110,7 +111,7 @@ def _detach(kept: int) -> None:
 
 
 def _is_over() -> bool:
-    """Undo what is due, and return whether nothing waits any more."""
+    """Undo the run if it is due; return whether no run waits any more."""
     try:
         waiting = pending.read()
         if waiting is None:
@@ -120,9 +121,9 @@ def _is_over() -> bool:
         with exclusive(wait=0):
             undone = confirm.settle()
     except Held:
-        return False  # the run itself, or another: the next look
+        return False  # the run itself or another command holds the node: try again
     except (Problem, OSError) as error:
-        syslog.syslog(syslog.LOG_ERR, f"cnictl: undoing what was not confirmed: {error}")
+        syslog.syslog(syslog.LOG_ERR, f"cnictl: the unconfirmed run can't be undone: {error}")
         return False
     if undone is not None:
         for line in (str(undone), *undone.left):

@@ -1,4 +1,4 @@
-"""Move a node to a spec: find what differs, and change it in one run, or leave the host as it was."""
+"""Bring a node to a spec: find the differences and make all changes in one run, or leave the host as it was."""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -19,10 +19,10 @@ from cnictl.node.state import original_state
 from cnictl.node.state.journal import DONE, UNDONE, Journal
 
 _MADE = "made"
-"""Where `former` keeps the ids of what cnictl has made as a spec asked for."""
+"""The key in the original state for the ids of the resources that cnictl has made for a spec."""
 
 NO_NODE = (
-    "this host is no cnictl node: there is no /etc/cnictl/node.toml",
+    "this host is not set up as a cnictl node: there is no /etc/cnictl/node.toml",
     "cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
 )
 
@@ -36,9 +36,9 @@ def current_spec() -> NodeSpec:
 
 
 def known_spec() -> NodeSpec | None:
-    """Return what this node should be: what its file says or, with the file lost, what cnictl last set up here.
+    """Return this node's spec: that of its file or, if the file is lost, the one that cnictl last set up here.
 
-    None on a host that is no node. Raises UsageProblem if the file can't be read.
+    None on a host that is not a node. Raises UsageProblem if the file can't be read.
     """
     spec = node_file.load()
     if spec is not None:
@@ -46,7 +46,7 @@ def known_spec() -> NodeSpec | None:
     try:
         return next(reversed(original_state.specs()), None)
     except PermissionError:
-        return None  # not root: whoever changes something is asked to be
+        return None  # the user is not root; commands that change something require root anyway
 
 
 def lost_its_file() -> bool:
@@ -55,34 +55,34 @@ def lost_its_file() -> bool:
 
 
 def specs_in_place() -> list[NodeSpec]:
-    """Return every spec that may have something on this host, the one in effect last."""
+    """Return every spec that may have left something on this host; the last one is in effect."""
     return original_state.specs() or [spec for spec in [node_file.load()] if spec is not None]
 
 
 @dataclass(frozen=True)
 class Move:
-    """What it takes to make this host as `spec` says, or the kinds in `only` of it."""
+    """The changes that make this host match `spec`, or only its resources of the kinds in `only`."""
 
     spec: NodeSpec
     only: tuple[str, ...]
     node_file: Plan
     removal: Plan
-    """Of what earlier specs made under names that are no longer in use."""
+    """Removes what earlier specs made under names that are no longer in use."""
     wanted: Plan
     reapplies: bool = False
-    """Whether it applies the node file as it stands, rather than an edit of it."""
+    """Whether it applies the node file unedited."""
 
     @property
     def whole(self) -> Plan:
-        """All of it in its order: the node file, what goes, what comes."""
+        """All changes in their order: the node file, removals, the rest."""
         return spine.joined(self.node_file, self.removal, self.wanted)
 
 
 @reading.once()
 def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) -> Move:
-    """Return every difference between this host and `spec`; with `only`, those of some kinds and the node file's.
+    """Return every difference between this host and `spec`; with `only`, those of some kinds and of the node file.
 
-    `reapplies`: the node file is applied as it stands, which may raise the pods' MTU again.
+    `reapplies`: the node file is applied unedited, which may raise the pods' MTU again.
     """
     earlier = original_state.specs()
     node_file, *wanted = inventory.resources(spec, earlier, reapplies)
@@ -98,14 +98,14 @@ def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) ->
 def _with_repairs(plans: list[Plan], spec: NodeSpec, earlier: list[NodeSpec]) -> list[Plan]:
     """Return the plans with their repairs marked.
 
-    A repair makes a thing what the spec in effect asked for already, if cnictl has made it so before: the first
-    `apply` after `bridge up` repairs nothing. A new cluster file is an instruction, with all that follows from it.
+    A repair restores a state that the spec in effect already asked for and that cnictl has made before: the first
+    `apply` after `bridge up` repairs nothing. What follows from a new cluster file is no repair.
     """
     changed = {change.resource for todo in plans for change in todo.changes}
     if not earlier or not changed or ClusterFile().id in changed:
         return plans
     previous = earlier[-1]
-    made: list[str] | None = original_state.recall(_MADE)  # None: of a release that did not note it
+    made: list[str] | None = original_state.recall(_MADE)  # None on a node of an earlier cnictl
     known: dict[str, Resource] = {}
     if previous != spec:
         known = {resource.id: resource for resource in inventory.resources(previous, earlier)}
@@ -135,9 +135,9 @@ def note_mtu(done: Plan, spec: NodeSpec) -> None:
 
 
 def _note_made(move: Move) -> None:
-    """Record which things are as a spec asked for: what differs later of these has drifted.
+    """Record which resources are as the spec asks; if one of these differs later, it has drifted.
 
-    On a node of a release that did not note it, only a run that saw to all of the node begins to.
+    On a node of an earlier cnictl, which did not record it, only a run over the whole node begins the record.
     """
     note_mtu(move.wanted, move.spec)
     known: list[str] | None = original_state.recall(_MADE)
@@ -150,7 +150,7 @@ def _note_made(move: Move) -> None:
 
 
 def forget_made(gone: Plan) -> None:
-    """Remove from the record what an undo has removed."""
+    """Remove from the record the resources that an undo has removed."""
     removed = {change.resource for change in gone.changes if change.after is None}
     known: list[str] = original_state.recall(_MADE) or []
     if removed & set(known):
@@ -162,39 +162,39 @@ def _state_after(step: Step) -> State | None:
 
 
 def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journal:
-    """Return the journal of a run that carries this out. `ignored`: preflight checks whose findings were accepted."""
+    """Return a journal for the run. `ignored`: preflight checks whose findings were accepted."""
     about = {"ignored": sorted(ignored)} if ignored else {}
     return Journal(command, {"spec": as_data(move.spec), **about})
 
 
 def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
-    """Carry a move out. The caller holds `spine.exclusive` since before it was planned.
+    """Carry a move out. The caller has held `spine.exclusive` since before it was planned.
 
     Returns what was made beyond the plan. Raises Problem after undoing this run's changes. If the spec is in effect
-    already, what can be repaired is repaired, and nothing is undone.
+    already, the run repairs what it can, and nothing is undone.
     """
-    more = Plan(())
+    added = Plan(())
     repairs = move.reapplies and original_state.specs() == [move.spec]
     if not repairs or not move.whole.changes:
         move.whole.refuse_unknown()
     if not move.whole.changes:
-        return more
+        return added
     before = original_state.snapshot()
     if repairs:
         spine.remember(move.wanted)
         spine.repair(move.whole, on_step, journal)
         _note_made(move)
-        return more
+        return added
     if not original_state.specs():
-        original_state.amend(_MADE, [])  # a node from here on: what isn't noted was never made
+        original_state.amend(_MADE, [])  # from now on this host is a node, and what isn't noted was never made
     original_state.add_spec(move.spec)
     sweep.remember(move.spec)
     spine.remember(move.wanted)
     try:
         done = spine.apply(move.whole, on_step, journal)
         if any(change.resource == Firewalld.id for change in move.wanted.changes):
-            more = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules are others by now
-            spine.apply(more, on_step, journal, done)
+            added = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules have just changed
+            spine.apply(added, on_step, journal, done)
     except BaseException:
         if journal.outcome == UNDONE:
             original_state.restore(before)
@@ -205,4 +205,4 @@ def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
         original_state.only_spec(move.spec)
     _note_made(move)
     journal.end(DONE)
-    return more
+    return added

@@ -1,4 +1,4 @@
-"""What a command's options make of a node's spec, and which kinds of resources follow: decided before a run begins."""
+"""Turn a command's options into a node's new spec, and decide which kinds of resources to change. No run has begun."""
 
 import dataclasses
 from collections.abc import Collection, Mapping
@@ -18,25 +18,25 @@ from cnictl.node.spec.named_peers import NamedPeers
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
 PEER_KINDS = ("route", "forward", "firewalld")
-"""What a peer changes: the way to its pods, and who may send to ours where the host's firewalls drop."""
+"""The kinds that a peer changes: the route to its pods, and the accepts for its packets in the host's firewalls."""
 
 _BRIDGE_KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
 
 @dataclass(frozen=True)
 class SetUp:
-    """What the options of `init-node` ask for."""
+    """The options of `init-node`."""
 
     values: Mapping[str, Any]
-    """Fields of the spec that are given."""
+    """The fields of the spec that options give."""
     peers: tuple[Peer, ...]
     prune: bool
-    """Whether peers that are not named go."""
+    """Whether peers that are not named are dropped."""
     replace: bool
-    """Whether a peer that is named with another address moves."""
+    """Whether a peer that is named with another address gets that address."""
 
     def spec(self) -> tuple[NodeSpec, NamedPeers]:
-        """Return what this node is to be, and what becomes of its peers. Raises UsageProblem."""
+        """Return the new spec, and what becomes of the node's peers. Raises UsageProblem."""
         known = converge.known_spec()
         if known is None:
             if not (self.values.get("subnets") and self.values.get("networks")):
@@ -49,7 +49,7 @@ class SetUp:
         return addressing.check(dataclasses.replace(known, **self.values, peers=chosen.peers)), chosen
 
     def notes(self, spec: NodeSpec, chosen: NamedPeers) -> list[str]:
-        """Return in words what the options leave out and what that does to the node as it is."""
+        """Return in words what the options leave out, and what that means for the present node."""
         specs = converge.specs_in_place()
         notes = []
         if specs and converge.lost_its_file():
@@ -64,7 +64,7 @@ class SetUp:
 
 
 def refuse_findings(findings: Collection[PreflightFinding]) -> None:
-    """Raise Problem if one of preflight's findings is an error that is not ignored."""
+    """Raise Problem if a preflight finding is an error and not ignored."""
     errors = [finding.name for finding in findings if finding.severity == "error" and not finding.ignored]
     if errors:
         count = f"{len(errors)} preflight check{'s' if len(errors) != 1 else ''} failed"
@@ -75,7 +75,7 @@ def refuse_findings(findings: Collection[PreflightFinding]) -> None:
 
 @dataclass(frozen=True)
 class BridgeUp:
-    """What the options of `bridge up` ask for; what is empty stays."""
+    """The options of `bridge up`; an empty one changes nothing."""
 
     subnets: tuple[str, ...]
     networks: tuple[str, ...]
@@ -90,7 +90,7 @@ class BridgeUp:
         return known or NodeSpec(self.subnets, self.networks, nat=False)
 
     def edit(self, spec: NodeSpec) -> NodeSpec:
-        """Return `spec` with what is asked for. Raises UsageProblem."""
+        """Return `spec` with the options' values. Raises UsageProblem."""
         return addressing.check(
             dataclasses.replace(
                 spec,
@@ -114,18 +114,18 @@ class BridgeUp:
 
 
 def masquerade_kinds() -> tuple[str, ...]:
-    """Return the kinds that masquerade changes: the rules, and the conf where there is one, which names them."""
+    """Return the kinds that a change of masquerade affects: the rules, and the conf if there is one."""
     conf = CniConf(converge.current_spec()).observe()
     return ("masquerade", inventory.CONF_KIND) if conf is not None else ("masquerade",)
 
 
 @dataclass(frozen=True)
 class AddPeers:
-    """What `route add-peer` asks for."""
+    """The arguments of `route add-peer`."""
 
     peers: tuple[Peer, ...]
     replace: bool
-    """Whether a peer that this node reaches at another address moves to the new one."""
+    """Whether a known peer with another address gets the new one."""
 
     def edit(self, spec: NodeSpec) -> NodeSpec:
         """Return `spec` with the peers. Raises UsageProblem."""
@@ -133,7 +133,7 @@ class AddPeers:
 
     @reading.once()
     def look(self) -> tuple[list[str], tuple[str, ...]]:
-        """Return in words what becomes of the peers that are there, and the kinds of resources that it changes.
+        """Return in words what becomes of the present peers, and the kinds of resources that it changes.
 
         The host is asked about the named peers alone. Raises UsageProblem if a peer does not fit the node; Problem if
         one can't be reached without a gateway, or if pods' IPv6 needs a larger MTU.
@@ -176,7 +176,7 @@ def without_peers(spec: NodeSpec, pod_cidrs: Collection[str]) -> NodeSpec:
 
 
 def check_links(spec: NodeSpec) -> None:
-    """Raise UsageProblem if the spec names this host as a peer, or a link that is not there."""
+    """Raise UsageProblem if the spec names this host as a peer, or a link that does not exist."""
     peers.check_not_ours(spec.peers, host_links.own_interfaces())
     host_links.check_links(spec)
 
@@ -190,7 +190,7 @@ def _lowers_mtu(spec: NodeSpec) -> bool:
     if limit.mtu < least and any(map(is_ipv6, spec.subnets)):
         raise Problem(
             f"peer {limit.peer.via} is reached over {limit.link} with an MTU of {limit.mtu}, and pods' IPv6 needs "
-            f"{least} bytes at least",
+            f"at least {least} bytes",
             f"ip link set {limit.link} mtu {least}, or name another link to it: "
             f"{limit.peer.pod_cidr}={limit.peer.via}%LINK",
         )

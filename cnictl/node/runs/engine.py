@@ -1,4 +1,4 @@
-"""Run a command that changes this node: hold the node, finish what was cut off, plan, ask, carry out, report.
+"""Run a command that changes this node: lock the node, finish runs that were cut off, plan, ask, carry out, report.
 
 Nothing here prints: an `Operator` shows messages and asks questions.
 """
@@ -24,7 +24,7 @@ from cnictl.node.state.journal import DONE, UNDONE, Journal, Run
 from cnictl.node.state.run_lock import RUN_LOCK_WAIT
 
 _BRIDGE_KINDS = ("bridge", "address", "netfilter")
-"""Kinds of resources that go when the bridge is taken down."""
+"""Kinds of resources that `bridge down` removes."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Options:
     dry_run: bool = False
     """Change nothing."""
     force: bool = False
-    """Go on although live pods lose their network."""
+    """Continue although live pods lose their network."""
     no_wait: bool = False
     """Fail at once if another command holds the node."""
     confirm_within: int | None = None
-    """Undo the run after so many seconds, unless it is confirmed."""
+    """Seconds after which the run is undone, unless it is confirmed."""
 
     @property
     def patience(self) -> float:
@@ -48,22 +48,22 @@ class Options:
 
 @dataclass
 class Report:
-    """What a run was to do and what it has done."""
+    """What a run was planned to do and what it has done."""
 
     plan: Plan
     outcomes: dict[str, str] = field(default_factory=dict)
-    """By resource: changed, failed or undone. A step that was not reached has none."""
+    """The outcome by resource: changed, failed or undone; none for a step that was not reached."""
     error: str = ""
     """Why the run failed."""
     spec: NodeSpec | None = None
-    """What the node should be after the run."""
+    """The node's spec after the run."""
     confirm_within: int = 0
     """Seconds within which the run has to be confirmed."""
     run: int = 0
     """The run's number; 0 if it changed nothing."""
 
     def follow(self, tell: Callable[[str], None]) -> OnStep:
-        """Return a function that records the outcome of each step, and tells the next step."""
+        """Return a function that records the outcome of each step, and passes the next step to `tell`."""
         ahead = {change.resource: change.summary for change in self.plan.changes}
         count = len(ahead)
 
@@ -74,7 +74,7 @@ class Report:
         def note(change: Change, outcome: str) -> None:
             self.outcomes[change.resource] = outcome
             if outcome == UNDONE:
-                tell(f"taken back: {change.summary}")
+                tell(f"reverted: {change.summary}")
                 return
             ahead.pop(change.resource, None)
             tell_next()
@@ -86,7 +86,7 @@ class Report:
         """Return each step as JSON values."""
         rows: list[dict[str, Any]] = []
         for step in self.plan.steps:
-            outcome, details = "not known" if step.unknown else "already so", {}
+            outcome, details = "not known" if step.unknown else "unchanged", {}
             if change := step.change:
                 outcome = self.outcomes.get(change.resource, "not reached")
                 details = {"before": change.before, "after": change.after, "command": change.command}
@@ -101,27 +101,27 @@ class Operator(Protocol):
         """Show a message."""
 
     def working(self, step: str) -> AbstractContextManager[Callable[[str], None]]:
-        """Show the step at work while the context lasts; give a function that shows the next step."""
+        """Show the present step in this context; yield a function that shows the next one."""
 
     def asks(self) -> bool:
         """Return whether the operator approves a change before it is made."""
 
     def approve(self, lines: Iterable[str], question: str) -> None:
-        """Show what is about to change and ask; raise the exception that ends the command if the answer is no."""
+        """Show the changes and ask; raise the exception that ends the command if the answer is no."""
 
     def preview(self, plan: Plan, pods: Sequence[AttachedPod]) -> None:
-        """Show what a run would change, and whose attachments it would delete."""
+        """Show what a run would change, and which pods' attachments it would delete."""
 
     def report(self, done: Report) -> None:
-        """Show what a run has done. If it fails, this comes before its error is raised."""
+        """Show what a run has done. If the run fails, this is called before its error is raised."""
 
 
 @contextlib.contextmanager
 def alone(options: Options, operator: Operator, resume: bool = True) -> Iterator[bool]:
-    """Hold the node for one run, and give whether the run before it was cut off.
+    """Lock the node for one run, and yield whether the previous run was cut off.
 
     With `resume`, an undo that was cut off is finished first. After any other run that was cut off, the block must
-    establish the whole node. A dry run holds nothing. Raises Problem if another command holds the node for too long.
+    establish the whole node. A dry run locks nothing. Raises Problem if another command holds the node for too long.
     """
     if options.dry_run:
         yield False
@@ -187,7 +187,7 @@ def establish(
     ignored: Collection[str] = (),
     reapplies: bool = False,
 ) -> None:
-    """Make the host match `spec`, and report it. The caller holds the node. Raises Problem.
+    """Make the host match `spec`, and report the run. The caller holds the node. Raises Problem.
 
     `pods` are detached first. `ignored`: preflight checks whose findings were accepted. `reapplies`: the node file is
     applied unedited.
@@ -240,20 +240,25 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         _carry_out(Report(todo, spec=spec), work, record, options, operator, pods)
 
 
-def take_back(
-    shown: Undo, number: int | None, asked: bool, options: Options, operator: Operator, announce: Callable[[Undo], None]
+def undo_run(
+    shown: Undo,
+    number: int | None,
+    approved: bool,
+    options: Options,
+    operator: Operator,
+    announce: Callable[[Undo], None],
 ) -> tuple[Undo, Report]:
     """Undo the run that was `shown`, and return the undo with its report. Raises Problem.
 
-    Without `number`, the latest run that can be undone by now is meant: `announce` is called if that is not the one
-    shown. `asked`: the operator approved what was shown, and nothing else may be done.
+    Without `number` it undoes the latest run that can be undone, and calls `announce` if that is not the one shown.
+    `approved`: the operator approved what was shown, so nothing else may be done.
     """
     with alone(options, operator, resume=False):
         chosen = run_to_undo(number)
         is_another = chosen.number != shown.run.number
-        if is_another and asked:
+        if is_another and approved:
             raise Problem(
-                f"run {chosen.number} ({chosen.command}) came meanwhile; nothing was changed", "cnictl history"
+                f"run {chosen.number} ({chosen.command}) was made meanwhile; nothing was changed", "cnictl history"
             )
         waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
@@ -264,7 +269,7 @@ def take_back(
         todo = history.plan_undo(chosen)
         if is_another:
             announce(todo)
-        if asked:
+        if approved:
             refuse_unshown(shown.plan, todo.plan)
         report = Report(todo.plan)
         with _reported(report, operator), operator.working("looking at this host") as tell:
@@ -286,7 +291,7 @@ def reset_node(
 ) -> tuple[Reset, Report]:
     """Reset this host; `on_pod` is called for each attachment that is deleted. Raises Problem.
 
-    `shown` is what the operator approved, and nothing else may be done; None if nobody was asked.
+    `shown` is what the operator approved, so nothing else may be done; None if nobody was asked.
     """
 
     def check(now: Reset) -> None:
@@ -319,20 +324,20 @@ def pods_in_the_way(
 def refuse_unshown(
     shown: Plan, now: Plan, pods_shown: Iterable[AttachedPod] = (), pods_now: Iterable[AttachedPod] = ()
 ) -> None:
-    """Raise Problem if there is more to do now than the operator was shown: changes or pods."""
+    """Raise Problem if there are changes to make, or pods to detach, that the operator was not shown."""
     known = {change.resource: change for change in shown.changes}
-    more = [change.summary for change in now.changes if known.get(change.resource) != change]
+    unshown = [change.summary for change in now.changes if known.get(change.resource) != change]
     names_shown = set(map(_name_of, pods_shown))
-    more += [name for name in map(_name_of, pods_now) if name not in names_shown]
-    if more:
+    unshown += [name for name in map(_name_of, pods_now) if name not in names_shown]
+    if unshown:
         raise Problem(
-            f"this host changed while cnictl waited for the answer ({'; '.join(more)}); nothing was changed",
+            f"this host changed while cnictl waited for the answer ({'; '.join(unshown)}); nothing was changed",
             "run the command again",
         )
 
 
 def _name_of(pod: AttachedPod) -> str:
-    """Return what identifies a pod."""
+    """Return a text that identifies a pod."""
     return f"{pod.network} {pod.container or pod.lost_port} {pod.ifname} {pod.name}".strip()
 
 
@@ -345,11 +350,11 @@ def _carry_out(
     pods: Sequence[AttachedPod],
     reapplies: bool = False,
 ) -> None:
-    """Detach `pods` and do `work`, which returns what was carried out; report it, also if it fails."""
+    """Detach `pods` and do `work`, which returns the plan that it carried out; report the run, also if it fails."""
     _refuse_while_unconfirmed(report.spec, reapplies)
     with _reported(report, operator), _guarded(record, options, operator):
         for pod in live_pods.detach_all(pods, record):
-            operator.say(f"deleted the attachment of {pod}: its runtime has to start it anew")
+            operator.say(f"deleted the attachment of {pod}: its runtime has to create the pod again")
         with operator.working("looking at this host") as tell:
             report.plan = work(report.follow(tell))
     report.confirm_within, report.run = options.confirm_within or 0, record.number
@@ -358,7 +363,7 @@ def _carry_out(
 
 @contextlib.contextmanager
 def _reported(report: Report, operator: Operator) -> Iterator[None]:
-    """Report a run that fails in the block, and raise its failure again."""
+    """If the block fails, report the run and raise the failure again."""
     try:
         yield
     except (Problem, KeyboardInterrupt) as failure:
@@ -370,20 +375,20 @@ def _reported(report: Report, operator: Operator) -> Iterator[None]:
 def _refuse_while_unconfirmed(spec: NodeSpec | None, reapplies: bool) -> None:
     """Raise Problem while a run waits to be confirmed, because its undo would collide with later changes.
 
-    A repair of what drifted from the spec in effect is allowed.
+    A repair of drift from the spec in effect is allowed.
     """
     waiting = pending.read()
     if waiting is None or (reapplies and original_state.specs()[-1:] == [spec]):
         return
     raise Problem(
-        f"run {waiting.run} ({waiting.command}) waits to be confirmed, {max(0.0, waiting.left()):.0f} s more",
-        "cnictl confirm keeps it, cnictl undo takes it back; then run this again",
+        f"run {waiting.run} ({waiting.command}) waits to be confirmed for {max(0.0, waiting.left()):.0f} s more",
+        "cnictl confirm keeps it, cnictl undo undoes it; then run this again",
     )
 
 
 @contextlib.contextmanager
 def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[None]:
-    """Have the block's run undone unless it is confirmed in time; without a time, do nothing."""
+    """Have the block's run undone unless it is confirmed in time; without `confirm_within`, do nothing."""
     seconds = options.confirm_within
     if not seconds:
         yield
@@ -392,7 +397,7 @@ def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[
     def start_clock() -> None:
         waiting = pending.start_clock()
         confirm_guard.start_timer(seconds)
-        operator.say(f"run {waiting.run} is taken back in {seconds} s, unless you run: cnictl confirm")
+        operator.say(f"run {waiting.run} is undone in {seconds} s, unless you run: cnictl confirm")
 
     pending.arm(record.command, seconds)
     try:

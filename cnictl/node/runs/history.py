@@ -1,7 +1,7 @@
-"""List the runs in the journal, and undo one: revert the things that it changed, one by one, through the spine.
+"""List the runs in the journal, and undo one of them: revert each thing that it changed, through the spine.
 
-A thing is reverted if it is as the run left it. What somebody changed since, or what pods depend on by now, is left and
-reported.
+A thing is reverted if it is as the run left it. If somebody has changed it since, or pods depend on it by now, it is
+left and reported.
 """
 
 from contextlib import nullcontext
@@ -21,7 +21,7 @@ from cnictl.node.resources.route import PeerRoute, RouteTable
 from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.runs import converge, joining, live_pods, sweep
 from cnictl.node.runs.live_pods import AttachedPod
-from cnictl.node.runs.revert import Trace, add_repairs, traces, way_back
+from cnictl.node.runs.revert import Trace, add_repairs, reverted, traces
 from cnictl.node.spec import addressing, node_file
 from cnictl.node.spec.node_spec import FILE, NodeSpec, from_data
 from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
@@ -30,16 +30,16 @@ from cnictl.node.state.journal import DONE, FAILED, FINISHED, UNDONE, Journal, R
 from cnictl.node.state.learned_peers import with_learned
 
 POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", PLUGIN_KIND)
-"""Kinds of resources that a pod's network stands on; routes to other nodes and the conf are not among them."""
+"""Kinds of resources that a pod's network depends on; routes to other nodes and the conf are not among them."""
 
 _EVERY_NETWORKS = ("sysctl", PLUGIN_KIND)
-"""Those of them that serve other networks' pods too, of a conf written by hand, say."""
+"""Those of them that pods of other networks need too, such as the network of a hand-written conf."""
 
 _FOR_GOOD = {
-    "attachment": "an attachment that was deleted: its pod's runtime has to start it anew",
+    "attachment": "an attachment that was deleted: the runtime has to create the pod again",
     "lease": "an address that was freed: another pod may have it by now",
 }
-"""Changes that no undo takes back, by kind."""
+"""Changes that no undo can revert, by kind."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +53,11 @@ class Undo:
     spec: NodeSpec | None
     """What the node file says afterwards; None: there is none."""
     kept: tuple[str, ...] = ()
-    """What the run only repaired, in words: it stays, or the fault would be back."""
+    """What the run only repaired, in words. It stays, because without it the fault would return."""
     whole: bool = False
-    """Whether repairs are taken back too."""
+    """Whether repairs are reverted too."""
     in_effect: NodeSpec | None = None
-    """Where the file goes on asking for what the run made, for a person edited it: the spec that is in effect then."""
+    """The spec in effect after the undo, if it differs from the node file because a person edited that."""
 
 
 def runs() -> list[Run]:
@@ -77,42 +77,41 @@ def find(number: int) -> Run:
 
 
 def latest_to_undo() -> Run:
-    """Return the operator's latest run that an undo can revert and that is no undo, no repair and not undone yet.
+    """Return the operator's latest run that an undo can revert; not an undo, a repair, or a run that is undone already.
 
     Raises Problem if there is none.
     """
     repairs = []
     for run in runs():
-        if not run.undoes and not run.taken_back and run.end != UNDONE and _revocable(run):
+        if not run.undoes and not run.undone_by and run.end != UNDONE and _revertible(run):
             if not run.is_repair:
                 return run
             repairs.append(run)
     if repairs:
         raise Problem(
-            f"there is no run of an operator's to take back: run {repairs[0].number} ({repairs[0].command}) and all "
-            "that still stand only repaired this node",
-            "cnictl history lists them; `cnictl undo RUN` takes a repair back, and the fault returns with it",
+            f"only repairs are left to undo, the latest is run {repairs[0].number} ({repairs[0].command})",
+            "cnictl history lists them; `cnictl undo RUN` undoes a repair, and the fault returns with it",
         )
-    raise Problem("there is no run to take back", "cnictl history lists them")
+    raise Problem("there is no run to undo", "cnictl history lists them")
 
 
 def passed_over(run: Run) -> list[Run]:
     """Return the repairs since a run, which `undo` without a number passes over, oldest first."""
     later_runs = [later for later in reversed(runs()) if later.number > run.number]
-    return [later for later in later_runs if later.is_repair and not later.taken_back]
+    return [later for later in later_runs if later.is_repair and not later.undone_by]
 
 
 def outcome(run: Run, at_work: bool = False) -> str:
     """Return in words how a run ended and what became of it since."""
-    if run.taken_back:
-        return "taken back" + (f" by run {run.taken_back}" if run.taken_back != run.number else "")
+    if run.undone_by:
+        return "undone" + (f" by run {run.undone_by}" if run.undone_by != run.number else "")
     if not run.end:
         return "at work" if at_work else "cut off"
     return {
-        DONE: "done, not all taken back" if run.left else "done",
+        DONE: "done, not all reverted" if run.left else "done",
         UNDONE: "failed, undone",
         FAILED: "failed in part",
-        FINISHED: "cut off, gone on with",
+        FINISHED: "cut off, continued later",
     }[run.end]
 
 
@@ -135,29 +134,29 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     spec = _spec_after(run)
     names = {known_spec.name for known_spec in converge.specs_in_place()}
     order = [trace for trace in reversed(changed) if trace not in kept]
-    # the node file comes first, so that a boot meanwhile restores nothing, and then the conf
+    # the node file comes first, so that a boot meanwhile restores nothing; then the conf
     order.sort(key=lambda trace: (trace.resource != NodeFile.id, not trace.resource.startswith(f"{CONF_KIND}/")))
     for trace in order:
         resource = known.get(trace.resource)
         kind = trace.resource.partition("/")[0]
         if resource is None:
-            left.append(f"{trace.resource}: {_FOR_GOOD.get(kind, 'nothing that cnictl can take back by itself')}")
+            left.append(f"{trace.resource}: {_FOR_GOOD.get(kind, 'nothing that cnictl can revert by itself')}")
             continue
         try:
             now = resource.observe()
         except (Problem, OSError) as error:
             left.append(f"{trace.resource}: not known, and left as it is: {error}")
             continue
-        target, notes = way_back(resource, trace, now)
+        target, notes = reverted(resource, trace, now)
         makes_again = trace.after is None and target is not None  # this takes nothing from pods
         if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
                 pods = _standing(run, spec)
             goes = target is None or kind == "sysctl"  # the thing itself goes, or is switched off
-            here = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
-            if here:
-                more = f" and {len(here) - 3} more" if here[3:] else ""
-                target, notes = now, [f"pods stand on it: {', '.join(map(str, here[:3]))}{more}"]
+            dependent = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
+            if dependent:
+                others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
+                target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
             elif goes and isinstance(resource, Carrying) and (standing := resource.carries()):
                 target, notes = now, [f"it has {standing}"]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
@@ -169,10 +168,11 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
 
 
 def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
-    """Undo a run as planned. The caller holds `spine.exclusive` since before it was planned.
+    """Undo a run as planned. The caller has held `spine.exclusive` since before it was planned.
 
     `unconfirmed`: nobody confirmed the run in time. Returns the undo's own run; None if there was nothing left to do.
-    Does all that it can, then raises Problem that names what failed; in this case the run does not count as undone.
+    If a step fails, the others are done all the same; then it raises Problem that names the failures, and the run does
+    not count as undone.
     """
     stopped = _cut_off_undos(undo.run)
     about = {"undoes": undo.run.number, "left": list(undo.left), "whole": undo.whole, "unconfirmed": unconfirmed}
@@ -194,14 +194,14 @@ def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = Fal
             converge.note_mtu(undo.plan, spec)
     if any(step.resource.id in (LearnedRoutes.id, ClusterFile().id) for step in undo.plan.steps):
         learning.refreshed(undo.spec) if undo.spec is not None else learned_peers.forget()
-    if not undo.left and not any(_stands(run) for run in runs() if run.number > undo.run.number):
+    if not undo.left and not any(_is_in_place(run) for run in runs() if run.number > undo.run.number):
         original_state.restore(undo.run.former)
     if not undo.run.end:
         journal.append(undo.run.number, {"end": UNDONE})
     undone = journal.read(undo.run.undoes) if undo.run.undoes else None
     if undone is not None:
         journal.append(undone.number, {"taken_back": 0})
-    if record.number or not undo.run.taken_back:
+    if record.number or not undo.run.undone_by:
         by = record.number or (stopped[-1].number if stopped else undo.run.number)
         journal.append(undo.run.number, {"taken_back": by})
     for run in stopped:
@@ -212,8 +212,8 @@ def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = Fal
 def resume() -> tuple[list[str], list[Run]]:
     """Finish undos that were cut off; return in words what was done, and the other runs that were cut off.
 
-    These are left to the operator: `cnictl apply` goes on from what is there, `cnictl undo` takes them back. The caller
-    holds `spine.exclusive`.
+    These are left to the operator: `cnictl apply` continues from the present state, `cnictl undo` undoes them. The
+    caller holds `spine.exclusive`.
     """
     words, others = list[str](), list[Run]()
     for run in journal.unfinished():
@@ -222,16 +222,16 @@ def resume() -> tuple[list[str], list[Run]]:
         if undone is None:
             others.append(run)
             words.append(
-                f"run {run.number} ({run.command}) was cut off at {at}: going on from what is there; "
-                f"`cnictl undo {run.number}` takes it back instead"
+                f"run {run.number} ({run.command}) was cut off at {at}: continuing from the present state; "
+                f"`cnictl undo {run.number}` undoes it instead"
             )
-        elif undone.taken_back:
+        elif undone.undone_by:
             journal.append(run.number, {"end": FINISHED})
         else:
             undo = plan_undo(undone, run.whole)
             carry_out(undo, run.command, lambda *_: None, run.unconfirmed)
             words.append(
-                f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is taken back"
+                f"run {run.number} ({run.command}) was cut off at {at}: finished, run {undone.number} is undone"
             )
             words += [f"left: {line}" for line in undo.left]
     if others:
@@ -244,14 +244,14 @@ def _cut_off_undos(run: Run) -> list[Run]:
     return [undo for undo in journal.unfinished() if undo.undoes == run.number]
 
 
-def _stands(run: Run) -> bool:
-    """Return whether a run's changes may still be there; a repair has none of its own."""
-    if run.is_repair or run.undoes or run.taken_back or run.end == UNDONE:
+def _is_in_place(run: Run) -> bool:
+    """Return whether some change of a run may still be in place; repairs don't count."""
+    if run.is_repair or run.undoes or run.undone_by or run.end == UNDONE:
         return False
-    return any(trace.before != trace.after or trace.half_made for trace in _revocable(run))
+    return any(trace.before != trace.after or trace.half_made for trace in _revertible(run))
 
 
-def _revocable(run: Run) -> list[Trace]:
+def _revertible(run: Run) -> list[Trace]:
     """Return what a run did that an undo can revert."""
     return [trace for trace in traces(run) if trace.resource.partition("/")[0] not in _FOR_GOOD]
 
@@ -278,14 +278,14 @@ def _resources(run: Run) -> dict[str, Resource]:
 
 
 def _learning_after(run: Run) -> NodeSpec | None:
-    """Return the spec after the undo with the peers that its source will say; None where it will have no source."""
+    """Return the spec after the undo, with the peers from its source; None if it will have no source."""
     spec = _spec_after(run)
     if spec is None or not spec.reach.source:
         return None
     resource = ClusterFile()
     now = resource.observe()
     trace = next((trace for trace in traces(run) if trace.resource == resource.id), None)
-    target = way_back(resource, trace, now)[0] if trace is not None else now
+    target = reverted(resource, trace, now)[0] if trace is not None else now
     try:
         spec = addressing.check(spec)
         return joining.of_text(spec, target["text"]) if spec.reach.source == FILE and target else with_learned(spec)
@@ -298,7 +298,7 @@ def _spec_after(run: Run) -> NodeSpec | None:
     resource = NodeFile()
     now = resource.observe()
     trace = next((trace for trace in traces(run) if trace.resource == NodeFile.id), None)
-    target = way_back(resource, trace, now)[0] if trace is not None else now
+    target = reverted(resource, trace, now)[0] if trace is not None else now
     try:
         return node_file.parse(target["text"]) if target else None
     except UsageProblem:
@@ -335,7 +335,7 @@ def _by_whom(run: Run, trace: Trace) -> str:
     named = [
         f"run {later.number} ({later.command})"
         for later in reversed(runs())
-        if later.number > run.number and not later.taken_back and not later.undoes
+        if later.number > run.number and not later.undone_by and not later.undoes
         if any(entry.resource == trace.resource for entry in later.entries)
     ]
     return f", by {', '.join(named)}" if named else ""

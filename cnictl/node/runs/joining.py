@@ -1,4 +1,4 @@
-"""Set a node up from where the cluster's nodes are kept: `init-node --from FILE` or `--from kubernetes`."""
+"""Set a node up from a source of peers: `init-node --from FILE` or `--from kubernetes`."""
 
 import contextlib
 import os
@@ -19,12 +19,12 @@ from cnictl.node.state import learned_peers
 from cnictl.node.state.learned_peers import Learned
 
 _SHOWN = 5
-"""Refused nodes that are named one by one."""
+"""The number of refused nodes that are named."""
 
 
 @dataclass(frozen=True)
-class Joining:
-    """What a source says about this node."""
+class NodeInSource:
+    """This node as a source of peers describes it: its pod CIDRs, and the cluster's networks."""
 
     reach: Reach
     source: Source
@@ -32,7 +32,7 @@ class Joining:
     networks: tuple[str, ...]
 
     def values(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the fields of the spec: those that options give, then the source's. Raises UsageProblem."""
+        """Return fields of the spec: those that options give, and the source's for the others. Raises UsageProblem."""
         named = given.get("subnets")
         if named and set(named) != set(self.subnets):
             raise UsageProblem(
@@ -41,24 +41,27 @@ class Joining:
             )
         if not (given.get("networks") or self.networks):
             raise UsageProblem(
-                f"{self.source.title} does not say what the pod network of all nodes is",
+                f"{self.source.title} does not name the pod network of all nodes",
                 "name it with --network, such as --network 10.244.0.0/16",
             )
         return {"networks": self.networks, **given, "subnets": self.subnets, "reach": self.reach}
 
 
-def ask(place_of_nodes: str, node: str, unclaimed: str, known: NodeSpec | None) -> Joining:
+def ask(named: str, node: str, unclaimed: str, known: NodeSpec | None) -> NodeInSource:
     """Ask the source that `--from` names about this node. Raises UsageProblem, SourceLost.
 
-    `node`: this node's name in the source, empty for the default. `known`: the node as it is set up.
+    `named`: `kubernetes`, or a cluster file's path. `node`: this node's name in the source, empty for the default.
+    `known`: the present spec.
     """
     kept = unclaimed or (known.reach.unclaimed if known is not None else "")
-    if place_of_nodes == KUBERNETES:
-        return _of_kubernetes(Reach(KUBERNETES, node or kubernetes_access.own_name(), unclaimed=kept))
-    return _of_file(place_of_nodes, Reach(FILE, node, unclaimed=kept))
+    if named == KUBERNETES:
+        former = known.reach if known is not None and known.reach.source == KUBERNETES else Reach(KUBERNETES)
+        name = node or former.node or kubernetes_access.own_name()
+        return _of_kubernetes(replace(former, node=name, unclaimed=kept), known.networks if known is not None else ())
+    return _of_file(named, Reach(FILE, node, unclaimed=kept))
 
 
-def _of_file(path: str, reach: Reach) -> Joining:
+def _of_file(path: str, reach: Reach) -> NodeInSource:
     path = os.path.abspath(path)
     contents = cluster_file.read(path)
     text = cluster_file.text_of(contents, path)
@@ -76,10 +79,10 @@ def _of_file(path: str, reach: Reach) -> Joining:
         )
     if os.path.realpath(path) != os.path.realpath(CLUSTER_FILE):
         ClusterFile.offered = text
-    return Joining(reach, _as_source(cluster), own.pod_cidrs, cluster.networks)
+    return NodeInSource(reach, _as_source(cluster, contents), own.pod_cidrs, cluster.networks)
 
 
-def _of_kubernetes(reach: Reach) -> Joining:
+def _of_kubernetes(reach: Reach, known_networks: tuple[str, ...]) -> NodeInSource:
     source = sources.opened(NodeSpec((), (), reach=reach), setting_up=True)
     snapshot = source.list()
     own = next((node for node in snapshot.nodes if node.name == reach.node), None)
@@ -94,23 +97,23 @@ def _of_kubernetes(reach: Reach) -> Joining:
             f"Node {own.name} has no podCIDR",
             "kube-controller-manager gives it one with --allocate-node-cidrs (kubeadm: networking.podSubnet)",
         )
-    return Joining(reach, source, own.pod_cidrs, snapshot.networks)
+    return NodeInSource(reach, source, own.pod_cidrs, snapshot.networks or known_networks)
 
 
 @dataclass(frozen=True)
 class Joined:
-    """A spec with the learned peers, and what became of the typed ones."""
+    """A spec with the learned peers, and what became of the static ones."""
 
     spec: NodeSpec
     record: Learned | None = None
-    """None where nothing is learned."""
+    """None if the node has no source."""
     dropped: tuple[Peer, ...] = ()
-    """Typed peers that the source has too, equally."""
+    """Static peers that are dropped, because the source announces the same."""
     overriding: tuple[Peer, ...] = ()
-    """Typed peers that stay, and win over the source's."""
+    """Static peers that stay, and win over the source's."""
 
     def notes(self) -> list[str]:
-        """Return what becomes of typed peers, and which nodes are refused, in words."""
+        """Return in words what becomes of static peers, and which nodes are refused."""
         if self.record is None:
             return []
         source = self.record.source
@@ -124,10 +127,10 @@ class Joined:
         return notes + ([f"warning: {source}: {self.record.trouble}"] if self.record.trouble else [])
 
 
-def join(spec: NodeSpec, asked: Joining | None) -> Joined:
-    """Return `spec` with the peers that its source has, not kept yet.
+def join(spec: NodeSpec, asked: NodeInSource | None) -> Joined:
+    """Return `spec` with the peers from its source; the record of them is not written yet.
 
-    With `asked`, typed peers that the source has too are dropped from the spec.
+    If the source was named on the command line (`asked`), static peers that it announces too are dropped.
     """
     if not spec.reach.source:
         return Joined(replace(spec, learned=()))
@@ -142,8 +145,8 @@ def join(spec: NodeSpec, asked: Joining | None) -> Joined:
 
 
 @contextlib.contextmanager
-def kept(joined: Joined) -> Iterator[None]:
-    """Save the new list for the run within; restore the former one if the run fails. Raises OSError."""
+def saved(joined: Joined) -> Iterator[None]:
+    """Save the record for the run in this context; restore the former one if the run fails. Raises OSError."""
     former = learned_peers.load()
     _save(joined.record)
     try:
@@ -162,29 +165,29 @@ def _save(record: Learned | None) -> None:
 
 def of_text(spec: NodeSpec, text: str) -> NodeSpec:
     """Return `spec` with the peers of a cluster file's text. Raises UsageProblem."""
-    return learning.learn(spec, _as_source(cluster_file.parse(text)), keep=False, accept_empty=True)[0]
+    return learning.learn(spec, _as_source(cluster_file.parse(text), text.encode()), keep=False, accept_empty=True)[0]
 
 
-def _as_source(cluster: cluster_file.Cluster) -> Source:
-    """Return the file as it is, or will be, on this node."""
+def _as_source(cluster: cluster_file.Cluster, contents: bytes) -> Source:
+    """Return a source with the content of a cluster file that is about to be copied to this node."""
     nodes = tuple(Announcement(node.name, node.pod_cidrs, node.addresses) for node in cluster.nodes)
-    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, "", cluster.networks))
+    return Fixed(f"file {CLUSTER_FILE}", Snapshot(nodes, cluster_file.version_of(contents), cluster.networks))
 
 
 def what_next(spec: NodeSpec, record: Learned | None) -> str:
-    """Return what the other nodes need now, in words."""
+    """Return in words what the other nodes need now."""
     if record is None:
         peers = [f"{subnet}={_own_address(spec, subnet)}" for subnet in spec.subnets]
         return f"next, on each other node: cnictl route add-peer {' '.join(peers)}"
     count = len(spec.learned)
     known = f"{count} peer{'s' if count != 1 else ''} learned from {record.source}"
     if spec.reach.source == KUBERNETES:
-        return f"{known}; other nodes learn this one by themselves through cnictl watch, else by cnictl apply on each"
+        return f"{known}; other nodes learn of this one through cnictl watch, else run cnictl apply on each"
     return f"{known}; other nodes need the same file: cnictl cluster apply, or cnictl init-node --from FILE there"
 
 
 def _own_address(spec: NodeSpec, subnet: str) -> str:
-    """Return this node's address as a peer would name it; a placeholder where it is not known."""
+    """Return the address by which peers reach this node; a placeholder if it is not known."""
     near = next((peer.via for peer in spec.known_peers if is_ipv6(peer.via) == is_ipv6(subnet)), "")
     outside = next(address for address in pod_routes.OUTSIDE if is_ipv6(address) == is_ipv6(subnet))
     return route_lookup.source_to(near or outside) or "ADDRESS"

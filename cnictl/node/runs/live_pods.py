@@ -27,22 +27,22 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class AttachedPod:
-    """One attachment, and whether it is alive."""
+    """One attachment, and whether its pod is alive."""
 
     network: str
     container: str
     ifname: str
     name: str
-    """As the runtime named the pod; empty where it didn't."""
+    """The pod's name from the runtime; empty if it gave none."""
     addresses: tuple[str, ...]
     state: str
-    """One of `core.liveness`'s."""
+    """A state of `core.liveness`."""
     reason: str
     data_dir: str = NETWORKS_DIR
     ours: bool = True
-    """Whether cnictl's plugin attached it, not host-local before it."""
+    """Whether cnictl's plugin attached it; if not, another plugin did, with host-local."""
     lost_port: str = ""
-    """Its host veth, if only the link's alias names the pod and no record does."""
+    """Its host veth, if no record names the pod, but the link's alias does."""
 
     def __str__(self) -> str:
         who = self.name or self.container[:13]
@@ -50,7 +50,7 @@ class AttachedPod:
 
 
 def attached(names: Iterable[str]) -> list[AttachedPod]:
-    """Return every attachment of these networks, also those that are only a lease, or only a link with our alias.
+    """Return every attachment of these networks, also if only its lease, or only a link with our alias, is left.
 
     Nothing is written. In a store that several nodes use, an attachment counts as this host's only if its link is here.
     """
@@ -58,7 +58,7 @@ def attached(names: Iterable[str]) -> list[AttachedPod]:
     wanted = list(names)
     with Netlink() as netlink:
         foreign = ForeignLinks(netlink)
-        # ahead of the records: an ADD writes its record before it makes its link
+        # read the links before the records, because an ADD writes its record before it makes its link
         veths = [link for link in rtnetlink.all_links(netlink) if link.kind == "veth"]
         marked = [link for link in veths if link.alias.startswith(OWNER_MARK) and "/" in link.alias]
         for network in wanted:
@@ -110,14 +110,14 @@ def _of_record(record: Record, netlink: Netlink, foreign: ForeignLinks) -> Attac
 
 
 def cut_off(before: Sequence[NodeSpec], after: NodeSpec | None) -> list[AttachedPod]:
-    """Return the pods, not proven dead, that would lose their network on a move to `after`; None means a reset."""
+    """Return the pods, not proven dead, that would lose their network under the spec `after` (None: after a reset)."""
     moved = [spec for spec in before if after is None or not _stays(spec, after)]
     pods = [pod for pod in attached(dict.fromkeys(spec.name for spec in moved)) if pod.state != liveness.STALE]
     return [pod for pod in pods if after is None or not _is_untouched(pod, moved, after)]
 
 
 def _is_untouched(pod: AttachedPod, moved: Sequence[NodeSpec], after: NodeSpec) -> bool:
-    """Return whether all addresses of a pod are in subnets that stay: a family that it never had may go."""
+    """Return whether all addresses of a pod are in subnets that stay. Families that the pod lacks don't matter."""
     for spec in moved:
         if spec.name == pod.network:
             stay = [parse_cidr(subnet) for subnet in spec.subnets if subnet in after.subnets]
@@ -128,42 +128,42 @@ def _is_untouched(pod: AttachedPod, moved: Sequence[NodeSpec], after: NodeSpec) 
 
 
 def _stays(before: NodeSpec, after: NodeSpec) -> bool:
-    """Return whether all that a running pod depends on stays; an added family takes nothing from it."""
+    """Return whether everything that a running pod depends on stays; an added family does no harm."""
     same = (before.name, before.bridge) == (after.name, after.bridge)
     return same and set(before.subnets) <= set(after.subnets)
 
 
-def refuse(pods: Sequence[AttachedPod], what: str) -> None:
+def refuse(pods: Sequence[AttachedPod], command: str) -> None:
     """Raise Problem with the list of pods if there are any."""
     if not pods:
         return
     shown = ", ".join(str(pod) for pod in pods[:_SHOWN])
-    more = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
+    others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
     raise Problem(
-        f"{what} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{more}",
-        "move them away first, or use --force: their attachments are then deleted, as at the end of a pod",
+        f"{command} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{others}",
+        "move them away first, or use --force, which deletes their attachments as at the end of a pod",
     )
 
 
 def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPod]:
-    """Delete each attachment as a DEL does, so that no pod stays in Terminating without a plugin. Raises Problem."""
+    """Delete each attachment as a DEL does; a pod without a plugin would stay in Terminating. Raises Problem."""
     done = []
     with Netlink() as netlink:
         for pod in pods:
             was = {"pod": pod.name, "addresses": list(pod.addresses), "state": pod.state}
-            name, what = f"{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
+            name, summary = f"{pod.container}@{pod.ifname}", f"delete the attachment of {pod}"
             command = f"cnictl ipam release {pod.container} --name {pod.network}"
             if port := pod.lost_port:
-                name, what, command = port, f"remove {port}, the veth of {pod}", f"ip link delete {port}"
-            journal.begin(f"attachment/{pod.network}/{name}", was, None, command, what)
+                name, summary, command = port, f"remove {port}, the veth of {pod}", f"ip link delete {port}"
+            journal.begin(f"attachment/{pod.network}/{name}", was, None, command, summary)
             try:
                 if port:
                     macspoof.remove((port,))
                     isolation.remove(port, recorded=False)
                     unlink(netlink, port)
                 else:
-                    which = (pod.network, pod.container, pod.ifname, pod.data_dir)
-                    detach(netlink, *which, before=lambda record: remove_pair(netlink, record), pod=pod.name)
+                    owner = (pod.network, pod.container, pod.ifname, pod.data_dir)
+                    detach(netlink, *owner, before=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)

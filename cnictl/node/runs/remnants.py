@@ -1,4 +1,4 @@
-"""Which remnants a host may have beside what a plan names, and what stands in for a node whose files are lost."""
+"""List the remnants that a host may have besides a plan's resources, and guess the spec of a node without files."""
 
 from collections.abc import Iterable, Sequence
 
@@ -41,10 +41,10 @@ def networks_of_links() -> list[str]:
 
 
 def resources(names: Sequence[str], ports: Iterable[str]) -> list[Resource]:
-    """Return what may carry our marks, except what other resources remove.
+    """Return resources for everything that may carry our marks, except what other resources remove.
 
-    These remove the rules of the networks `names`, the accepts in iptables' FORWARD, and the guards of the host veths
-    `ports`.
+    Those others remove the rules of the networks `names`, the accepts in iptables' FORWARD, and the guards of the host
+    veths `ports`.
     """
     own = [rule_set.chain(name) for name in names]
     marked: list[Resource] = [TaggedLinks(), TaggedRoutes(), OwnTables(frozenset(names), frozenset(ports))]

@@ -1,6 +1,6 @@
-"""Reset a node: remove all that cnictl made, restore what was there before it, and end every pod's attachment.
+"""Reset a node: remove all that cnictl made, restore what was there before it, and delete every attachment.
 
-The conf goes first, so that no runtime starts another pod; the plugin goes last, so that calls under way can end.
+The conf is removed first, so that no runtime starts another pod; the plugin last, so that running calls can end.
 """
 
 import os
@@ -12,6 +12,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE, PLUGIN_LOG, RUN_DIR, STATE_DIR
 from cnictl.node import spine
 from cnictl.node.host import runtimes
+from cnictl.node.reach.kubernetes_access import KUBECONFIG
 from cnictl.node.resources import inventory
 from cnictl.node.resources.bridge import Bridge
 from cnictl.node.resources.cni_conf import PLUGIN_TYPE
@@ -36,7 +37,7 @@ class Reset:
     pods: tuple[AttachedPod, ...]
     rest: Plan
     left: tuple[str, ...]
-    """In words what stays though it looks like ours, because another tool made it or needs it."""
+    """In words: what looks like ours, but stays because another tool made it or needs it."""
 
     @property
     def whole(self) -> Plan:
@@ -48,12 +49,12 @@ def plan() -> Reset:
     """Return what a reset would do; nothing is changed."""
     known = converge.specs_in_place()
     specs = known or remnants.guessed_specs()
-    # pods of other networks hang on the plugin too
+    # pods of other networks need the plugin too
     recorded = [*attachments.networks(), *remnants.networks_of_links()]
     names = tuple(dict.fromkeys([*(spec.name for spec in specs), *recorded]))
     conf, rest = _resources(specs, names)
     left = [
-        f"{path} is not cnictl's (no first plugin {PLUGIN_TYPE}): it stays"
+        f"{path} is not cnictl's (its first plugin is not {PLUGIN_TYPE}): it stays"
         for resource in conf
         for path in (spine.former_state(resource) or {"files": {}})["files"]
     ]
@@ -66,9 +67,11 @@ def plan() -> Reset:
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
         left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
+    if os.path.lexists(KUBECONFIG):
+        left.append(f"{KUBECONFIG} stays: it is an operator's credential; delete it when this host leaves the cluster")
     if not known and removal.changes:
         left += [
-            f"{switch.key} stays as it is: what it was before cnictl is not known any more"
+            f"{switch.key} stays as it is: its value before cnictl is no longer known"
             for switch in (Forwarding(), Forwarding(ipv6=True))
             if (switch.observe() or {}).get("value") == "1"
         ]
@@ -76,11 +79,12 @@ def plan() -> Reset:
 
 
 def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Resource], list[Resource]]:
-    """Return the conf's resource, and all others in the order in which they are removed.
+    """Return the conf's resource, and all others in the order of their removal.
 
-    What only its mark shows comes first, then what is known, the last made first; the node file and the plugin go last.
+    Resources that are found by their mark alone come first, then the others in reverse order of creation, and last the
+    node file and the plugin.
     """
-    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also where no node was set up with it
+    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also if no node was set up with it
     file, *made = inventory.resources(specs[-1], specs)
     conf = [resource for resource in made if inventory.kind(resource) == CONF_KIND]
     middle = [resource for resource in reversed(made) if inventory.kind(resource) not in (CONF_KIND, PLUGIN_KIND)]
@@ -90,7 +94,7 @@ def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Reso
 
 
 def refuse(todo: Reset, force: bool) -> None:
-    """Raise Problem where the reset can't be done: live pods without `force`, or others' ports on our bridge."""
+    """Raise Problem if there are live pods and no `force`, or if our bridge has a port that is not ours."""
     if not force:
         _refuse_live(todo.pods)
     ours = {*remnants.ports_of_records(), *live_pods.unrecorded_ports(todo.names)}
@@ -100,11 +104,11 @@ def refuse(todo: Reset, force: bool) -> None:
 
 
 def in_words(todo: Reset) -> list[str]:
-    """Return a line for each thing that goes, in its order."""
+    """Return a line for each thing that a reset removes, in order."""
     lines = [f"deletes the attachment of {pod}" for pod in todo.pods]
     lines = [change.summary for change in todo.conf.changes] + lines + [change.summary for change in todo.rest.changes]
     state = [path for path in (STATE_DIR, RUN_DIR, PLUGIN_LOG) if os.path.lexists(path)]
-    return [*lines, *([f"remove what cnictl keeps in {', '.join(state)}"] if lines and state else [])]
+    return [*lines, *([f"remove cnictl's files in {', '.join(state)}"] if lines and state else [])]
 
 
 def carry_out(
@@ -112,8 +116,8 @@ def carry_out(
 ) -> Reset:
     """Reset this host. The caller holds `spine.exclusive`; `on_pod` is called for each attachment deleted.
 
-    `check` sees what is about to be done, and may raise Problem. Raises Problem if there are live pods and no `force`,
-    or after undoing this run's changes (deleted attachments stay deleted).
+    `check` gets the final plan and may raise Problem. Raises Problem if there are live pods and no `force`, or after
+    undoing this run's changes (deleted attachments stay deleted).
     """
     todo, recorded = plan(), attachments.networks()
     refuse(todo, force)
@@ -121,7 +125,7 @@ def carry_out(
     journal = Journal("reset-node")
     done = spine.apply(todo.conf, on_step, journal)
     try:
-        with plugin_calls.kept_out():  # whoever read the conf before it went has ended
+        with plugin_calls.kept_out():  # calls that read the conf before it was removed have ended
             pods = live_pods.attached(todo.names)
             if not force:
                 _refuse_live(pods)
@@ -138,7 +142,7 @@ def carry_out(
 
 
 def remains() -> list[str]:
-    """Return in words what of cnictl stands on a host that has no node file; the plugin's own files don't count."""
+    """Return in words what is left of cnictl on a host without a node file; the plugin's own files don't count."""
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
     changes = [change for change in changes if not change.resource.startswith(PLUGIN_KIND)]
@@ -148,12 +152,12 @@ def remains() -> list[str]:
 
 
 def no_node() -> Problem:
-    """Return the error of a command that needs a node on a host that is none, with what stands there all the same."""
+    """Return the error of a command that needs a node, for a host that is not one; it names what is left of cnictl."""
     standing = remains()
     if not standing:
         return Problem(*converge.NO_NODE)
     return Problem(
-        f"{converge.NO_NODE[0]}, but what cnictl made stands: {'; '.join(standing)}",
+        f"{converge.NO_NODE[0]}, but it still has: {'; '.join(standing)}",
         "cnictl reset-node removes it (--dry-run shows how); cnictl init-node sets this host up again",
     )
 

@@ -1,4 +1,4 @@
-"""Decide what an undo makes of one thing, given what is there now; what somebody changed since stays. Pure."""
+"""Decide which state an undo gives one thing, given its present state; what somebody changed since stays. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ class Trace:
 
     resource: str
     before: State | None
-    """Ahead of the run."""
+    """The state before the run."""
     after: State | None
-    """What it made of it last."""
+    """The last state that the run gave it."""
     known: list[State | None]
-    """Every state it was in by the run's doing."""
+    """Every state that the run found or gave it."""
     half_made: bool
     """Whether the run may have left it between two of these."""
     repair: bool = False
-    """Whether the run only brought it back to what the node was set up to be."""
+    """Whether the run only restored what the node was set up to be."""
 
 
 def traces(run: Run) -> list[Trace]:
@@ -37,9 +37,9 @@ def traces(run: Run) -> list[Trace]:
 
 
 def add_repairs(changed: list[Trace], later: Iterable[Run]) -> None:
-    """Add the states to which `later` runs, oldest first, repaired things; these states count as this run's.
+    """Add the states that repairs of `later` runs (oldest first) gave the things: they count as this run's states.
 
-    Repairs after another run changed the thing don't count: they restored that run's state.
+    Once another run has changed a thing, later repairs of it don't count: they restored that other run's state.
     """
     waiting = {trace.resource: trace for trace in changed}
     for run in later:
@@ -53,8 +53,8 @@ def add_repairs(changed: list[Trace], later: Iterable[Run]) -> None:
                 del waiting[entry.resource]
 
 
-def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State | None, list[str]]:
-    """The state to go to from `now`, and in words what has to stay as it is."""
+def reverted(resource: Resource, trace: Trace, now: State | None) -> tuple[State | None, list[str]]:
+    """Return the state in which the change is reverted, given the state `now`, and in words what has to stay."""
     if isinstance(resource, Following):
         return resource.followed(), []
     if now == trace.before:
@@ -62,21 +62,21 @@ def way_back(resource: Resource, trace: Trace, now: State | None) -> tuple[State
     if now in trace.known or trace.half_made:
         return trace.before, []
     if now is None:
-        return None, ["it is gone by now"]
+        return None, ["it was removed since"]
     if isinstance(resource, Merging):
-        return resource.take_back(now, trace.before, trace.after)
+        return resource.revert(now, trace.before, trace.after)
     parted = isinstance(resource, Parted)
     if not parted and (trace.before is None or trace.after is None):
         return now, ["it was changed since"]
     target, changed = _without(now, trace.before or {}, trace.after or {})
     if changed and not parted:
         return now, [f"{', '.join(changed)} was changed since"]
-    # nothing but empty parts: the thing itself is gone
+    # with only empty parts left, the thing itself is gone
     return target if any(target.values()) else None, [f"{part} was changed since" for part in changed]
 
 
 def _without(now: State, before: State, after: State) -> tuple[State, list[str]]:
-    """Return `now` with the changes from `before` to `after` reverted key by key, and the keys changed otherwise."""
+    """Return `now` with the changes from `before` to `after` reverted key by key, and the keys that changed since."""
     target, changed = dict(now), list[str]()
     for key in dict.fromkeys([*before, *after]):
         old, new, present = before.get(key), after.get(key), now.get(key)

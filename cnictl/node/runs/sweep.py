@@ -1,6 +1,6 @@
-"""Remove what a node gathers while it runs: leases, records, log and locks.
+"""Remove what a node accumulates while it runs: leases, records, log and locks.
 
-Folders that were there before cnictl stay, and so do those that hold something that is not cnictl's.
+Folders that existed before cnictl stay, and so do those that contain something that is not cnictl's.
 """
 
 import contextlib
@@ -39,7 +39,7 @@ _LOG_DIR = os.path.dirname(PLUGIN_LOG)
 
 
 def remember(spec: NodeSpec) -> None:
-    """Record which of the folders that pods' leases and the log fill were there before cnictl."""
+    """Record which of the folders for leases and the log existed before cnictl."""
     known = original_state.recall(_FORMER) or {}
     filled = (os.path.dirname(NETWORKS_DIR), NETWORKS_DIR, f"{NETWORKS_DIR}/{spec.name}", _LOG_DIR)
     new = {folder: os.path.isdir(folder) for folder in filled if folder not in known}
@@ -48,10 +48,10 @@ def remember(spec: NodeSpec) -> None:
 
 
 def sweep(names: list[str], ours: list[str]) -> None:
-    """Remove what is left of these networks once their attachments are gone, and all that cnictl recorded.
+    """Remove what is left of these networks once their attachments are gone, and all of cnictl's records.
 
-    `ours`: networks in which no other plugin had an attachment. Their folders go, unless a record says that they were
-    there before cnictl.
+    `ours`: networks in which no other plugin had an attachment. Their folders are removed, unless a record says that
+    they existed before cnictl.
     """
     were_there = {f"{NETWORKS_DIR}/{name}": False for name in ours} | (original_state.recall(_FORMER) or {})
     for name in names:
@@ -85,7 +85,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
 
 
 def sweep_cut_off() -> None:
-    """Remove what a killed run left half done: temporary files, a half-built plugin, and the folders for them."""
+    """Remove what a killed run left: temporary files, a half-built plugin, and the folders for them."""
     runtimes_here = runtimes.find()
     lib_dirs, bin_dirs = plugin_folders()
     for folder in (*lib_dirs, program.HOME):
@@ -105,7 +105,7 @@ def sweep_cut_off() -> None:
 
 
 def sweep_chains() -> None:
-    """Remove iptables' built-in chains, with their tables, that were not there before cnictl and are empty now."""
+    """Remove iptables' built-in chains, and their tables, that did not exist before cnictl and are empty now."""
     for family in firewall.PROGRAMS:
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
             firewall.drop_left_over(table, chain, family)

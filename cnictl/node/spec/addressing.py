@@ -1,7 +1,7 @@
 """Check a node's addresses and names before anything is changed. Wrong ones are usage errors.
 
-Each message names the value and suggests a correction. `core.cidr` checks the syntax of one address; this module
-checks several against each other.
+Each message names the value and suggests a correction. `core.cidr` checks the syntax of each address; this module
+checks the addresses against each other.
 """
 
 import os
@@ -20,20 +20,20 @@ from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_
 from cnictl.node.spec.suggestions import meant_network
 
 MTU_MIN, MTU_MAX = 68, 65535
-"""Bytes (RFC 791: every link carries 68)."""
+"""Bytes (RFC 791: every link can carry 68)."""
 
 MTU_MIN_IPV6 = 1280
 """Bytes (RFC 8200, section 5)."""
 
 _NO_PODS = tuple(
-    (parse_cidr(text), what)
-    for text, what in (
+    (parse_cidr(text), kind)
+    for text, kind in (
         ("127.0.0.0/8", "loopback"), ("169.254.0.0/16", "link-local"), ("224.0.0.0/4", "multicast"),
         ("::1/128", "loopback"), ("fe80::/10", "link-local"), ("ff00::/8", "multicast"),
         ("::ffff:0:0/96", "IPv4-mapped"),
     )
 )  # fmt: skip
-"""Addresses that the kernel does not route between links, or not as addresses of hosts."""
+"""Addresses that the kernel does not route between links, or that are not addresses of hosts."""
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*\Z")
 
@@ -49,19 +49,19 @@ def check(spec: NodeSpec) -> NodeSpec:
 def _check(spec: NodeSpec) -> NodeSpec:
     for text in (*spec.networks, *spec.subnets):
         if swapped.is_name(text):
-            what = "network" if text in spec.networks else "subnet"
+            subject = "network" if text in spec.networks else "subnet"
             raise UsageProblem(
-                f"{what} {text!r} is a name, not a CIDR such as 10.244.0.0/20; a network's name goes with --name"
+                f"{subject} {text!r} is a name, not a CIDR such as 10.244.0.0/20; a network's name goes with --name"
             )
-    networks = _one_a_family([parse_cidr(text, "network") for text in spec.networks], "network")
-    subnets = _one_a_family([parse_pod_cidr(text, "subnet") for text in spec.subnets], "subnet")
+    networks = _one_per_family([parse_cidr(text, "network") for text in spec.networks], "network")
+    subnets = _one_per_family([parse_pod_cidr(text, "subnet") for text in spec.subnets], "subnet")
     for network in networks.values():
         if network.prefix == 0:
             subnet = subnets.get(network.bits, network)
             near = min(subnet.prefix, 16 if network.bits == 32 else 48) or 16
             raise UsageProblem(
                 f"network {network} contains every address, so nothing would be masqueraded; "
-                f"name what all nodes' pod CIDRs lie in, such as {Cidr(subnet.packed, near).network}"
+                f"name a network that contains all nodes' pod CIDRs, such as {Cidr(subnet.packed, near).network}"
             )
     _check_matching(subnets, networks)
     peers = check_peers(spec.peers, tuple(subnets.values()), tuple(networks.values()))
@@ -72,7 +72,9 @@ def _check(spec: NodeSpec) -> NodeSpec:
             raise UsageProblem(f"uplink {spec.uplink!r} is the bridge itself; it has to be the link to the other nodes")
     check_network_name(spec.name)
     if spec.mtu and not MTU_MIN <= spec.mtu <= MTU_MAX:
-        raise UsageProblem(f"mtu {spec.mtu} is not within {MTU_MIN} to {MTU_MAX} bytes (0 means the uplink's)")
+        raise UsageProblem(
+            f"mtu {spec.mtu} is not within {MTU_MIN} to {MTU_MAX} bytes (0: the smallest over the links to other hosts)"
+        )
     if 128 in subnets and 0 < spec.mtu < MTU_MIN_IPV6:
         raise UsageProblem(
             f"mtu {spec.mtu} is too small for IPv6, which the kernel turns off below {MTU_MIN_IPV6} bytes"
@@ -97,26 +99,26 @@ def _check(spec: NodeSpec) -> NodeSpec:
     )
 
 
-def _folders(paths: Iterable[str], what: str) -> tuple[str, ...]:
+def _folders(paths: Iterable[str], subject: str) -> tuple[str, ...]:
     """Return the folders, normalized and each once. Raises UsageProblem for one that is not an absolute path."""
     for path in paths:
         if not path.startswith("/") or "\0" in path or os.path.normpath(path) == "/":
-            raise UsageProblem(f"{what} {path!r} is not a folder's absolute path, such as /opt/cni/bin")
+            raise UsageProblem(f"{subject} {path!r} is not a folder's absolute path, such as /opt/cni/bin")
     return tuple(dict.fromkeys(os.path.normpath(path) for path in paths))
 
 
-def _one_a_family(cidrs: Iterable[Cidr], what: str) -> dict[int, Cidr]:
+def _one_per_family(cidrs: Iterable[Cidr], subject: str) -> dict[int, Cidr]:
     """Return the CIDRs by the bits of their family, in the order given. Raises UsageProblem for two of one family."""
     cidr_by_bits: dict[int, Cidr] = {}
     for cidr in cidrs:
         for block, kind in _NO_PODS:
             if cidr.prefix and cidr.overlaps(block):  # a later check has a better message for prefix length 0
                 within = "" if block.covers(cidr) else f"it contains {block}, and "
-                raise UsageProblem(f"{what} {cidr}: {within}{kind} addresses can't be pods'")
+                raise UsageProblem(f"{subject} {cidr}: {within}{kind} addresses can't be pods'")
         other = cidr_by_bits.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(
-                f"{what} {cidr} is a second {FAMILIES[cidr.bits]} one beside {other}: at most one of each family"
+                f"{subject} {cidr} is a second {FAMILIES[cidr.bits]} one beside {other}: at most one of each family"
             )
     return cidr_by_bits
 

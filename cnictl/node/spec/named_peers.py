@@ -1,7 +1,7 @@
 """Combine the peers that a command line names with those of node.toml. Pure.
 
-A peer that is not named stays, and one that is named with another address does not move, unless the operator says so:
-a command line that leaves something out is no instruction to remove it.
+A peer that is not named stays, unless `--prune` is given. A peer that is named with another address keeps its address,
+unless `--replace` is given: leaving something out of a command line is no instruction to remove it.
 """
 
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from cnictl.node.spec.peers import check_peer, place
 
 @dataclass(frozen=True)
 class NamedPeers:
-    """The resulting peers, and what changes for those of node.toml."""
+    """The resulting peers, and what becomes of those in node.toml."""
 
     peers: tuple[Peer, ...]
     kept: tuple[Peer, ...] = ()
@@ -25,7 +25,7 @@ class NamedPeers:
     """Before and after."""
 
     def as_json(self) -> dict[str, list[dict[str, str]]]:
-        """Return what becomes of each, for programs."""
+        """Return what becomes of each peer, as JSON values."""
         return {
             "kept": [{"pod_cidr": peer.pod_cidr, "via": peer.via} for peer in self.kept],
             "dropped": [{"pod_cidr": peer.pod_cidr, "via": peer.via} for peer in self.dropped],
@@ -33,7 +33,7 @@ class NamedPeers:
         }
 
     def in_words(self) -> list[str]:
-        """Return a line for each peer that goes or moves."""
+        """Return a line for each peer that is dropped or moved."""
         return [
             *(f"drops peer {peer.pod_cidr}, which is reached through {place(peer)}" for peer in self.dropped),
             *(f"moves peer {new.pod_cidr} from {place(old)} to {place(new)}" for old, new in self.moved),
@@ -41,7 +41,7 @@ class NamedPeers:
 
 
 def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, replace: bool) -> NamedPeers:
-    """Return the peers of a node that has `known` ones once `named` ones are given. Raises UsageProblem.
+    """Combine a node's `known` peers with the `named` ones. Raises UsageProblem.
 
     A peer that is named without a link keeps the one it has. Without `replace`, a known peer that is named with another
     address is refused; without `prune`, known peers that are not named stay.

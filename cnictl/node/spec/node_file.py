@@ -1,6 +1,6 @@
-"""Read /etc/cnictl/node.toml strictly, and write it with care.
+"""Read /etc/cnictl/node.toml strictly, and edit it as little as possible.
 
-The file belongs to the operator: writing it keeps comments, order and whatever they aligned by hand.
+The file belongs to the operator: edits keep comments, order and alignment.
 """
 
 import codecs
@@ -40,7 +40,7 @@ _KINDS: dict[str, type] = {
 }  # fmt: skip
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _MADE = "node-file-made"
-"""The key in the original state for the target of a symbolic link where cnictl made the node file."""
+"""The key in the original state for the path of the node file that cnictl made behind a symbolic link."""
 _REQUIRED = ("subnet", "network")
 _ALWAYS_WRITTEN = ("subnet", "network", "name", "bridge", "nat", "backend")
 _PLUGIN_KEYS = {"log_level": "log_level", "log_file": "log_file", "version": "plugin_version", "bin_dir": "bin_dirs",
@@ -104,8 +104,8 @@ def _parsed(text: str, path: str) -> NodeSpec:
     try:
         document = toml_text.parse(text)
     except TOMLKitError as error:
-        words, what = toml_fault.explain(text, error)
-        raise UsageProblem(f"{path}: {words}", what) from None
+        words, hint = toml_fault.explain(text, error)
+        raise UsageProblem(f"{path}: {words}", hint) from None
     entries, plugin = document.pop("peers", []), document.pop("plugin", {})
     reach = _parse_reach(path, document.pop("reach", None))
     for key, value in list(document.items()):
@@ -190,7 +190,7 @@ def _is_newer(where: str, key: str) -> bool:
         return False
     if (where, key) not in _told:
         _told.add((where, key))
-        tell(f"cnictl: {where}: key {key!r} is a newer cnictl's: cnictl {cnictl.__version__} keeps it and ignores it")
+        tell(f"cnictl: {where}: key {key!r} is of a newer cnictl: cnictl {cnictl.__version__} keeps it, but ignores it")
     return True
 
 
@@ -212,7 +212,7 @@ def _check_kind(where: str, key: str, value: Any, kind: type) -> None:
 
 
 def merged(text: str, spec: NodeSpec) -> str:
-    """Return a node file's text with only the edits that `spec` needs: comments, order and spelling stay."""
+    """Return a node file's text with only the edits that `spec` needs; comments, order and spelling stay."""
     if not text:
         return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
     if _says(text, spec):
@@ -222,12 +222,12 @@ def merged(text: str, spec: NodeSpec) -> str:
         if _says(edited, spec):
             return edited
     except (UsageProblem, TOMLKitError, LookupError):
-        pass  # its form can't be edited line by line
+        pass  # a file in this form can't be edited line by line
     return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
 
 
 def _says(text: str, spec: NodeSpec) -> bool:
-    """Return whether a node file's text means `spec`, in whatever spelling."""
+    """Return whether a node file's text means `spec`, however it is spelled."""
     current = parse(text)
     if current == spec:
         return True
@@ -255,7 +255,7 @@ def _edited(text: str, spec: NodeSpec, always: tuple[str, ...] = ()) -> str:
 
 
 def _value(spec: NodeSpec, key: str) -> Any:
-    """Return a key's value in the file's form."""
+    """Return a key's value as the file has it."""
     return text_or_list(getattr(spec, FAMILIED[key])) if key in FAMILIED else getattr(spec, key)
 
 
@@ -292,7 +292,7 @@ def _edit_reach(blocks: list[Block], spec: NodeSpec) -> None:
 
 
 def _edit_table(blocks: list[Block], name: str, wanted: dict[str, Any]) -> None:
-    """Give the keys of a table these values; one that is empty is written only in place of another value."""
+    """Set the keys of a table to these values. An empty value is written only to replace another one."""
     block = next((block for block in blocks if block.name == name), None)
     current = block.values() if block is not None else blocks[0].values().get(name, {})
     changed = {key: value for key, value in wanted.items() if value != current.get(key, "")}

@@ -1,18 +1,18 @@
-"""Hold a node's desired state, which is the content of /etc/cnictl/node.toml."""
+"""A node's desired state as a value: the content of /etc/cnictl/node.toml."""
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 FAMILIED = {"subnet": "subnets", "network": "networks", "external": "externals"}
-"""Keys of the node file with at most one value a family (text, or a list of texts), and the spec's fields for them."""
+"""Keys of the node file with at most one value for each address family, and the spec's fields for them."""
 FOLDERS = ("bin_dirs", "conf_dirs")
-"""Fields with folders that the operator named."""
+"""The fields that hold folders named by the operator."""
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another node: its pod CIDR, the node address it is reached at, and the link (empty: the kernel's choice)."""
+    """Another node: its pod CIDR, its own address, and the link to it (empty: the kernel's choice)."""
 
     pod_cidr: str
     via: str
@@ -25,18 +25,18 @@ FILE, KUBERNETES = "file", "kubernetes"
 
 @dataclass(frozen=True)
 class Reach:
-    """Where this node learns its peers from: the `[reach]` table of the node file."""
+    """The source of this node's peers: the `[reach]` table of the node file."""
 
     source: str = ""
-    """`file` or `kubernetes`; empty: the peers are those in the node file."""
+    """`file` or `kubernetes`; empty: there are only the static peers of the node file."""
     node: str = ""
-    """This node's name in the source; empty: the host's name for Kubernetes, and for a file its own addresses tell."""
+    """This node's name in the source; empty: the host's name (Kubernetes), or the node with its address (file)."""
     file: str = ""
-    """Of a file: its path; empty: /etc/cnictl/cluster.toml."""
+    """The cluster file's path; empty: /etc/cnictl/cluster.toml."""
     kubeconfig: str = ""
-    """Of Kubernetes: path of the credential; empty: /etc/cnictl/kubeconfig."""
+    """The path of the Kubernetes credential; empty: /etc/cnictl/kubeconfig."""
     unclaimed: str = ""
-    """What becomes of packets to a pod CIDR that no node has: `unreachable` (also if empty) or `default-route`."""
+    """How to treat packets to a pod CIDR that no node has: `unreachable` (the default) or `default-route`."""
 
 
 @dataclass(frozen=True)
@@ -44,47 +44,47 @@ class NodeSpec:
     """The desired state of a node. Addresses and CIDRs are canonical text, which `addressing.check` has checked."""
 
     subnets: tuple[str, ...]
-    """This node's pod CIDRs, at most one a family; the first address of each is the bridge's."""
+    """This node's pod CIDRs, at most one for each address family. The bridge has the first address of each."""
     networks: tuple[str, ...]
-    """The cluster's pod networks, of the same families; every node's pod CIDRs lie in them. Not masqueraded within."""
+    """The cluster's pod networks, which contain all nodes' pod CIDRs. Packets within them are not masqueraded."""
     name: str = "mynet"
-    """The CNI network's name: the lease store's folder, the conf's `name`."""
+    """The CNI network's name: `name` in the conf, and the lease store's folder."""
     bridge: str = "cni0"
     uplink: str = ""
-    """Link to the peers; empty: the one that holds the default route, found at each run."""
+    """The link to the peers; empty: the default route's link, found at each run."""
     mtu: int = 0
-    """MTU of bridge and pods in bytes; 0: the uplink's."""
+    """MTU of bridge and pods in bytes; 0: the smallest MTU over the links to other hosts."""
     nat: bool = True
     backend: str = "nft"
-    """`nft` or `iptables`: what the masquerade rule set is made with."""
+    """The packet filter for the masquerade rule set: `nft` or `iptables`."""
     peers: tuple[Peer, ...] = ()
     externals: tuple[str, ...] = ()
-    """Addresses outside the cluster that `test-connectivity` pings, at most one a family; without: Cloudflare's."""
+    """Addresses outside the cluster for `test-connectivity` to ping, one for each family; default: Cloudflare's."""
 
     log_level: str = ""
     """The plugin's log level, one of `core.conf.LOG_LEVELS`; empty for the default."""
     log_file: str = ""
     """The absolute path of the plugin's log; empty for the default."""
     plugin_version: str = ""
-    """The plugin's version that runtimes start, as `plugin list` names it; empty: the one in use stays."""
+    """The version of the plugin that runtimes start, as `plugin list` names it; empty: the one in use stays."""
     forward: bool = True
     """Whether cnictl adds accepts for pods' packets where the host's firewalls drop forwarded packets."""
     bin_dirs: tuple[str, ...] = ()
-    """Folders that the plugin goes into besides those of the runtimes that are found here."""
+    """Folders for the plugin, besides those of the runtimes that are found on this host."""
     conf_dirs: tuple[str, ...] = ()
-    """Folders that the conf goes into besides those."""
+    """Folders for the conf, besides those of the runtimes."""
     reach: Reach = Reach()
     learned: tuple[Peer, ...] = field(default=(), compare=False)
-    """The peers that were learned from the source and accepted. No part of the desired state: the source decides."""
+    """The accepted peers from the source. They are not part of the desired state, because the source decides."""
 
     @property
     def known_peers(self) -> tuple[Peer, ...]:
-        """All peers: those of the node file, then the learned ones."""
+        """All peers: the static ones of the node file, then the learned ones."""
         return (*self.peers, *self.learned)
 
     @property
     def subnet(self) -> str:
-        """The first pod CIDR; runtimes report its addresses as the pods' addresses."""
+        """The first pod CIDR; runtimes report the address in it as a pod's address."""
         return self.subnets[0]
 
     @property
@@ -94,7 +94,7 @@ class NodeSpec:
 
 
 def is_ipv6(text: str) -> bool:
-    """Return whether an address or a CIDR is of IPv6."""
+    """Return whether an address or a CIDR is IPv6."""
     return ":" in text
 
 
@@ -107,7 +107,7 @@ def by_family(spec: NodeSpec) -> tuple[NodeSpec, ...]:
             networks=(of_family(spec.networks, subnet),),
             peers=tuple(peer for peer in spec.peers if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
             learned=tuple(peer for peer in spec.learned if is_ipv6(peer.pod_cidr) == is_ipv6(subnet)),
-            externals=tuple(one for one in spec.externals if is_ipv6(one) == is_ipv6(subnet)),
+            externals=tuple(address for address in spec.externals if is_ipv6(address) == is_ipv6(subnet)),
         )
         for subnet in spec.subnets
     )
@@ -119,7 +119,7 @@ def of_family(texts: Iterable[str], like: str) -> str:
 
 
 def text_or_list(texts: tuple[str, ...]) -> str | list[str]:
-    """Return the form for files: a string for one text or none, else a list."""
+    """Return the form for files: a string for one text or none, a list for several."""
     return list(texts) if len(texts) > 1 else "".join(texts)
 
 
@@ -131,11 +131,11 @@ def texts_of(value: str | list[str]) -> tuple[str, ...]:
 
 
 def as_data(spec: NodeSpec) -> dict[str, Any]:
-    """The spec as JSON values."""
+    """Return the spec as JSON values."""
     data = {**asdict(replace(spec, peers=(), learned=())), "peers": [dict(vars(peer)) for peer in spec.peers]}
     del data["learned"]
     if not spec.reach.source:
-        del data["reach"]  # as in journals of a node that learns nothing
+        del data["reach"]  # as in the journals of a node without a source
     data |= {field: list(data[field]) for field in FOLDERS}
     return data | {key: text_or_list(data.pop(field)) for key, field in FAMILIED.items()}
 

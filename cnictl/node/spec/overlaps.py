@@ -1,4 +1,4 @@
-"""Find CIDRs that overlap or cover each other, in a time that grows with their number and not with its square."""
+"""Find CIDRs that overlap or cover each other, in a time that grows with their number, not with its square."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -8,8 +8,8 @@ from cnictl.core.cidr import Cidr
 def overlapping(cidrs: Sequence[Cidr]) -> Iterator[tuple[int, int]]:
     """Yield the positions of CIDRs that overlap, the earlier one of each pair first.
 
-    Two CIDRs overlap only if one covers the other. So in the order of their first addresses, wider ones first, each is
-    compared with the one that it lies in alone: of three that are nested, two pairs are yielded.
+    Two CIDRs overlap only if one covers the other. So they are sorted by first address, wider ones first, and each is
+    compared only with the narrowest one around it: three nested CIDRs give two pairs.
     """
     order = sorted(range(len(cidrs)), key=lambda at: (cidrs[at].bits, cidrs[at].first, cidrs[at].prefix))
     around: list[int] = []
@@ -23,7 +23,7 @@ def overlapping(cidrs: Sequence[Cidr]) -> Iterator[tuple[int, int]]:
 
 
 class CidrIndex:
-    """Find the CIDRs of a collection that cover another one, without comparing it with each."""
+    """An index of CIDRs that finds those that cover another one, without comparing it with each."""
 
     def __init__(self, cidrs: Iterable[Cidr]) -> None:
         self._known: dict[tuple[int, int], dict[int, Cidr]] = {}
@@ -32,10 +32,10 @@ class CidrIndex:
 
     def covering(self, inner: Cidr) -> list[Cidr]:
         """Return the CIDRs that cover `inner`, the widest first."""
-        found = []
+        covering_cidrs = []
         for (bits, prefix), by_first in sorted(self._known.items(), key=lambda entry: entry[0]):
             if bits == inner.bits and prefix <= inner.prefix:
                 cidr = by_first.get(Cidr(inner.packed, prefix).first)
                 if cidr is not None:
-                    found.append(cidr)
-        return found
+                    covering_cidrs.append(cidr)
+        return covering_cidrs

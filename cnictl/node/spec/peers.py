@@ -1,6 +1,6 @@
 """Check the peers' pod CIDRs and addresses, each by itself and against this node's own.
 
-Wrong ones are usage errors that name the value and suggest a correction.
+Wrong values are usage errors that name the value and suggest a correction.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,7 +24,7 @@ from cnictl.node.spec.pod_names import address_in
 from cnictl.node.spec.suggestions import meant_free, meant_network
 
 FAMILIES = {32: "IPv4", 128: "IPv6"}
-"""By the bits of an address."""
+"""The address families by the number of bits in an address."""
 
 LINK_NAME_MAX = 15
 """Characters (linux/if.h, IFNAMSIZ 16 with the NUL)."""
@@ -37,7 +37,7 @@ _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 def parse_peer(text: str, usage: str = "--peer") -> Peer:
     """Return the peer that a command line names, CIDR=VIA or CIDR=VIA%LINK. Raises UsageProblem.
 
-    `usage` is what stands ahead of the peer in a hint.
+    `usage` is the text before the peer in a hint.
     """
     pod_cidr, equals, rest = text.partition("=")
     right = swapped.peer(pod_cidr, rest)
@@ -57,21 +57,21 @@ def parse_peer(text: str, usage: str = "--peer") -> Peer:
 def parse_peers(words: Sequence[str], link: str = "") -> tuple[Peer, ...]:
     """Return the peers that the arguments of `route add-peer` name, in canonical form. Raises UsageProblem.
 
-    Each word is CIDR=VIA[%LINK]; two words without `=` are one peer's CIDR and VIA[%LINK]. `link` is for the peers that
-    name none.
+    Each word is CIDR=VIA[%LINK]; two words without `=` are one peer's CIDR and VIA[%LINK]. `link` is the link of peers
+    that name none.
     """
     if len(words) == 2 and not any("=" in word for word in words):
         words = ["=".join(words)]
     named = [parse_peer(word, "cnictl route add-peer") for word in words]
     if link and all(peer.dev for peer in named):
-        raise UsageProblem(f"--dev {link}: is for peers without a link, and each of these names its own")
+        raise UsageProblem(f"--dev {link} is for peers without a link, but each peer names its own")
     peers = [check_peer(replace(peer, dev=peer.dev or link)) for peer in named]
     for first, second in overlapping([parse_cidr(peer.pod_cidr) for peer in peers]):
-        one, other = peers[first], peers[second]
-        both = f"{as_option(one)} and {as_option(other)}"
+        earlier, later = peers[first], peers[second]
+        both = f"{as_option(earlier)} and {as_option(later)}"
         raise UsageProblem(
-            f"two peers have the pod CIDR {one.pod_cidr}: {both}"
-            if one.pod_cidr == other.pod_cidr
+            f"two peers have the pod CIDR {earlier.pod_cidr}: {both}"
+            if earlier.pod_cidr == later.pod_cidr
             else f"the pod CIDRs of two peers overlap: {both}",
             "each node needs a pod CIDR of its own: name one of the two",
         )
@@ -84,13 +84,13 @@ def as_option(peer: Peer) -> str:
 
 
 def place(peer: Peer) -> str:
-    """Return where a peer is reached, as the command line names it: VIA or VIA%LINK."""
+    """Return a peer's address as the command line names it: VIA or VIA%LINK."""
     return f"{peer.via}%{peer.dev}" if peer.dev else peer.via
 
 
 @lru_cache(maxsize=1 << 16)  # a command checks its node's peers several times, and there may be thousands
 def check_peer(peer: Peer) -> Peer:
-    """Return a peer in canonical form, checked by itself. Raises UsageProblem."""
+    """Return a peer in canonical form, checked without regard to others. Raises UsageProblem."""
     right = swapped.peer(peer.pod_cidr, peer.via)
     if right is not None:
         words = f"peer {peer.pod_cidr} through {peer.via}: {_SWAPPED}"
@@ -128,7 +128,7 @@ def parse_pods(text: str) -> str:
 
 
 def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
-    """Return the pod CIDR of the peer to drop. Raises UsageProblem, with the right command for a peer's address."""
+    """Return the pod CIDR of the peer to drop. If `text` is a peer's address, UsageProblem has the right command."""
     packed = address_in(text)
     if not packed:
         return parse_pods(text)
@@ -144,7 +144,7 @@ def to_drop(text: str, peers: tuple[Peer, ...]) -> str:
 
 @lru_cache(maxsize=8)
 def check_peers(peers: tuple[Peer, ...], own: tuple[Cidr, ...], around: tuple[Cidr, ...]) -> tuple[Peer, ...]:
-    """A node's peers in canonical form, beside its own subnets and the pod networks. Raises UsageProblem."""
+    """Return the peers in canonical form, checked against the node's subnets and networks. Raises UsageProblem."""
     subnets, networks = ({cidr.bits: cidr for cidr in cidrs} for cidrs in (own, around))
     checked: list[Peer] = []
     cidrs: list[Cidr] = []
@@ -185,7 +185,7 @@ def _shared(first: Peer, second: Peer) -> UsageProblem:
 
 
 def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
-    """Refuse a peer at an address that this host has, or that no host on its links can have. Raises UsageProblem.
+    """Refuse a peer whose address this host has, or no host on its links can have. Raises UsageProblem.
 
     `own` maps this host's ADDRESS/PREFIX to links.
     """
@@ -202,29 +202,29 @@ def check_not_ours(peers: tuple[Peer, ...], own: dict[str, str]) -> None:
 def _no_neighbours(interface: Cidr) -> Iterator[tuple[bytes, str]]:
     """Yield the addresses that can't be another host's on this interface, and in words why."""
     yield interface.packed, "this host's own address"
-    if interface.bits == 32 and interface.prefix <= 30:  # RFC 3021: a /31 has two hosts and nothing else
+    if interface.bits == 32 and interface.prefix <= 30:  # RFC 3021: a /31 has only two hosts' addresses
         yield interface.nth(0), f"the network address of {interface.network}"
         yield interface.nth(interface.last - interface.first), f"the broadcast address of {interface.network}"
 
 
-def host_address(text: str, what: str) -> bytes:
+def host_address(text: str, subject: str) -> bytes:
     """Return a text as an address that a host can have. Raises UsageProblem, AddressError."""
     if "/" in text:
-        raise UsageProblem(f"{what} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
-    packed = parse_address(text, what)
+        raise UsageProblem(f"{subject} {text!r} has a prefix length, probably meant {text.partition('/')[0]}")
+    packed = parse_address(text, subject)
     if not any(packed) or any(block.holds(packed) for block in _NO_HOST):
-        raise UsageProblem(f"{what} {text!r} is not an address that a host can have")
+        raise UsageProblem(f"{subject} {text!r} is not an address that a host can have")
     return packed
 
 
-def check_link_name(name: str, what: str) -> None:
+def check_link_name(name: str, subject: str) -> None:
     """Refuse what the kernel would refuse as a link's name (net/core/dev.c, dev_valid_name)."""
     if not name or name in (".", "..") or any(letter in "/:" or letter.isspace() for letter in name):
-        raise UsageProblem(f"{what} {name!r} is not a link name: it must not be empty or contain '/', ':' or space")
+        raise UsageProblem(f"{subject} {name!r} is not a link name: it must not be empty or contain '/', ':' or space")
     if len(name.encode()) > LINK_NAME_MAX:
         raise UsageProblem(
-            f"{what} {name!r} has {len(name.encode())} characters; a link's name has at most {LINK_NAME_MAX}: "
+            f"{subject} {name!r} has {len(name.encode())} characters; a link's name has at most {LINK_NAME_MAX}: "
             f"{name[:LINK_NAME_MAX]!r}?"
         )
     if not name.isascii() or '"' in name or "\\" in name or "%" in name:
-        raise UsageProblem(f"{what} {name!r} can't be matched by firewall rules: use letters, digits, '-', '_'")
+        raise UsageProblem(f"{subject} {name!r} can't be matched by firewall rules: use letters, digits, '-', '_'")

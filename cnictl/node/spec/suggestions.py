@@ -1,4 +1,4 @@
-"""Suggest what was probably meant by an address that can't be right."""
+"""Suggest the value that was probably meant instead of a wrong address."""
 
 from collections.abc import Iterable
 
@@ -6,7 +6,7 @@ from cnictl.core.cidr import Cidr
 
 
 def meant_network(cidr: Cidr, network: Cidr) -> str:
-    """Return the smallest network that holds both, in words; empty if it is too wide to be meant."""
+    """Return in words the smallest network that contains both; empty if it is too wide to be meant."""
     from netaddr import IPNetwork, spanning_cidr
 
     spanning = spanning_cidr([IPNetwork(str(cidr)), IPNetwork(str(network))])
@@ -15,7 +15,7 @@ def meant_network(cidr: Cidr, network: Cidr) -> str:
 
 
 def meant_free(cidr: Cidr, subnet: Cidr, network: Cidr) -> str:
-    """Return the first subnet of that size in `network` that does not overlap `subnet`, in words."""
+    """Return in words the first subnet of that size in `network` that does not overlap `subnet`."""
     free = first_free(str(network), cidr.prefix, [str(subnet)])
     return f"; the first /{cidr.prefix} of {network} beside it is {free}" if free else ""
 

@@ -5,7 +5,7 @@ from cnictl.node.spec.node_spec import Peer
 
 
 def peer(pod_cidr: str, via: str) -> Peer | None:
-    """Return the peer that was meant if its address and its pod CIDR are swapped; else None.
+    """Return the right peer if its address and its pod CIDR are swapped; else None.
 
     `10.0.10.51%eth0` and a pod CIDR with host bits count too.
     """

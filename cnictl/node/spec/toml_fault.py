@@ -64,6 +64,11 @@ def _twice(lines: list[str]) -> tuple[int, str] | None:
     """Return the line on which a key or a table stands for the second time, and where the first is."""
     table, seen = "", dict[str, int]()
     for number, line in enumerate(lines, 1):
+        for inline in re.findall(r"\{([^{}]*)\}", line) if len(line) < _LONGEST else ():
+            keys = re.findall(r"(?:^|,)\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=", inline)
+            equal = [name for name in keys if keys.count(name) > 1]
+            if equal:
+                return number, f"{equal[0]!r} is there twice"
         header = re.fullmatch(r"\s*\[(\[?)\s*([^\[\]#]+?)\s*\]+\s*(?:#.*)?", line)
         key = re.match(rf"\s*{_KEY}=", line)
         if header is not None:

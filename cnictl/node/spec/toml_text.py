@@ -1,7 +1,7 @@
 """Edit a TOML file as text: set keys, add or remove tables, and keep every other byte.
 
-tomlkit replaces a value in its place. It moves comments and blank lines where a key or a table is added or removed,
-so this module does these by lines. A comment belongs to the table whose header is right below it.
+tomlkit replaces a value in its place. But it moves comments and blank lines when a key or a table is added or removed,
+so this module edits lines in these cases. A comment belongs to the table whose header is right below it.
 """
 
 import re
@@ -17,19 +17,19 @@ _HEADER = re.compile(r"\s*\[\[?\s*([A-Za-z0-9_.\"'-]+)\s*\]\]?\s*(#.*)?$")
 
 @dataclass
 class Block:
-    """A part of the file: what precedes the first table (empty name), or one table with the comment above it."""
+    """A part of the file: the text before the first table (empty name), or a table with the comment above it."""
 
     name: str
     text: str
 
     def values(self) -> dict[str, Any]:
-        """Return what the block says; of a table, its own keys."""
+        """Return the block's values; of a table, its own keys."""
         said: Any = parse(self.text)
         inner = said.get(self.name, {}) if self.name else said
         return dict(inner[0] if isinstance(inner, list) else inner)
 
     def put(self, key: str, value: Any, within: str = "") -> None:
-        """Set a key in its place; a new key comes last. `within` names a table that is written as a dotted key."""
+        """Set a key in place; a new key comes last. `within` names a table that is written as a dotted key."""
         document: Any = tomlkit.parse(self.text)
         name = within or self.name
         table = document[name] if name else document
@@ -71,7 +71,7 @@ class Block:
         self.text = "".join(lines)
 
     def remains(self) -> str:
-        """Return the comments after the table's last key and a blank line; they outlive the table."""
+        """Return the comments after the table's last key and a blank line; they stay if the table is removed."""
         lines = self.text.splitlines(keepends=True)
         after = max(number for number, line in enumerate(lines) if _is_content(line)) + 1
         while after < len(lines) and lines[after].strip():
@@ -81,9 +81,9 @@ class Block:
 
 
 def parse(text: str) -> dict[str, Any]:
-    """Return what a TOML text says. Raises TOMLKitError, which knows the line.
+    """Return a TOML text's values. Raises TOMLKitError, which has the line.
 
-    The standard library reads it: tomlkit, which is here to keep comments, takes twenty times as long.
+    The standard library parses it: tomlkit, which is used to keep comments, takes twenty times as long.
     """
     try:
         return tomllib.loads(text)
@@ -113,10 +113,10 @@ def joined(blocks: list[Block]) -> str:
 
 
 def reorder(blocks: list[Block], wanted: list[Block]) -> None:
-    """Put these blocks, which are among the file's, into this order, in the places that they have together."""
+    """Put these blocks of the file into this order, within the places that they have now."""
     known = {id(block) for block in wanted}
     places = [place for place, block in enumerate(blocks) if id(block) in known]
-    if all(blocks[place] is one for place, one in zip(places, wanted, strict=True)):
+    if all(blocks[place] is block for place, block in zip(places, wanted, strict=True)):
         return
     for place, block in zip(places, wanted, strict=True):
         newline = _newline(block.text)
@@ -127,7 +127,7 @@ def reorder(blocks: list[Block], wanted: list[Block]) -> None:
 
 
 def new_table(blocks: list[Block], header: str, values: dict[str, Any]) -> Block:
-    """Return a table to be added after `blocks`, with a blank line ahead of it and their line ends."""
+    """Return a table to be added after `blocks`, with a blank line before it and their line ends."""
     last = next((block.text for block in reversed(blocks) if block.text), "")
     newline = _newline(last)
     ahead = "" if not last else (newline if last.endswith("\n") else 2 * newline)

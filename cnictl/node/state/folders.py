@@ -1,6 +1,6 @@
 """Make folders for our files, and record them so that a reset can remove the empty ones.
 
-A runtime that watches its conf folder never sees the folder again once it is removed, so it stays while one runs.
+A runtime that watches its conf folder loses sight of it for good if it is removed, so it stays while a runtime runs.
 """
 
 import json
@@ -19,7 +19,7 @@ def make(path: str, mode: int = 0o755) -> None:
     while not os.path.isdir(path):
         if os.path.islink(path):
             raise Problem(
-                f"{path} is a link to {os.readlink(path)}, where there is no folder",
+                f"{path} is a link to {os.readlink(path)}, which is not a folder",
                 f"make that folder, or remove the link: rm {path}",
             )
         if os.path.lexists(path):

@@ -20,6 +20,7 @@ from cnictl.node.state import original_state
 
 FOLDER = f"{STATE_DIR}/journal"
 _NAMED = re.compile(r"[0-9]{6,12}\.jsonl")
+_END = re.compile(rb'\n\{"end": "\w+"\}')  # a line, whole: a power cut may tear it
 KEPT = 100
 """The number of journals to keep."""
 
@@ -39,7 +40,7 @@ class Entry:
     command: str
     summary: str
     repair: bool = False
-    """Whether it brought back what the node was set up to be."""
+    """Whether it only restored what the node was set up to be."""
 
 
 class Journal:
@@ -49,7 +50,7 @@ class Journal:
     """
 
     def __init__(self, command: str, about: dict[str, Any] | None = None, repairs: bool = False) -> None:
-        """Name the run's command, such as `route add-peer` or `watch`. `about` has more keys for the first line.
+        """`command` is the run's command, such as `route add-peer`; `about` has more keys for the first line.
 
         `repairs`: every change of this run is a repair.
         """
@@ -80,7 +81,7 @@ class Journal:
         self.begin_all([Entry(resource, before, after, command, summary, repair)])
 
     def begin_all(self, changes: Iterable[Entry]) -> None:
-        """Note changes that are about to be made together, as `begin` does."""
+        """Record changes that are about to be made together, as `begin` does."""
         entries = [{**vars(change), "repair": change.repair or self._repairs} for change in changes]
         if self.number:
             append(self.number, *entries)
@@ -88,7 +89,7 @@ class Journal:
             self._start(entries)
 
     def failed(self, resource: str) -> None:
-        """Record that the last change of `resource` failed and may be half made."""
+        """Record that the last change of `resource` failed and may be made in part."""
         append(self.number, {"failed": resource})
 
     def end(self, outcome: str) -> None:
@@ -127,7 +128,7 @@ class Run:
     """Resources whose change failed, or was under way when the run was cut off."""
     end: str = ""
     """The outcome; empty if the run was cut off or is at work."""
-    taken_back: int = 0
+    undone_by: int = 0
     """The run that undid this one; 0 if none did."""
     left: list[str] = field(default_factory=list)
     """What this undo could not undo, in words."""
@@ -145,8 +146,11 @@ class Run:
         return bool(self.entries) and all(entry.repair for entry in self.entries)
 
 
+_FIELDS = {"taken_back": "undone_by"}
+"""The fields of `Run` for the keys of a journal that are called otherwise."""
+
 _LARGEST = 256 << 20
-"""Bytes of a journal to read at most: it holds whole files and rule sets, before and after."""
+"""Bytes; a longer journal is not read. It contains whole files and rule sets, before and after each change."""
 
 
 def append(number: int, *entries: dict[str, Any]) -> None:
@@ -211,8 +215,9 @@ def _parsed(number: int, contents: bytes) -> Run:
         elif "failed" in entry:
             run.half_made.add(entry["failed"])
         else:
-            for key in names & entry.keys():
-                setattr(run, key, entry[key])
+            for key, value in entry.items():
+                if (name := _FIELDS.get(key, key)) in names:
+                    setattr(run, name, value)
     if not run.end and run.entries:
         run.half_made.add(run.entries[-1].resource)
     return run
@@ -242,14 +247,14 @@ def unfinished() -> list[Run]:
 def _is_over(contents: bytes) -> bool:
     """Return whether a journal has its end and is no undo's: with thousands of peers, parsing each takes seconds."""
     head = contents.partition(b"\n")[0]
-    return b'\n{"end": ' in contents and b'"undoes": ' not in head  # a quote within a text has a backslash
+    return bool(_END.search(contents)) and b'"undoes": ' not in head  # a quote within a text has a backslash
 
 
 def _is_unnoted(run: Run) -> bool:
-    if run.undoes not in numbers() or run.end != DONE or run.taken_back:
+    if run.undoes not in numbers() or run.end != DONE or run.undone_by:
         return False
     undone = read(run.undoes)
-    return undone is not None and not undone.taken_back
+    return undone is not None and not undone.undone_by
 
 
 def remove_all() -> None:

@@ -1,6 +1,6 @@
 """Keep the last good list of the cluster's nodes, /var/lib/cnictl/peers.json, and which of them became peers.
 
-Whatever becomes of the source, this is what the node goes by: a source that is lost takes no route away.
+The node uses this list, whatever happens to the source: if the source is lost, no route is removed.
 """
 
 import json
@@ -19,39 +19,39 @@ _LARGEST = 16 << 20
 
 @dataclass(frozen=True)
 class Learned:
-    """What this node knows from its source."""
+    """What this node has learned from its source of peers."""
 
     source: str = ""
-    """The source in words."""
+    """The source's title."""
     reach: str = ""
-    """Which source it was, by the node file (`identity`): a title may say more once the source has answered."""
+    """The source's `identity`: its title may change once it has answered."""
     name: str = ""
     """This node's CNI network."""
     version: str = ""
-    """The source's own name for the moment of the list."""
+    """The source's version of the list."""
     read_at: float = 0.0
     """When the list was read, in seconds since the epoch by this host's clock."""
     stale_since: float = 0.0
-    """Since when the source can't be asked; 0: it could at the last try."""
+    """Since when the list has been stale, in the same unit; 0: the last request succeeded."""
     trouble: str = ""
-    """Why it can't be asked, or what is wrong with its last answer, in words."""
+    """Why the source can't be asked, or what is wrong with its last answer, in words."""
     conflict: str = ""
-    """In words, where the source contradicts this node's pod CIDR."""
+    """How the source contradicts this node's pod CIDR, in words; empty if it doesn't."""
     nodes: tuple[dict[str, Any], ...] = ()
     """Every announced node as JSON: name, pod_cidr, address, state, why, typed, since."""
     networks: tuple[str, ...] = ()
-    """The cluster's pod networks as the source has them."""
+    """The cluster's pod networks according to the source."""
     peers: tuple[Peer, ...] = field(default=())
-    """The accepted ones."""
+    """The accepted nodes."""
 
 
 def identity(reach: Reach) -> str:
-    """Return what tells one source from another."""
+    """Return a text that tells one source from another."""
     return f"{reach.source} {reach.file or reach.kubeconfig}".strip()
 
 
 def load() -> Learned | None:
-    """Return what was learned; None without a record, or with one that can't be read."""
+    """Return the record of learned peers; None if there is none, or if it can't be read."""
     try:
         data = json.loads(durable.contents(RECORD, _LARGEST))
         if data.pop("form", None) != _FORM:
@@ -67,7 +67,7 @@ def load() -> Learned | None:
 
 
 def save(learned: Learned) -> None:
-    """Keep what was learned, in one step. The plugin's STATUS reads of a conflict alone. Raises OSError."""
+    """Write the record in one step, and a file with its conflict for the plugin's STATUS. Raises OSError."""
     data = {"form": _FORM, **asdict(learned)}
     durable.make_folder(STATE_DIR, 0o755)
     durable.replace(RECORD, json.dumps(data).encode(), 0o644)
@@ -78,14 +78,14 @@ def save(learned: Learned) -> None:
 
 
 def forget() -> None:
-    """Remove what was learned: this node has no source any more."""
+    """Remove the record: this node no longer has a source."""
     for path in (RECORD, CONFLICT_FILE):
         if os.path.lexists(path):
             os.unlink(path)
 
 
 def with_learned(spec: NodeSpec) -> NodeSpec:
-    """Return `spec` with the peers that were learned for it, in so far as they fit it; without a source, none."""
+    """Return `spec` with the recorded peers that fit it; none if it has no source."""
     learned = load() if spec.reach.source else None
     if learned is None or learned.reach != identity(spec.reach):
         return spec
@@ -93,6 +93,6 @@ def with_learned(spec: NodeSpec) -> NodeSpec:
 
 
 def fitting(spec: NodeSpec, learned: Learned) -> NodeSpec:
-    """Return `spec` with the learned peers, except where it has a peer or a pod CIDR of its own."""
+    """Return `spec` with the learned peers, except those whose pod CIDR a static peer or the node itself has."""
     taken = {peer.pod_cidr for peer in spec.peers} | set(spec.subnets)
     return replace(spec, learned=tuple(peer for peer in learned.peers if peer.pod_cidr not in taken))

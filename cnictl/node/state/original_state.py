@@ -1,7 +1,7 @@
-"""Keep the original state of what cnictl changes on the host, so that a reset restores it exactly.
+"""Keep the original state of what cnictl changes on the host, so that a reset can restore it exactly.
 
-The file is /var/lib/cnictl/former.json. A value is written before its change, and only the first time, because a
-second run finds what cnictl made. Only a run that holds the node's lock may write.
+The file is /var/lib/cnictl/former.json. A value is written before the first change only: a later run would find what
+cnictl made. Only a run that holds the node's lock may write.
 """
 
 import json
@@ -31,19 +31,19 @@ def remember(key: str, value: Any) -> None:
 
 
 def amend(key: str, value: Any) -> None:
-    """Keep `value` under `key`, whatever it held."""
+    """Keep `value` under `key`, in place of its present value."""
     _write({**_read(), key: value})
 
 
 def forget(key: str) -> None:
-    """Remove a key: its original state is restored."""
+    """Remove a key, because its original state has been restored."""
     record = _read()
     if record.pop(key, None) is not None:
         _write(record)
 
 
 def specs() -> list[NodeSpec]:
-    """Return every spec that may have left something on this host, the latest last."""
+    """Return every spec that may have left something on this host; the latest one comes last."""
     return [from_data(data) for data in _read().get(_SPECS, [])]
 
 
@@ -55,7 +55,7 @@ def newer_keys() -> set[str]:
 
 
 def _as_kept(spec: NodeSpec, record: dict[str, Any]) -> dict[str, Any]:
-    """Return the spec's data, with a newer cnictl's keys of the latest record."""
+    """Return the spec's data, with the latest record's keys of a newer cnictl."""
     latest: dict[str, Any] = next(iter(record.get(_SPECS, [])[-1:]), {})
     newer = newer_keys()
     return {**{key: value for key, value in latest.items() if key in newer}, **as_data(spec)}
@@ -71,7 +71,7 @@ def add_spec(spec: NodeSpec) -> None:
 
 
 def _footprint(data: dict[str, Any]) -> list[Any]:
-    """Return what determines the names of things on the host. Peers' routes are found by their mark instead."""
+    """Return the values that determine the names of things on the host. Peers' routes are found by their mark."""
     return [data[key] for key in ("name", "bridge", "subnet", "network")]
 
 
@@ -92,7 +92,7 @@ def snapshot() -> dict[str, Any]:
 
 
 def restore(record: dict[str, Any]) -> None:
-    """Replace the record by a `snapshot`: later changes were undone."""
+    """Replace the record by a `snapshot`, because later changes were undone."""
     if _read() != record:
         _write(record)
 

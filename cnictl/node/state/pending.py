@@ -1,7 +1,7 @@
 """Keep the record of a run that waits to be confirmed (`--confirm-within`), /var/lib/cnictl/confirm.json.
 
-It is on disk from before the run's first change. The deadline counts on CLOCK_BOOTTIME, which nobody sets and which
-runs on in suspend. It holds for the boot that the record names: in any other boot it has passed.
+The record is written before the run's first change. The deadline is a time of CLOCK_BOOTTIME, which can't be set and
+continues in suspend. It is valid for the boot that the record names; in any other boot it has passed.
 """
 
 import json
@@ -25,10 +25,10 @@ class Pending:
     command: str
     seconds: float
     deadline: float
-    """On CLOCK_BOOTTIME, in seconds; 0 while the run is still at work."""
+    """In seconds of CLOCK_BOOTTIME; 0 while the run is still at work."""
     boot_id: str
     tries: int = 0
-    """How many undos of it have failed."""
+    """The number of failed undos of it."""
 
     def left(self) -> float:
         """Return the seconds until it is undone; 0 or less if it is due."""
@@ -37,7 +37,7 @@ class Pending:
         return self.deadline - _now() if self.deadline else self.seconds
 
     def is_due(self, at_work: bool) -> bool:
-        """Return whether its time is up. Without `at_work` a run that never came to its end is due too."""
+        """Return whether its time is up. Without `at_work`, a run that did not reach its end is due too."""
         return self.left() <= 0 or not (at_work or self.deadline)
 
 
@@ -50,12 +50,12 @@ def read() -> Pending | None:
     except (ValueError, TypeError) as error:
         raise Problem(
             f"{RECORD} is damaged: {error}",
-            "`cnictl history` shows the runs, and `cnictl undo` takes one back; then remove the file",
+            "`cnictl history` shows the runs, and `cnictl undo` undoes one; then remove the file",
         ) from None
 
 
 def arm(command: str, seconds: float) -> None:
-    """Record that the next run has to be confirmed. The caller holds `exclusive`."""
+    """Record that the run that begins now has to be confirmed. The caller holds `exclusive`."""
     write(Pending(journal.next_number(), command, seconds, 0.0, liveness.boot_id()))
 
 
@@ -63,14 +63,14 @@ def start_clock() -> Pending:
     """Start the countdown: the run has ended. The caller holds `exclusive`. Raises Problem if the record is gone."""
     waiting = read()
     if waiting is None:
-        raise Problem(f"{RECORD} is gone", "the run is not guarded; `cnictl undo` takes it back")
+        raise Problem(f"{RECORD} is gone", "the run stays; `cnictl undo` undoes it")
     waiting = replace(waiting, deadline=_now() + waiting.seconds)
     write(waiting)
     return waiting
 
 
 def disarm() -> None:
-    """Remove the record: nothing waits any more. The caller holds `exclusive`."""
+    """Remove the record: no run waits any more. The caller holds `exclusive`."""
     if os.path.lexists(RECORD):
         os.unlink(RECORD)
         _sync()

@@ -20,7 +20,7 @@ RUN_LOCK = f"{RUN_DIR}/run.lock"
 """Locked by the command that changes this node; its text names that command."""
 
 RUN_LOCK_WAIT = 30.0
-"""Seconds. A run takes a second or two; after this time something hangs, and the operator should know."""
+"""Seconds to wait for another command. A run takes a second or two; after this time something hangs."""
 
 
 class Held(Problem):
@@ -38,8 +38,8 @@ def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell
     """Keep other commands from changing this node within this context. Only for the main thread.
 
     If this process is killed, the lock stays until the programs that it started have ended.
-    `on_wait` gets one message about the holder. Raises Held after `wait` seconds (0: at once), and KeyboardInterrupt
-    on SIGTERM.
+    `on_wait` is called once, with a message about the holder. Raises Held after `wait` seconds (0: at once), and
+    KeyboardInterrupt on SIGTERM.
     """
     descriptor = _take(wait, on_wait)
     former_handler = signal.signal(signal.SIGTERM, signal.default_int_handler)  # undo the run, as on Ctrl-C
@@ -82,7 +82,7 @@ def _hold(descriptor: int, wait: float, deadline: float, on_wait: Callable[[str]
         waited = f" (waited {wait:g} s)" if wait else ""
         raise Held(
             f"another cnictl command is changing this node{waited}: {holder()}",
-            "wait for it to end, and run this again" if wait else "without --no-wait this waits for it to end",
+            "wait for it to end, and run this again" if wait else "without --no-wait, cnictl waits for it to end",
         ) from None
 
 

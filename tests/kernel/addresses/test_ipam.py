@@ -305,7 +305,7 @@ def test_of_several_networks_one_has_to_be_named(host: Host) -> None:
     assert host.reference("host-local", "ADD", theirs, OTHER_STORE).status == 0
     unsaid = cnictl(host, "ipam", "list")
     assert unsaid.returncode == 1
-    assert "say which one with --name" in unsaid.stderr and "mynet, other" in unsaid.stderr
+    assert "name one with --name" in unsaid.stderr and "mynet, other" in unsaid.stderr
     assert {one["network"] for one in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
     for words in (("gc", "--all", "--name", "mynet"), ("list", "--name", "../x"), ("show", "10.244.0.300")):
         assert cnictl(host, "ipam", *words).returncode == 2

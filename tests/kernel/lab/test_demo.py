@@ -56,6 +56,14 @@ def test_cluster_of_five_nodes_is_built_from_one_file_and_every_pair_is_reached(
     assert set(document["matrix"]["states"]) == {"ok"}
 
 
+def test_cluster_of_both_families_is_reached_in_both() -> None:
+    done = run_demo("--nodes", "2", "--dual-stack", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    hosts = checked("lab demo", done.stdout)["matrix"]["hosts"]
+    assert [len(host["pod"]) for host in hosts] == [2, 2]
+    assert run_demo("--nodes", "2", "--svg", "/dev/null").returncode == 2
+
+
 def test_demo_of_both_families_runs_as_an_ordinary_user_and_shows_every_act() -> None:
     prefix = ("setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups") if os.geteuid() == 0 else ()
     done = run_demo("--dual-stack", prefix=prefix)

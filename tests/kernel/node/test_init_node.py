@@ -28,7 +28,7 @@ def test_fresh_host_becomes_a_node_and_a_second_run_changes_nothing(lab: Lab) ->
     made = snapshot(node)
 
     second = init(node, *PEER, "-o", "json")
-    assert set(outcomes(second).values()) == {"already so"}
+    assert set(outcomes(second).values()) == {"unchanged"}
     assert "nothing to change" in init(node, *PEER).stderr
     assert snapshot(node) == made
     assert drifted(node) == []
@@ -77,7 +77,7 @@ def test_shown_ip_commands_are_taken_by_ip(node: Node) -> None:
             node.run(["sh", "-ec", step["command"]])
     done = outcomes(init(node, *PEER, "-o", "json"))
     typed = {resource: outcome for resource, outcome in done.items() if resource.partition("/")[0] in kinds}
-    assert {outcome for resource, outcome in typed.items() if not resource.startswith("route")} == {"already so"}, typed
+    assert {outcome for resource, outcome in typed.items() if not resource.startswith("route")} == {"unchanged"}, typed
 
 
 @pytest.mark.once
@@ -147,7 +147,7 @@ def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
     before = snapshot(node)
     mac = node.run(["cat", "/sys/class/net/cni0/address"]).stdout
     done = outcomes(init(node, "-o", "json"))
-    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "already so")  # the MAC is made to stay
+    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "unchanged")  # the MAC is made to stay
     assert start_pod(node, "pod").pings("10.244.0.1")
     assert node.run(["cat", "/sys/class/net/cni0/address"]).stdout == mac
     assert drifted(node) == []
@@ -166,7 +166,7 @@ def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
 def test_hand_made_route_is_adopted_and_kept(node: Node) -> None:
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
     before = snapshot(node)
-    assert outcomes(init(node, *PEER, "-o", "json"))["route/10.244.1.0/24"] == "already so"
+    assert outcomes(init(node, *PEER, "-o", "json"))["route/10.244.1.0/24"] == "unchanged"
     cnictl(node, "reset-node", "--yes")
     after = snapshot(node)
     assert set(after["tree"]) ^ set(before["tree"]) == set()
@@ -238,5 +238,6 @@ def test_host_that_is_no_node_gets_one_line_and_a_hint(shared_node: Node, comman
     refused = cnictl(shared_node, *command, check=False)
     assert refused.status == 1
     assert (
-        refused.stderr.startswith("cnictl: this host is no cnictl node") and "hint: cnictl init-node" in refused.stderr
+        refused.stderr.startswith("cnictl: this host is not set up as a cnictl node")
+        and "hint: cnictl init-node" in refused.stderr
     )

@@ -109,7 +109,7 @@ def test_show_says_when_the_rules_are_gone(pair: tuple[Pod, Pod, Node]) -> None:
 def test_second_enable_changes_nothing(pair: tuple[Pod, Pod, Node]) -> None:
     node = pair[0].node
     cnictl(node, "nat", "enable")
-    assert set(outcomes(cnictl(node, "nat", "enable", "-o", "json")).values()) == {"already so"}
+    assert set(outcomes(cnictl(node, "nat", "enable", "-o", "json")).values()) == {"unchanged"}
 
 
 @pytest.mark.parametrize("command", [("nat", "enable"), ("nat", "disable"), ("nat", "enable", "--backend", "iptables")])

@@ -93,7 +93,7 @@ def test_damaged_copy_that_runs_says_so_and_repairs_all_else(node: Node) -> None
     node.run(["sh", "-c", f"echo >> {HOME}/current/site/netaddr/strategy/eui48.py; ip address flush dev cni0"])
     failed = node.run([COMMAND, "apply"], check=False)
     assert failed.status == 1
-    assert "is damaged, and can't be made anew by itself" in failed.stderr
+    assert "is damaged, and a damaged copy can't replace itself" in failed.stderr
     assert drifted(node) == ["program/cnictl"]
     run(node, "apply")
     assert drifted(node) == []

@@ -196,6 +196,31 @@ def test_wrong_or_empty_file_takes_no_route_away(lab: Lab, text: str) -> None:
     assert "source-stale" in findings(first)
 
 
+def test_node_that_the_file_does_not_list_says_so_everywhere(lab: Lab) -> None:
+    first = lab.nodes[0]
+    put(first, cluster_text(entries_of(lab)[1:]))
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    state, why = states(first)[""]
+    assert state == "absent" and why in findings(first)["source-stale"]
+    assert cnictl(first, "node", "list", check=False).status == 1
+    assert f"warning: {why}" in cnictl(first, "status", check=False).stderr
+
+
+def test_file_that_leads_in_a_circle_leaves_every_command_working(lab: Lab) -> None:
+    first = lab.nodes[0]
+    first.run(["sh", "-ec", f"rm {FILE}; ln -s {FILE} {FILE}"])
+    try:
+        cnictl(first, "apply", check=False)
+        assert learned(first) == all_routes(lab)
+        rows = json.loads(cnictl(first, "status", "-o", "json", check=False).stdout)["resources"]
+        (why,) = (row["summary"] for row in rows if row["state"] == "not known")
+        assert why == f"{FILE}: Too many levels of symbolic links"
+        assert "source-stale" in findings(first)
+    finally:
+        first.run(["rm", FILE])
+
+
 def test_list_of_another_cluster_is_believed_only_by_an_explicit_word(lab: Lab) -> None:
     first = lab.nodes[0]
     put(first, cluster_text([("other", "10.0.0.200", "10.244.44.0/24")]))
@@ -223,7 +248,7 @@ def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> 
     assert learned(first) == all_routes(lab)
     shown = states(first)
     assert shown["gateway"] == ("refused", "10.0.0.1 is this node's default gateway")
-    assert shown["far"][0] == "refused" and "on no link of this node" in shown["far"][1]
+    assert shown["far"][0] == "refused" and "not on a link" in shown["far"][1]
     assert "node-refused" in findings(first)
     fault = "a node of cluster.toml with this node's default gateway as its address"
     symptom = "its pods are not reached, and nothing is hijacked"
@@ -267,7 +292,7 @@ def plugin_status(node: Node) -> Any:
     return json.loads(done.stdout) if done.status else None
 
 
-def test_typed_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
+def test_static_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
     first, second, third = lab.nodes
     cnictl(first, "reset-node", "--yes")
     where = ("--subnet", first.pod_cidr, "--network", "10.244.0.0/16")

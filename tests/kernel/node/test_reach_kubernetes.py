@@ -1,40 +1,56 @@
 """Nodes that learn their peers from Kubernetes: set up from their own Node, and following the others' by watch."""
 
 import json
-from collections.abc import Iterator
+import random
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from cnictl.lab.lab import Lab, Node
+from cnictl.watch.repairs import FIGHT
 from tests.kernel.commands import cnictl, drifted
 from tests.kernel.node.test_reach import Watch, assert_pods_reach_each_other, findings, learned, listed, plugin_status
+from tests.soak import SOAK
 from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
 NETWORK = "10.244.0.0/16"
 FOLDER = "/root/api"
+KUBECONFIG = "/etc/cnictl/kubeconfig"
+_spec = find_spec("lightkube")
+assert _spec is not None and _spec.origin is not None
+PACKAGES = str(Path(_spec.origin).parents[1])
+"""The folder that has the Kubernetes client."""
 
 
 class Cluster:
     """An API server outside, and the nodes."""
 
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, announced: int) -> None:
+        """`announced`: how many of the nodes have a Node."""
         self.lab, self.outside, self.nodes = lab, lab.outside, lab.nodes
-        self._announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes)]
+        self.announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes[:announced])]
         settings = Path("/etc/ssl/openssl.cnf").read_text(encoding="utf-8")
         self.outside.run(["sh", "-c", "mkdir -p /etc/ssl && cat > /etc/ssl/openssl.cnf"], settings)
         self.start()
         self.kubeconfig = self.outside.run(["cat", f"{FOLDER}/kubeconfig"]).stdout
         for node in lab.nodes:
-            node.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], self.kubeconfig)
+            self.put_credential(node)
 
-    def start(self) -> None:
-        """Start the server with the Nodes that are announced."""
-        options = [word for text in self._announced for word in ("--node", text)]
-        program = (Path(__file__).parents[2] / "kubernetes" / "server.py").read_text(encoding="utf-8")
-        command = ["python3", "-c", program, FOLDER, *options, "--address", self.outside.address]
+    def start(self, announced: list[str] | None = None) -> None:
+        """Start the server with the lab's Nodes beside those it has, or with others in place of all."""
+        nodes = self.announced if announced is None else announced
+        if announced is not None:
+            forget = "import json, sys; f = open(sys.argv[1], 'r+'); s = json.load(f); f.seek(0); f.truncate(); "
+            self.outside.run(["python3", "-c", forget + "json.dump({**s, 'nodes': {}}, f)", f"{FOLDER}/nodes.json"])
+        options = [word for text in nodes for word in ("--node", text)]
+        checkout = Path(__file__).parents[3]
+        program = ["env", f"PYTHONPATH={checkout}", "python3", "-m", "tests.kubernetes.server", FOLDER]
+        command = [*program, *options, "--address", self.outside.address]
         self._server = self.outside.popen(command)
         assert self._server.stdout is not None and self._server.stdout.readline()
 
@@ -42,6 +58,10 @@ class Cluster:
         """Stop it at once."""
         self._server.kill()
         self._server.wait(timeout=20)
+
+    def put_credential(self, node: Node) -> None:
+        """Give a node its kubeconfig."""
+        node.run(["sh", "-c", f"mkdir -p /etc/cnictl; umask 077; cat > {KUBECONFIG}"], self.kubeconfig)
 
     def join(self, at: int, *more: str) -> str:
         """Set a node up from its Node; what it said."""
@@ -69,7 +89,7 @@ class Cluster:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     with Lab(nodes=3) as lab:
-        cluster = Cluster(lab)
+        cluster = Cluster(lab, announced=3)
         for at in range(3):
             cluster.join(at, "--network", NETWORK)
         yield cluster
@@ -97,56 +117,151 @@ def test_node_that_joins_is_routed_and_one_that_leaves_is_not(cluster: Cluster) 
     first = cluster.nodes[0]
     with Watch(first):
         cluster.change("POST", "node9", "10.244.9.0/24", "10.0.0.99")
-        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "it is routed", 5.0)
+        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "it is routed", 20.0)
         cluster.change("DELETE", "node9")
-        wait_for(lambda: learned(first) == others(cluster), "its route is gone", 5.0)
+        wait_for(lambda: learned(first) == others(cluster), "its route is gone", 20.0)
         cluster.change("POST", "thief", first.pod_cidr, "10.0.0.98")
-        wait_for(lambda: listed(first)["source"]["conflict"], "the conflict is seen", 5.0)
+        wait_for(lambda: listed(first)["source"]["conflict"], "the conflict is seen", 20.0)
         assert learned(first) == others(cluster)
         assert plugin_status(first)["code"] == 50
         cluster.change("DELETE", "thief")
-        wait_for(lambda: plugin_status(first) is None, "the conflict is over", 5.0)
+        wait_for(lambda: plugin_status(first) is None, "the conflict is over", 20.0)
+
+
+def test_nodes_that_join_one_after_the_other_are_no_fight_with_another_program(cluster: Cluster) -> None:
+    first = cluster.nodes[0]
+    joining = {f"10.244.{at}.0/24": f"10.0.0.{at}" for at in range(100, 100 + 2 * FIGHT)}
+    with Watch(first):
+        for pod_cidr, address in joining.items():
+            cluster.change("POST", f"node{address}", pod_cidr, address)
+            wait_for(lambda at=pod_cidr: at in learned(first), f"{pod_cidr} is routed", 20.0)  # type: ignore[misc]
+        assert learned(first) == others(cluster) | joining
+        for address in joining.values():
+            cluster.change("DELETE", f"node{address}")
+        wait_for(lambda: learned(first) == others(cluster), "their routes are gone", 20.0)
 
 
 def test_node_registered_again_with_another_pod_cidr_is_a_conflict(cluster: Cluster) -> None:
     first = cluster.nodes[0]
     with Watch(first):
         cluster.change("PUT", "node0", "10.244.70.0/24", first.address)
-        wait_for(lambda: "source-conflict" in findings(first), "doctor names it", 8.0)
+        wait_for(lambda: "source-conflict" in findings(first), "doctor names it", 20.0)
         assert f'subnet = "{first.pod_cidr}"' in in_node_file(first)
         cluster.change("PUT", "node0", first.pod_cidr, first.address)
-        wait_for(lambda: "source-conflict" not in findings(first), "it is over", 8.0)
+        wait_for(lambda: "source-conflict" not in findings(first), "it is over", 20.0)
 
 
 def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cluster: Cluster) -> None:
     first = cluster.nodes[0]
     with Watch(first) as watch:
         cluster.stop()
-        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 10.0)
+        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 20.0)
         watch.kill()
     cnictl(first, "apply")
     with Watch(first):
         assert learned(first) == others(cluster)
         assert "source-stale" in findings(first)
         cluster.start()
-        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 20.0)
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 45.0)
     assert learned(first) == others(cluster)
+
+
+def hide_client(node: Node) -> None:
+    """Take lightkube away from this node alone: a folder with links to all other packages lies over its folder."""
+    node.run(["mkdir", "-p", "/root/all", "/root/others"])
+    node.run(["mount", "--bind", PACKAGES, "/root/all"])
+    node.run(["sh", "-c", "ln -sf /root/all/* /root/others && rm /root/others/lightkube"])
+    node.run(["mount", "--bind", "/root/others", PACKAGES])
+
+
+def put_client_back(_: Cluster, node: Node) -> None:
+    """Show all packages again."""
+    node.run(["umount", "-l", PACKAGES])
+
+
+@pytest.mark.parametrize(
+    ("hide", "put_back", "said", "todo"),
+    [
+        (hide_client, put_client_back,
+         "needs the Python package lightkube, which is not installed", "pip install 'lightkube"),
+        (lambda node: node.run(["rm", KUBECONFIG]), Cluster.put_credential,
+         f"there is no file {KUBECONFIG}", "cnictl kubernetes kubeconfig --output"),
+    ],
+    ids=["client", "credential"],
+)  # fmt: skip
+def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good_list_stays(
+    cluster: Cluster,
+    hide: Callable[[Node], object],
+    put_back: Callable[[Cluster, Node], object],
+    said: str,
+    todo: str,
+) -> None:
+    first = cluster.nodes[0]
+    before = in_node_file(first)
+    hide(first)
+    try:
+        refused = cnictl(first, "init-node", "--from", "kubernetes", "--node", "node0", check=False)
+        assert refused.status == 2 and said in refused.stderr and todo in refused.stderr
+        assert in_node_file(first) == before
+        cnictl(first, "apply")
+        assert said in findings(first)["source-stale"] and todo in findings(first)["source-stale"]
+        with Watch(first):
+            assert learned(first) == others(cluster)
+            first.run(["ip", "route", "flush", "proto", "68"])
+            wait_for(lambda: learned(first) == others(cluster), "the last good list is routed", 10.0)
+            put_back(cluster, first)
+            wait_for(lambda: not listed(first)["source"]["trouble"], "it answers again", 45.0)
+    finally:
+        if listed(first)["source"]["trouble"]:
+            put_back(cluster, first)
+    assert learned(first) == others(cluster)
+
+
+def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Cluster) -> None:
+    """Nodes join and leave; the server is killed some moments after each change, and knows what it has accepted."""
+    first, drawn, lasting = cluster.nodes[0], random.Random(16), others(cluster)
+    with Watch(first):
+        for turn in range(40 if SOAK else 3):
+            here = turn % 2 == 0
+            cidr, address = f"10.244.{100 + turn // 2}.0/24", "10.0.0.97"
+            cluster.change("POST" if here else "DELETE", f"brief{turn // 2}", cidr, address)
+            moment = time.monotonic() + drawn.uniform(0, 0.6)
+            wait_for(lambda moment=moment: time.monotonic() > moment, "the moment has come")  # type: ignore[misc]
+            cluster.stop()
+            assert lasting.items() <= learned(first).items()
+            cluster.start()
+        cluster.change("DELETE" if here else "POST", f"brief{turn // 2}", cidr, address)
+        wanted = {**lasting, **({} if here else {cidr: address})}
+        wait_for(lambda: learned(first) == wanted, "the routes are what the server has", 45.0)
+        if not here:
+            cluster.change("DELETE", f"brief{turn // 2}")
+            wait_for(lambda: learned(first) == lasting, "the last one has left", 10.0)
 
 
 def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster) -> None:
     third = cluster.nodes[2]
-    cnictl(third, "reset-node", "--yes")
+    said = cnictl(third, "reset-node", "--yes").stderr
     assert learned(third) == {}
-    third.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], cluster.kubeconfig)
+    assert "/etc/cnictl/kubeconfig stays: it is an operator's credential" in said
+    assert third.run(["cat", "/etc/cnictl/kubeconfig"]).stdout == cluster.kubeconfig
     said = cluster.join(2, "--network", NETWORK)
-    assert "2 peers learned from kubernetes" in said and "by themselves" in said
+    assert "2 peers learned from kubernetes" in said and "other nodes learn of this one" in said
     assert drifted(third) == []
+
+
+def test_setting_up_again_keeps_name_and_credential_of_the_node_file(cluster: Cluster) -> None:
+    third = cluster.nodes[2]
+    third.run(["mv", KUBECONFIG, "/root/kubeconfig"])
+    third.run(["sed", "-i", r'/^\[reach\]/a kubeconfig = "/root/kubeconfig"', "/etc/cnictl/node.toml"])
+    cnictl(third, "init-node", "--from", "kubernetes", "--unclaimed", "default-route")
+    assert 'node = "node2"' in in_node_file(third) and 'kubeconfig = "/root/kubeconfig"' in in_node_file(third)
+    assert listed(third)["source"]["trouble"] == ""
 
 
 def test_without_the_pod_network_it_is_asked_for(cluster: Cluster) -> None:
     third = cluster.nodes[2]
     cnictl(third, "reset-node", "--yes")
-    third.run(["sh", "-c", "mkdir -p /etc/cnictl; umask 077; cat > /etc/cnictl/kubeconfig"], cluster.kubeconfig)
+    cluster.put_credential(third)
     done = cnictl(third, "init-node", "--from", "kubernetes", "--node", "node2", check=False)
     assert done.status == 2 and "--network" in done.stderr
     unknown = cnictl(third, "init-node", "--from", "kubernetes", "--node", "nobody", check=False)

@@ -38,7 +38,7 @@ def test_peer_is_added_moved_and_dropped(node: Node) -> None:
     cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.52", "--replace")
     assert routes(node) == {"10.244.1.0/24": "10.0.10.52", "10.244.2.0/24": "10.0.2.53"}
     assert set(outcomes(cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.52", "-o", "json")).values()) == {
-        "already so"
+        "unchanged"
     }
     cnictl(node, "route", "del-peer", "10.244.1.0/24")
     assert routes(node) == {"10.244.2.0/24": "10.0.2.53"}
@@ -197,11 +197,23 @@ def test_foreign_route_in_the_way_is_told_and_left_alone(node: Node) -> None:
     assert snapshot(node)["contents"] == before["contents"]
 
 
+@pytest.mark.parametrize(
+    "words", [("reset-node", "--yes"), ("route", "del-peer", PEER[0], "--yes")], ids=lambda w: w[0]
+)
+def test_foreign_route_beside_ours_stays_when_ours_goes(node: Node, words: tuple[str, ...]) -> None:
+    init(node, "--peer", "=".join(PEER))
+    foreign = "10.244.1.0/24 via 10.0.2.53 dev eth0 proto static metric 50"
+    node.run(["ip", "route", "add", *foreign.split()])
+    assert drifted(node) == []
+    cnictl(node, *words)
+    assert " ".join(node.run(["ip", "route", "show", "10.244.1.0/24"]).stdout.split()) == foreign
+
+
 def test_peer_behind_a_gateway_is_refused_with_the_cause(node: Node) -> None:
     init(node)
     refused = cnictl(node, "route", "add-peer", "10.244.1.0/24", "192.0.2.10", check=False)
     assert refused.status == 1
-    assert "192.0.2.10 is not on the same link, it is reached through 10.0.0.1" in refused.stderr
+    assert "192.0.2.10 is not on the same link, but reached through 10.0.0.1" in refused.stderr
 
 
 def test_route_the_kernel_refuses_leaves_the_node_file_as_it_was(node: Node) -> None:
@@ -226,7 +238,7 @@ def test_route_the_kernel_refuses_leaves_the_node_file_as_it_was(node: Node) -> 
         (("del-peer", "10.244.7.0/24"), "10.244.7.0/24"),
         (("add-peer", "10.244.1.0/24"), "CIDR=VIA[%LINK]"),
         (("add-peer", "10.244.1.0/24=10.0.10.51", "10.244.2.0/24"), "'10.244.2.0/24'"),
-        (("add-peer", "10.244.1.0/24=10.0.10.51%eth1", "--dev", "eth0"), "--dev eth0: is for peers without a link"),
+        (("add-peer", "10.244.1.0/24=10.0.10.51%eth1", "--dev", "eth0"), "--dev eth0 is for peers without a link"),
     ],
 )
 def test_usage_errors_are_one_line(shared_node: Node, words: tuple[str, ...], named: str) -> None:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from cnictl.core.attachments import CLAIM_MARK
-from cnictl.node.plugin import releases
+from cnictl.node.plugin import plugin_version
 from cnictl.node.plugin.interpreters import Interpreter
 from tests.waiting import wait_for
 
@@ -66,7 +66,7 @@ def plugin_executable(patience: float = 0.0) -> str:
 
     `patience` is another number of seconds than its own to wait for a lock.
     """
-    code = releases.sources()
+    code = plugin_version.sources()
     if patience:
         for name, constant in (("cnictl/core/locks.py", b"LOCK_WAIT"), ("cnictl/core/detach.py", b"SEIZE_WAIT")):
             before, found, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
@@ -76,7 +76,7 @@ def plugin_executable(patience: float = 0.0) -> str:
     _kept.append(folder)
     os.chmod(folder.name, 0o755)
     interpreter = Interpreter(os.path.realpath(sys.executable), str(sys.implementation.cache_tag))
-    built = releases.build(folder.name, "under-test", code, interpreter)
+    built = plugin_version.build(folder.name, "under-test", code, interpreter)
     if built.fault:
         raise Unexpected(built.fault)
     return built.launcher

@@ -62,13 +62,13 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
     before = as_before(node)
     done = init(node, *PEER, *SOON, "-o", "json")
     assert json.loads(done.stdout)["confirm_within"] == 2
-    assert "run 1 is taken back in 2 s, unless you run: cnictl confirm" in done.stderr
+    assert "run 1 is undone in 2 s, unless you run: cnictl confirm" in done.stderr
     assert len(guards(node)) == 1
     wait_for(lambda: not waits(node), "the run is undone", 30)
     wait_for(lambda: not guards(node), "the guard is gone")
     assert as_before(node) == before
     late = cnictl(node, "confirm", check=False)
-    assert late.status == 1 and "run 1 (init-node) was taken back by run 2" in late.stderr
+    assert late.status == 1 and "run 1 (init-node) was undone by run 2" in late.stderr
 
     init(node, *PEER, *LATER)
     made = as_before(node)
@@ -204,7 +204,7 @@ def test_reboot_undoes_before_anything_else(node: Node, when: str) -> None:
         node.run(["sed", "-i", r's/"deadline": [0-9.]*/"deadline": 0.0/', RECORD])
     in_another_boot(node)
     done = cnictl(node, "apply")  # what the unit runs
-    assert "run 1 was not confirmed (this host was booted anew): taken back by run 2" in done.stderr
+    assert "run 1 was not confirmed (this host was rebooted): undone by run 2" in done.stderr
     assert "nothing to apply" in done.stderr
     assert not waits(node)
     assert as_before(node) == before
@@ -215,7 +215,7 @@ def test_reboot_leaves_the_node_that_was_confirmed(node: Node) -> None:
     before = in_one_order(as_before(node))
     cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.51", *LATER)
     in_another_boot(node)
-    assert "taken back by run 3" in cnictl(node, "apply").stderr
+    assert "undone by run 3" in cnictl(node, "apply").stderr
     after = in_one_order(as_before(node))
     for kind in ("routes", "nft", "iptables", "tree", "contents"):
         assert _settled(after[kind]) == _settled(before[kind]), kind
@@ -233,7 +233,7 @@ def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -
     wait_for(lambda: not waits(node), "the run is undone", 30)
     assert pod.pings("10.244.0.1")
     left = json.loads(cnictl(node, "history", "2", "-o", "json").stdout)["left"]
-    assert any(note.startswith("bridge/cni0: pods stand on it") and pod.address in note for note in left)
+    assert any(note.startswith("bridge/cni0: pods need it") and pod.address in note for note in left)
     assert not any(note.startswith(("route/", "cni-conf/", "file/")) for note in left)
     assert node.run(["ip", "route", "show", "proto", "67"]).stdout == ""
     assert node.run(["ls", "/etc/cnictl", "/etc/cni/net.d"], check=False).stdout.split() == ["/etc/cni/net.d:"]

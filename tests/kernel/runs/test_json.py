@@ -137,7 +137,7 @@ def test_node_from_its_set_up_to_its_end(node: Node) -> None:
         said(node, words)
     version = said(node, "plugin list")["current"]
     assert said(node, f"plugin use {version}")["changes"]  # node.toml names it
-    assert said(node, f"plugin use {version}") == {"version": 1, "state": "already so", "changes": []}
+    assert said(node, f"plugin use {version}") == {"version": 1, "state": "unchanged", "changes": []}
     assert said(node, "nat disable")["changed"] > 0
     assert said(node, "nat show")["items"] == []
     number = said(node, "nat enable --confirm-within 60")["run"]

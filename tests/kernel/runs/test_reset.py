@@ -63,7 +63,7 @@ def test_hardened_node_is_the_same_after_reset(node: Node, backend: str) -> None
     first = outcomes(init(node, "--peer", "10.244.1.0/24=10.0.10.51", "--backend", backend, "-o", "json"))
     second = outcomes(init(node, "--peer", "10.244.1.0/24=10.0.10.51", "--backend", backend, "-o", "json"))
     assert set(first.values()) == {"changed"}
-    assert set(second.values()) == {"already so"}
+    assert set(second.values()) == {"unchanged"}
     assert set(second) == set(first)
     start_pod(node, "pod")
 
@@ -92,7 +92,7 @@ def test_chains_of_ours_are_not_known_and_stay_after_iptables_is_gone(node: Node
     states = {row["resource"]: row["state"] for row in json.loads(told.stdout)["resources"]}
     assert states["forward/iptables"] == "not known"
     assert (states["masquerade/mynet"] == "not known") is (backend == "iptables")
-    missing = "CNICTL-FORWARD in table filter stands, but the iptables command is missing"
+    missing = "CNICTL-FORWARD in table filter exists, but the iptables command is missing"
     for words in (("apply",), ("undo", "1", "--yes"), ("reset-node", "--yes")):
         done = node.run([*without, *words], check=False)
         assert (done.status, missing in done.stderr) == (1, True), words

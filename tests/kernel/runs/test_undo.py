@@ -37,7 +37,7 @@ def test_undo_puts_the_host_back_and_undone_twice_finds_nothing(node: Node) -> N
     again = cnictl(node, "undo", "1")
     assert "nothing of it is left to undo" in again.stderr
     runs = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
-    assert [(run["run"], run["outcome"]) for run in runs][-1] == (1, "taken back by run 2")
+    assert [(run["run"], run["outcome"]) for run in runs][-1] == (1, "undone by run 2")
 
 
 def test_undo_takes_back_one_run_among_others(node: Node) -> None:
@@ -83,7 +83,7 @@ def test_bridge_that_pods_stand_on_is_not_pulled_away(node: Node) -> None:
     init(node)
     pod = start_pod(node, "pod")
     done = cnictl(node, "undo", check=False)
-    assert (done.status, "pods stand on it" in done.stderr) == (1, True)
+    assert (done.status, "pods need it" in done.stderr) == (1, True)
     assert pod.pings("10.244.0.1")
 
 
@@ -135,7 +135,7 @@ def test_undo_cut_off_by_a_kill_is_finished_by_the_next_command(node: Node) -> N
     init(node, *PEER)
     node.run(["sh", "-c", _UNDO_KILLED_AT_WORK], check=False)
     assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 1", "cut off")
-    assert "finished, run 1 is taken back" in cnictl(node, "apply", check=False).stderr
+    assert "finished, run 1 is undone" in cnictl(node, "apply", check=False).stderr
     assert in_one_order(as_before(node)) == before
 
 
@@ -156,7 +156,7 @@ def test_undo_cut_off_by_a_kill_is_finished_by_watch(node: Node) -> None:
     assert (latest(node)["command"], latest(node)["outcome"]) == ("undo 2", "cut off")
     watch = node.popen(["cnictl", "watch"])
     try:
-        wait_for(lambda: "taken back" in cnictl(node, "history").stdout, "the undo is finished", 20)
+        wait_for(lambda: "undone" in cnictl(node, "history").stdout, "the undo is finished", 20)
     finally:
         watch.kill()
         watch.communicate()

@@ -1,7 +1,7 @@
 """Model a packet filter's rule set, and what it does to packets of which only some properties are known.
 
 The model is the same for nftables (`verdicts.nft`), iptables (`verdicts.iptables`) and every hook; a hook is only a
-name here. Packets are described by the properties that they share. So a match holds for all of them, some or none.
+name here. Packets are described by the properties that they share, so a match holds for all, some or none of them.
 """
 
 from collections.abc import Iterator
@@ -68,7 +68,7 @@ class Match:
         if self.negated:
             return Truth(Truth.ALWAYS - truth)
         if self.listed and self.about in ("source", "target"):
-            # a set stands for particular addresses, even if one of its elements contains the pod network
+            # a set means particular addresses, even if one of its elements contains the pod network
             return min(truth, Truth.SOMETIMES)
         return truth
 
@@ -179,7 +179,7 @@ class Rule:
     """The rule as its program prints it, for people."""
     branches: tuple[Branch, ...]
     ours: str = ""
-    """cnictl's name for a rule of its own. Such a rule decides nothing in the model; only its place matters."""
+    """cnictl's name for one of its own rules. Such a rule has no verdict in the model; only its place matters."""
     handle: int = 0
     """The rule's handle in nftables."""
 
@@ -203,7 +203,7 @@ class Chain:
 
     @cached_property
     def telling(self) -> tuple[tuple[int, Rule], ...]:
-        """The rules that can apply to all packets of a kind: our own rules, and rules without an unknown match."""
+        """The rules that may apply to all packets of a kind: our own rules, and rules without an unknown match."""
         return tuple(
             (index, rule)
             for index, rule in self.numbered

@@ -1,6 +1,6 @@
-"""Keep versions of the plugin: its code copied whole, with bytecode, a manifest and its launcher.
+"""Build and examine versions of the plugin: a copy of its code with bytecode, a manifest and a launcher.
 
-`version_folder` says how versions live side by side.
+`version_folder` keeps several versions side by side.
 """
 
 import contextlib
@@ -23,7 +23,7 @@ from cnictl.node.plugin.interpreters import Interpreter
 PLUGIN = "cnictl-bridge"
 
 NOT_STARTED = 110
-"""CNI error code: the plugin could not be started at all. Ours, from 100 on (spec 1.1.0 section 5)."""
+"""CNI error code: the plugin could not be started at all. Codes from 100 on are a plugin's (spec 1.1.0 section 5)."""
 
 _PROGRAM = """import gc, marshal, posix, sys
 gc.disable()
@@ -41,7 +41,7 @@ else:
 from cnictl_plugin.main import main
 main()
 """
-"""What the interpreter is started with: the verb's bundle, if this interpreter has a whole one, then `main`."""
+"""The program for the interpreter: load the verb's bundle if this interpreter has an intact one, then run `main`."""
 
 _COMPILE = """
 import importlib.machinery, py_compile, sys
@@ -61,15 +61,15 @@ for name in sys.stdin.read().split("\\0"):
 
 
 @dataclass(frozen=True)
-class Library:
+class PluginVersion:
     """A version of the plugin in a library folder."""
 
     folder: str
     """`/usr/local/lib/cnictl/0.1.0`"""
     digest: str
-    """Of its sources; empty if one of its files is missing or changed."""
+    """The digest of its sources; empty if one of its files is missing or changed."""
     interpreter: str
-    """The one recorded in its launcher."""
+    """The interpreter that its launcher names."""
     fault: str
     """What is wrong with it; empty if nothing."""
 
@@ -110,32 +110,32 @@ def versions(lib_dir: str) -> list[str]:
 
 
 def noted(folder: str, key: str) -> str:
-    """Return what the manifest of a version says of its installation; empty if the folder is no version.
+    """Return a value of a version's manifest; empty if the folder is not a version's.
 
-    The keys are `installed` (`2026-01-31T12:00:00Z`), `version` (cnictl's release), `digest` and `interpreter`.
+    The keys are `installed` (`2026-01-31T12:00:00Z`), `version` (of cnictl), `digest` and `interpreter`.
     """
     return str(version_folder.manifest(folder).get(key, ""))
 
 
-def examine(folder: str) -> Library:
-    """Check that all files of a version are there and unchanged, bytecode too, and that its interpreter exists."""
+def examine(folder: str) -> PluginVersion:
+    """Check that all files of a version are unchanged, bytecode included, and that its interpreter exists."""
     manifest = version_folder.manifest(folder)
     interpreter = str(manifest.get("interpreter", ""))
     if not manifest:
-        return Library(folder, "", interpreter, f"{folder}/{version_folder.MANIFEST} is missing or unreadable")
+        return PluginVersion(folder, "", interpreter, f"{folder}/{version_folder.MANIFEST} is missing or unreadable")
     for name, digest in manifest["files"].items():
         try:
             content = durable.contents(f"{folder}/{name}")
         except OSError as error:
-            return Library(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
+            return PluginVersion(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
         if hashlib.sha256(content).hexdigest() != digest:
-            return Library(folder, "", interpreter, f"{folder}/{name} is not as it was installed")
+            return PluginVersion(folder, "", interpreter, f"{folder}/{name} is not as it was installed")
     gone = "" if os.access(interpreter, os.X_OK) else f"interpreter {interpreter} is gone"
-    return Library(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
+    return PluginVersion(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
 
 
-def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpreter) -> Library:
-    """Write a version under its final name in one step, and replace what had that name before.
+def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpreter) -> PluginVersion:
+    """Write a version under its final name in one step, replacing a version of that name.
 
     Raises Problem if the code doesn't compile.
     """
@@ -153,7 +153,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
             command = [python.path, "-ISB", "-X", "no_debug_ranges", "-c", _COMPILE]
             boot = f"{new}/boot" if python is interpreter else ""
             run([*command, new, folder, _bundles(new, python.cache_tag), boot], "\0".join(code), timeout=60)
-        # of every file: what runs is the bytecode, not the source beside it; the link to the interpreter may change
+        # digests of every file, because the bytecode runs, not the source; the link to the interpreter may change
         paths = sorted(f"{place}/{file}" for place, _, files in os.walk(new) for file in files)
         digests = {
             os.path.relpath(path, new): hashlib.sha256(durable.contents(path)).hexdigest()
@@ -172,7 +172,7 @@ def build(lib_dir: str, name: str, code: dict[str, bytes], interpreter: Interpre
 
 
 def launcher_text(folder: str, interpreter: str, second: Interpreter | None) -> str:
-    """Return the launcher of the version in `folder`. A system interpreter installed later serves as second choice."""
+    """Return the launcher of the version in `folder`. Its second choice is the system's interpreter, present or not."""
     other = interpreters.SYSTEM if second is not None or not os.path.exists(interpreters.SYSTEM) else ""
     program = _PROGRAM.replace("@LIBRARY@", repr(folder)).replace("@BUNDLES@", repr(_bundles(folder, "")))
     pythons = list(dict.fromkeys(path for path in (interpreter, other) if path))
@@ -195,5 +195,5 @@ def _error(why: str) -> str:
 
 
 def _bundles(folder: str, tag: str) -> str:
-    """Return where a version keeps its bundles for an interpreter: one file for each verb, with its name."""
+    """Return the folder of a version's bundles for an interpreter; it has a file for each verb, named after it."""
     return f"{folder}/bundles/{tag}"

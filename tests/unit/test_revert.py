@@ -8,7 +8,7 @@ import pytest
 from cnictl.core.errors import UsageProblem
 from cnictl.node.resources.bridge_netfilter import BridgeNetfilter
 from cnictl.node.resources.textfile import NodeFile
-from cnictl.node.runs.revert import add_repairs, traces, way_back
+from cnictl.node.runs.revert import add_repairs, reverted, traces
 from cnictl.node.spec.addressing import check
 from cnictl.node.spec.node_file import merged
 from cnictl.node.spec.node_spec import NodeSpec, Peer
@@ -69,8 +69,8 @@ A, B, C = {"mtu": 1500, "up": True}, {"mtu": 1400, "up": True}, {"mtu": 1300, "u
 def test_one_thing_goes_back_only_from_where_the_run_left_it(
     trace: Any, now: State | None, target: State | None, left: bool
 ) -> None:
-    found, notes = way_back(Thing(), trace, now)
-    assert (found, bool(notes)) == (target, left)
+    target_state, notes = reverted(Thing(), trace, now)
+    assert (target_state, bool(notes)) == (target, left)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +85,8 @@ def test_one_thing_goes_back_only_from_where_the_run_left_it(
 def test_of_several_things_those_that_others_made_or_changed_stay(
     before: State | None, after: State, now: State, target: State | None, left: bool
 ) -> None:
-    found, notes = way_back(Files(), trace_of(before, after), now)
-    assert (found, bool(notes)) == (target, left)
+    target_state, notes = reverted(Files(), trace_of(before, after), now)
+    assert (target_state, bool(notes)) == (target, left)
 
 
 def test_node_file_keeps_comments_and_keys_that_came_since() -> None:
@@ -94,7 +94,7 @@ def test_node_file_keeps_comments_and_keys_that_came_since() -> None:
     old = merged("", SPEC)
     new = merged(old, NodeSpec(SPEC.subnets, SPEC.networks, peers=(peer,), nat=False))
     now = "# mine\n" + merged(new, NodeSpec(SPEC.subnets, SPEC.networks, peers=(peer, other), nat=False, mtu=1400))
-    target, left = NodeFile().take_back({"text": now}, {"text": old}, {"text": new})
+    target, left = NodeFile().revert({"text": now}, {"text": old}, {"text": new})
     assert target is not None and left == []
     assert target["text"].startswith("# mine\n")
     assert "nat = true" in target["text"] and "mtu = 1400" in target["text"]
@@ -132,11 +132,11 @@ ON, OFF = {"nf_call_iptables": 1}, {"nf_call_iptables": 0}
     ],
 )
 def test_bridges_switches_go_back_one_by_one(before: State, after: State, now: State, target: State | None) -> None:
-    assert BridgeNetfilter(SPEC).take_back(now, before, after) == (target, [])
+    assert BridgeNetfilter(SPEC).revert(now, before, after) == (target, [])
 
 
 def test_a_bridges_switch_that_somebody_set_since_stays() -> None:
-    target, left = BridgeNetfilter(SPEC).take_back({"nf_call_iptables": 1}, OFF, OFF)
+    target, left = BridgeNetfilter(SPEC).revert({"nf_call_iptables": 1}, OFF, OFF)
     assert target == {"nf_call_iptables": 1} and left == ["nf_call_iptables was changed since"]
 
 
@@ -161,4 +161,4 @@ def test_what_repairs_made_since_is_the_runs_still_unless_another_moved_it(
         for number, (command, state) in enumerate(later, 2)
     ]
     add_repairs([trace], runs)
-    assert way_back(Thing(), trace, {"mtu": 1500})[0] == ({"mtu": 1280} if back else {"mtu": 1500})
+    assert reverted(Thing(), trace, {"mtu": 1500})[0] == ({"mtu": 1280} if back else {"mtu": 1500})

@@ -1,0 +1,18 @@
+"""`kill -9` of `watch` while it follows a source whose peers change: no route is stale or lost.
+
+Here ahead of a few things; `make soak` kills it ahead of many, and then ahead of each (`make faults`).
+"""
+
+import pytest
+
+from tests.faults.following import sweep
+from tests.soak import SOAK
+
+pytestmark = pytest.mark.once
+
+
+def test_watch_killed_at_any_point_leaves_a_whole_list_and_the_next_one_goes_on() -> None:
+    points = 60 if SOAK else 3
+    report = sweep(points)
+    assert report.faults == []
+    assert report.kills > points // 2  # not every run does all of what the counted one did
