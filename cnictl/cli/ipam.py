@@ -22,7 +22,6 @@ from cnictl.cli.output import (
     print_list,
     print_table,
     say,
-    write,
 )
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
@@ -97,8 +96,7 @@ def list_leases(
         say(f"{listing.network}: no stale leases")
     if output is Format.NAME:
         return
-    for line in _utilisation(listing):
-        write(line)
+    print_table(("", ""), _utilisation(listing))
     _mention_strays(listing)
 
 
@@ -233,23 +231,23 @@ def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
         return lease_list.listing_asked_for(name, data_dir)
 
 
-def _utilisation(listing: lease_list.Listing) -> list[str]:
-    """Return a line for each range set, and one for leases outside of all if there are several."""
+def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
+    """Return a row for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
-        return [f"{listing.network}: {listing.used} used; no conf here says how many addresses there are"]
+        return [(listing.network, f"{listing.used} used; no conf here says how many addresses there are")]
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
         of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
         used = bar(listing.used - listing.outside, listing.total)
-        return [f"{listing.network} {listing.ranges[0]}: {used} {of}"]
-    lines = []
+        return [(f"{listing.network} {listing.ranges[0]}", f"{used} {of}")]
+    rows = []
     for ranges in listing.sets:
         used_here = listing.used_of(ranges)
         of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {ranges.size}"
-        lines.append(f"{listing.network} {ranges}: {bar(used_here, ranges.size)} {of}")
+        rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
-        lines.append(f"{listing.network}: {listing.outside} used outside of these")
-    return lines
+        rows.append((listing.network, f"{listing.outside} used outside of these"))
+    return rows
 
 
 def _cells(row: lease_list.Row, wide: bool = False) -> tuple[str, ...]:

@@ -64,10 +64,10 @@ CASES = [
     (f"cnictl {INIT}; cnictl nat disable", "undo"),
     (f"{GUARD} cnictl {DUAL}", "reset-node"),
 ]
-"""What makes the node, and the command. `make soak` tries all; else only the first, the last, and one with drift."""
+"""What makes the node, and the command. `make soak` tries all; else only the first and the last."""
 
 
-@pytest.mark.parametrize(("before", "words"), CASES if SOAK else [CASES[0], CASES[3], CASES[-1]])
+@pytest.mark.parametrize(("before", "words"), CASES if SOAK else [CASES[0], CASES[-1]])
 def test_pasted_dry_run_does_what_the_command_does(twins: tuple[Node, Node], before: str, words: str) -> None:
     ours, theirs = twins
     for node in twins:
