@@ -43,13 +43,13 @@ def width_of(text: str) -> int:
     return sum(map(_letter_width, text))
 
 
-def table(columns: Row, rows: Sequence[Row], width: int | None = None, whole: int = 0) -> list[Line]:
+def table(columns: Row, rows: Sequence[Row], width: int | None = None, whole: int = 0, prose: int = 0) -> list[Line]:
     """Return the lines of a table. `width` is the screen's; None: unlimited, with one line for each row.
 
-    The last `whole` columns hold commands or sentences: each gets a line of its own under the row, and is never
-    wrapped.
+    The last `whole` columns hold commands: each gets a line of its own under the row, and is never wrapped, so that it
+    can be copied. The `prose` columns ahead of them hold sentences: they are under the row, too, but wrapped.
     """
-    return _Table(columns, rows, width, whole).lines()
+    return _Table(columns, rows, width, whole, prose).lines()
 
 
 def text_of(line: Line) -> str:
@@ -77,10 +77,12 @@ def bar(used: int, total: int, width: int = 20) -> str:
 
 
 class _Table:
-    def __init__(self, columns: Row, rows: Sequence[Row], width: int | None, whole: int) -> None:
+    def __init__(self, columns: Row, rows: Sequence[Row], width: int | None, whole: int, prose: int) -> None:
         self._headings, self._rows, self._width = columns, rows, width
         self._has_headings = any(columns)
-        self._count = len(columns) - whole
+        self._whole = len(columns) - whole
+        """The first column of those that hold commands."""
+        self._count = self._whole - prose
         """How many columns may stand beside each other."""
         self._widths = self._natural(_WIDEST)
         self._beside = self._count
@@ -176,7 +178,11 @@ class _Table:
         if line:
             yield line
         for place in range(self._count, len(row)):
-            if row[place] not in ("", "-"):
+            if row[place] in ("", "-"):
+                continue
+            if place < self._whole and self._width is not None:
+                yield from _folded(self._label(place), row[place], width)
+            else:
                 yield [Segment(" " * _INDENT + self._label(place)), Segment(row[place], row[place])]
 
     def _label(self, place: int) -> str:

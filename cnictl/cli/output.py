@@ -160,14 +160,16 @@ def print_json_line(document: Mapping[str, Any]) -> None:
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], whole: int = 0, wide: bool = False) -> None:
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], whole: int = 0, wide: bool = False, prose: int = 0
+) -> None:
     """Print rows in columns, as `cnictl.cli.layout` lays them out for the screen.
 
-    The last `whole` columns hold commands and sentences to copy, which stand on lines of their own. `wide`: never wrap
-    a line, as in a pipe.
+    The last `whole` columns hold commands to copy, and the `prose` columns ahead of them sentences: they stand on lines
+    of their own. `wide`: never wrap a line, as in a pipe.
     """
     width = None if wide else screen_width()
-    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else outside.LONGEST_TEXT))
+    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else outside.LONGEST_TEXT, prose))
 
 
 def laid_out(
@@ -176,6 +178,7 @@ def laid_out(
     width: int | None,
     whole: int = 0,
     longest: int = outside.LONGEST_TEXT,
+    prose: int = 0,
 ) -> list[layout.Line]:
     """Return the lines of a table for a screen of this width, with control characters escaped.
 
@@ -186,7 +189,7 @@ def laid_out(
         [outside.line(cell, longest if place < end else _LONGEST_LINE) for place, cell in enumerate(row)]
         for row in rows
     ]
-    return layout.table(columns, cells, width, whole)
+    return layout.table(columns, cells, width, whole, prose)
 
 
 def print_layout(lines: Iterable[layout.Line]) -> None:

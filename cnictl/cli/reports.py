@@ -12,7 +12,7 @@ _STYLES = {FAILED: "bold red", UNCERTAIN: "yellow"}
 def show(report: Report) -> None:
     """Print each check of a report, with the cause and the hint of a failure under it."""
     columns, rows = matrix.lines(report)
-    output.print_table(columns, rows, whole=2)
+    output.print_table(columns, rows, whole=1, prose=1)
 
 
 def show_matrix(reports: Sequence[tuple[str, Report]]) -> None:

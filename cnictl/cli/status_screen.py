@@ -11,6 +11,8 @@ from cnictl.views import source_view
 from cnictl.views.status import DOUBTFUL, FAULTY, HEALTHY, UNKNOWN
 
 _ANSWERS = {True: "answers", False: "silent", None: "not asked"}
+_LONGEST = 120
+"""The most characters of a resource's state; a longer one is cut between two words, and `-o json` has all of it."""
 _COLOURS = {HEALTHY: "ok", FAULTY: "failed", UNKNOWN: "failed", DOUBTFUL: "uncertain"}
 """Words with the colours of the verdicts."""
 
@@ -155,7 +157,9 @@ def _short(state: dict[str, Any] | None) -> str:
         shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
         if key == "files":
             shown = ", ".join(value)
+        if key == "digest":
+            shown = shown[:12]
         if shown:
             parts.append(f"{key} {shown}")
     text = ", ".join(parts).replace("\n", " ")
-    return text if len(text) <= 120 else f"{text[:119]}…"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(' ')[0]} …"

@@ -84,6 +84,20 @@ def test_command_to_copy_stays_on_one_line(width: int | None) -> None:
     assert lines == ["         CHECK", "error    ip-forward", f"    fix: {command}", "warning  other"]
 
 
+def test_sentence_is_under_its_row_and_wrapped() -> None:
+    rows = [("external", "failed", "next hop 10.0.2.53 does not answer ARP on eth0, see its own log", "ip neigh")]
+    lines = [text_of(line) for line in layout.table(("check", "state", "cause", "hint"), rows, 40, 1, 1)]
+    assert lines == [
+        "CHECK     STATE",
+        "external  failed",
+        "    cause: next hop 10.0.2.53 does not",
+        "      answer ARP on eth0, see its own",
+        "      log",
+        "    hint: ip neigh",
+    ]
+    assert len(layout.table(("check", "state", "cause", "hint"), rows, None, 1, 1)) == 4
+
+
 def test_values_without_headings_are_wrapped_on_a_narrow_screen_too() -> None:
     rows = [("network", "mynet: 10.244.0.0/24, fd00:244::/64 of 10.244.0.0/20, fd00:244::/48"), ("bridge", "cni0 up")]
     lines = [text_of(line) for line in layout.table(("", ""), rows, 40)]
