@@ -9,6 +9,7 @@ import os
 import re
 import select
 import struct
+import sys
 import termios
 from pathlib import Path
 
@@ -81,6 +82,7 @@ def _shown(node: Node, columns: int, argv: list[str]) -> str:
             if select.select([ours], [], [], 0.05)[0]:
                 shown += os.read(ours, 1 << 16)
         # a spinner draws its line again and again, and removes it at the end
+        shown = shown.replace(f"{sys.prefix}/bin/".encode(), b"/usr/local/bin/")
         lines = (line.rpartition("\x1b[2K")[2] for line in shown.decode().replace("\r\n", "\n").split("\n"))
         return "\n".join(line for line in lines if not _SPINNER.search(line)).strip()
     finally:

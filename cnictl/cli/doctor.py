@@ -127,8 +127,8 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
         print_names(row["for"] for row in rows)
         return
     left = [finding for finding in examined.findings if not finding.fixable]
-    lines = [("~", f"# would fix: {row['for']} {row['subject']}") for row in rows]
-    lines += [("=", f"# left to you: {finding.id} {finding.subject}: {finding.hint}") for finding in left]
+    lines = [("~", script.comment(f"would fix: {row['for']} {row['subject']}")) for row in rows]
+    lines += [("=", script.comment(f"left to you: {finding.id} {finding.subject}: {finding.hint}")) for finding in left]
     for row in rows:
         lines += [("", ""), *script.of_commands(f"{row['for']}: {row['subject']}", [row["command"]])]
     differences.write(lines)

@@ -229,7 +229,7 @@ def print_list(
 def print_names(names: Iterable[str]) -> None:
     """Print names, each once and on a line of its own, for other commands to read."""
     for name in dict.fromkeys(filter(None, names)):
-        print(plain(name))
+        print(outside.line(name, _LONGEST_LINE))
 
 
 def screen_width() -> int | None:

@@ -26,12 +26,12 @@ def show_changes(changes: Sequence[Change]) -> None:
 def of_plan(plan: Plan) -> Iterator[Line]:
     """Return the lines of the script of a plan."""
     for step in plan.unknown:
-        yield "~", _comment(f"not known: {step.resource.id}: {step.unknown}")
+        yield "~", comment(f"not known: {step.resource.id}: {step.unknown}")
     yield from _summary(plan.changes)
     right = [step.summary for step in plan.steps if step.change is None and not step.unknown]
     if right:
         yield "=", f"# unchanged ({len(right)}):"
-        yield from (("=", _comment(f"    {summary}")) for summary in right)
+        yield from (("=", comment(f"    {summary}")) for summary in right)
     yield from _steps(plan.changes)
 
 
@@ -47,24 +47,25 @@ def of_commands(summary: str, commands: Iterable[str]) -> Iterator[Line]:
     yield from (("", line) for command in commands for line in command.split("\n"))
 
 
+def comment(text: str) -> str:
+    """Return a text as comments of a shell script, whatever lines it has."""
+    return "\n".join(f"# {line}" for line in text.split("\n"))
+
+
 def _summary(changes: Sequence[Change]) -> Iterator[Line]:
     if not changes:
         return
     count = len(changes)
     yield "~", f"# would change ({count}; nothing is changed yet):"
-    yield from (("~", _comment(f"{number:>4}. {change.summary}")) for number, change in enumerate(changes, 1))
+    yield from (("~", comment(f"{number:>4}. {change.summary}")) for number, change in enumerate(changes, 1))
 
 
 def _steps(changes: Sequence[Change]) -> Iterator[Line]:
     for number, change in enumerate(changes, 1):
         yield "", ""
-        yield "~", _comment(f"{number}. {change.summary}")
+        yield "~", comment(f"{number}. {change.summary}")
         for kind, text in differences.difference(change.before or {}, change.after or {}, texts=False):
-            yield kind, _comment(f"    {text}")
+            yield kind, comment(f"    {text}")
         yield from (("", line) for line in change.command.split("\n") if change.command)
         if not change.command:
             yield "=", "#    no command is needed"
-
-
-def _comment(text: str) -> str:
-    return "\n".join(f"# {line}" for line in text.split("\n"))
