@@ -43,7 +43,7 @@ def of_changes(changes: Sequence[Change]) -> Iterator[Line]:
 
 def of_commands(summary: str, commands: Iterable[str]) -> Iterator[Line]:
     """Return one step: what it does, and its commands."""
-    yield "~", _comment(summary)
+    yield "~", comment(summary)
     yield from (("", line) for command in commands for line in command.split("\n"))
 
 
