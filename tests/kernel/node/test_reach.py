@@ -204,7 +204,7 @@ def test_node_that_the_file_does_not_list_says_so_everywhere(lab: Lab) -> None:
     state, why = states(first)[""]
     assert state == "absent" and why in findings(first)["source-stale"]
     assert cnictl(first, "node", "list", check=False).status == 1
-    assert f"warning: {why}" in cnictl(first, "status", check=False).stderr
+    assert f"warning: {why}" in cnictl(first, "status", check=False).stdout
 
 
 def test_file_that_leads_in_a_circle_leaves_every_command_working(lab: Lab) -> None:
