@@ -1,5 +1,7 @@
 """Write docs/commands.md from the command line's help, and the tables of docs/json.md from docs/schemas/.
 
+Also write cnictl/cli/completion_words.py, what completion knows of the commands, so that a Tab need not load them.
+
 `--check` compares the files and writes nothing.
 """
 
@@ -13,9 +15,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from typer.core import TyperGroup
+from typer.main import get_command
+
+from cnictl.cli import main as program
+from cnictl.core.masquerade import backends
+from cnictl.doctor import catalogue
+from cnictl.node import preflight
+
 Schema = dict[str, Any]
 
 DOCS = Path(__file__).parent
+WORDS = DOCS.parent / "cnictl" / "cli" / "completion_words.py"
 MARK = "<!-- docs/generate.py writes what follows from docs/schemas/ -->\n"
 _VERSION = {"$ref": "common.json#/$defs/version"}
 """Every document has it, and the first part of docs/json.md tells of it."""
@@ -35,6 +46,80 @@ def reference() -> str:
 
 def _fence(examples: re.Match[str]) -> str:
     return f"\n\n```sh\n{textwrap.dedent(examples[1])}```\n"
+
+
+_WORDS = '''\
+"""The commands, options and fixed values that completion knows. docs/generate.py writes this file (`make docs`)."""
+
+# ruff: noqa: E501
+# fmt: off
+
+Option = tuple[tuple[str, ...], str, bool, str]
+"""Its names, the placeholder of its value (empty: it takes none), whether it can be repeated, and its help."""
+
+PROGRAM: tuple[Option, ...] = (
+{program})
+"""The options of the program itself."""
+GROUPS: dict[str, str] = {{
+{groups}}}
+"""The groups, and what each is for."""
+COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {{
+{commands}}}
+"""The commands, each with its summary, its options, and the placeholders of its arguments."""
+CHOICES: dict[str, tuple[str, ...]] = {{
+{choices}}}
+"""The values that a parameter can have, by its placeholder or by command and parameter."""
+'''
+
+
+def completion_words() -> str:
+    """Return the module cnictl/cli/completion_words.py."""
+    whole = get_command(program.app)
+    assert isinstance(whole, TyperGroup)
+    commands: dict[str, Any] = {}
+    groups, choices = "", dict[str, tuple[str, ...]]()
+    for name, command in whole.commands.items():
+        inside = command.commands if isinstance(command, TyperGroup) else {"": command}
+        commands |= {f"{name} {word}".strip(): each for word, each in inside.items() if not each.hidden}
+        groups += f"    {name!r}: {command.short_help!r},\n" if isinstance(command, TyperGroup) else ""
+    lines = ""
+    for words, command in commands.items():
+        placeholders = tuple(_placeholder(each) for each in command.params if each.param_type_name == "argument")
+        lines += f"    {words!r}: ({command.short_help!r}, (\n{_options(command)}    ), {placeholders!r}),\n"
+        for each in command.params:
+            if values := getattr(each.type, "choices", None):
+                choices[f"{words} {each.opts[0]}"] = tuple(map(str, values))
+    choices |= {
+        "CHECK": tuple(check.id for check in catalogue.CHECKS), "BACKEND": backends.BACKENDS,
+        "VERB": ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"), "ROUTE": ("unreachable", "default-route"),
+        "init-node --ignore": (*preflight.IGNORABLE, "all"), "init-node --from": ("kubernetes",),
+        "completion SHELL": ("bash", "zsh", "fish"),
+    }  # fmt: skip
+    listed = "".join(f"    {place!r}: {values!r},\n" for place, values in choices.items())
+    return _WORDS.format(program=_options(whole), groups=groups, commands=lines, choices=listed)
+
+
+def _options(command: Any) -> str:
+    """Return a command's options, a line for each."""
+    lines = ""
+    for each in command.params:
+        if each.param_type_name == "option" and not each.hidden:
+            value = "" if each.is_flag else _placeholder(each)
+            option = (tuple(each.opts), value, each.multiple, _first_sentence(each.help))
+            lines += f"        {option!r},\n"
+            if each.secondary_opts:
+                lines += f"        {(tuple(each.secondary_opts), '', False, f'The opposite of {each.opts[0]}')!r},\n"
+    return lines + f"        {(('--help', '-h'), '', False, 'Show this message and exit')!r},\n"
+
+
+def _placeholder(parameter: Any) -> str:
+    """Return the placeholder of a value, such as POD; with dots if it can be repeated."""
+    words = (parameter.metavar or parameter.name).strip("[]").split()[-1]
+    return f"{words.removesuffix('...')}{'...' if parameter.nargs == -1 else ''}"
+
+
+def _first_sentence(words: str) -> str:
+    return re.split(r"(?<=\w)[.:] ", words or "", maxsplit=1)[0].rstrip(".")
 
 
 def json_reference() -> str:
@@ -94,7 +179,7 @@ def _type(schema: Schema) -> str:
 
 def main() -> int:
     """Return exit status 1 if `--check` finds a committed file out of date."""
-    texts = {DOCS / "commands.md": reference(), DOCS / "json.md": json_reference()}
+    texts = {DOCS / "commands.md": reference(), DOCS / "json.md": json_reference(), WORDS: completion_words()}
     if "--check" in sys.argv:
         return int(any(file.read_text() != text for file, text in texts.items()))
     for file, text in texts.items():

@@ -163,7 +163,7 @@ def activate(
 
     A link that has just got its carrier drops what it sends until the kernel's link-watch activates it. The bridge port
     starts to forward with the host veth, and a bridge gets a carrier only with its first port. Since Linux 6.10 a
-    request for the link makes link-watch run at once (rtnl_getlink); before, it runs within a second. The kernel's own
+    request for the link makes link-watch run immediately (rtnl_getlink); before, it runs within a second. The kernel's
     announcements, made when the link came up, are lost meanwhile; setting the link's MAC to its present one makes the
     kernel repeat them (sysctls arp_notify, ndisc_notify). `addresses` are the pod's, `gateways` those of its gateways
     that are the bridge's addresses. Raises CniError 103 if an end doesn't come up.

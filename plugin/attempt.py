@@ -19,8 +19,8 @@ from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink import conntrack, rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink, format_mac, random_mac
 from cnictl.core.netns import Inside, Netns
-from cnictl.core.outside import LONGEST_NAME, cut
 from cnictl.core.paths import NODE_FILE
+from cnictl.core.untrusted_text import LONGEST_NAME, cut
 
 from .answer import Given, answer
 from .attach import NameTaken, activate, configure, make_pair
@@ -110,10 +110,10 @@ class Attempt:
             self._undo(lock)
         finally:
             if self._bridge is not None and self._bridge.note is not None:
-                from cnictl.core import adopted
+                from cnictl.core import bridge_notes
 
                 self._bridge.note.release()
-                adopted.settle(self._host)
+                bridge_notes.settle(self._host)
 
     def _undo(self, lock: Locked) -> None:
         conf, record = self._conf, self.record
@@ -153,7 +153,7 @@ class Attempt:
         return False
 
     def _set_bridge(self, bridge: BridgeMade) -> None:
-        """Set accept_ra, and what few configurations need of the bridge."""
+        """Set accept_ra, and the bridge's optional settings (promiscuous mode, VLAN filtering)."""
         conf = self._conf
         self._set_accept_ra(bridge)
         if conf.promiscuous:
@@ -171,10 +171,10 @@ class Attempt:
     def _set_accept_ra(self, bridge: BridgeMade) -> None:
         """Keep pods from becoming the node's router; an adopted bridge may lead to the node's real router."""
         if bridge.note is not None:
-            from cnictl.core import adopted
+            from cnictl.core import bridge_notes
 
             link = rtnetlink.get_link(self._host, bridge.name)
-            changed = adopted.guard(self._host, link, bridge.note) if link is not None else None
+            changed = bridge_notes.guard(self._host, link, bridge.note) if link is not None else None
             if changed is not None:
                 bridge.switched.append(changed)
             return
@@ -274,7 +274,7 @@ class Attempt:
                 self.record.amend(self.held)
 
     def _guard_port(self) -> None:
-        """Set up what few configurations need of the host veth."""
+        """Set up the optional guards of the host veth (MAC check, isolation)."""
         conf, record = self._conf, self.record
         if conf.mac_check:
             from cnictl.core import macspoof

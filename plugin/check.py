@@ -175,7 +175,7 @@ def _family(addresses: list[Cidr]) -> int:
 
 
 def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> None:
-    """Check what few configurations need of the bridge and its port; additional settings are no fault."""
+    """Check the optional settings of the bridge and its port (promiscuous mode, hairpin); others are no fault."""
     if conf.promiscuous and not bridge.flags & rtnetlink.IFF_PROMISC:
         raise _failed(f"promiscMode: bridge {bridge.name} isn't promiscuous", f"ip link set {bridge.name} promisc on")
     if conf.hairpin and veth.port.get(rtnetlink.IFLA_BRPORT_MODE) != b"\1":

@@ -4,7 +4,7 @@ from cnictl.core import reference_rules
 from cnictl.core.cidr import Cidr
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import CHECK_FAILED, CniError
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.masquerade.backends import backend
 from cnictl.core.masquerade.rule_set import RuleSet
 from cnictl.core.netlink.rtnetlink import Link, Netlink

@@ -47,7 +47,7 @@ def collect(call: Call, conf: NetConf) -> None:
             except (CniError, NetlinkError, OSError) as error:
                 failures.append(f"{record.container} {record.ifname}: {error}")
         _release_unnamed(store, conf, valid)
-        _delete_strays(host, conf, valid)
+        _delete_unrecorded_veths(host, conf, valid)
     if conf.ipam_type and not conf.served:
         from . import delegate
 
@@ -78,7 +78,7 @@ def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
             failure = error
 
     def remove_foreign(record: Record) -> None:
-        from cnictl.core.taken_over import remove_pair
+        from cnictl.core.foreign_pair import remove_pair
 
         remove_pair(host, record, bridge=conf.bridge)
 
@@ -104,18 +104,18 @@ def _release_unnamed(store: Store, conf: NetConf, valid: set[tuple[str, str]]) -
             store.release(lease.address, lease.container, lease.ifname)
 
 
-def _delete_strays(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) -> None:
+def _delete_unrecorded_veths(host: Netlink, conf: NetConf, valid: set[tuple[str, str]]) -> None:
     """Delete host veths with this network's alias that no record names, and rules that guard a missing port.
 
     The links are listed before the records, because an ADD writes its record before it makes its link.
     """
     mark = f"cnictl:{conf.name}/"
-    strays = [link for link in rtnetlink.all_links(host) if link.kind == "veth" and link.alias.startswith(mark)]
-    known = attachments.host_veths(conf.name) if strays else set()
-    strays = [link for link in strays if link.name not in known]
-    for container, ifname in valid if strays else ():
+    unrecorded = [link for link in rtnetlink.all_links(host) if link.kind == "veth" and link.alias.startswith(mark)]
+    known = attachments.host_veths(conf.name) if unrecorded else set()
+    unrecorded = [link for link in unrecorded if link.name not in known]
+    for container, ifname in valid if unrecorded else ():
         known.update(host_veth.all_names(conf.name, container, ifname))
-    for link in strays:
+    for link in unrecorded:
         if link.name not in known:
             unlink(host, link.name)
     macspoof.remove_others(_Links(host))

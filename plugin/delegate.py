@@ -211,7 +211,7 @@ def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: f
 
     It has ended when its process has: a child that it left behind may keep stdout open.
     """
-    request = memfd_create("cni-request")  # takes any length at once; a pipe would fill up
+    request = memfd_create("cni-request")  # takes any length in one write; a pipe would fill up
     ours, theirs = pipe()
     try:
         rest = stdin

@@ -19,14 +19,14 @@ def delete(call: Call, conf: NetConf) -> str:
     with Netlink() as host:
 
         def remove_foreign(record: Record) -> None:
-            from .adopted import remove_foreign_pair  # a plain DEL doesn't need it
+            from .unrecorded import remove_foreign_pair  # a plain DEL doesn't need it
 
             remove_foreign_pair(host, call, conf, record)
 
         attachment = (conf.name, call.container, call.ifname, conf.data_dir)
         record = detach(host, *attachment, before=remove_foreign, pod=call.pod, netns=call.netns)
         if record is None:
-            from .adopted import delete_unrecorded
+            from .unrecorded import delete_unrecorded
 
             record = delete_unrecorded(host, call, conf)
     if failure is not None:

@@ -7,7 +7,7 @@ from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf.network import interface_name_fault
 from cnictl.core.errors import INVALID_ENVIRONMENT, CniError
 from cnictl.core.netlink.rtnetlink import parse_mac
-from cnictl.core.outside import NAME_CHARACTERS
+from cnictl.core.untrusted_text import NAME_CHARACTERS
 
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
@@ -52,7 +52,7 @@ def read_environment(call: Call) -> None:
     """Fill in the call from the environment. Raises CniError 4 naming every variable that is wrong."""
     call.verb = _variable("CNI_COMMAND")
     if call.verb not in VERBS:
-        shown = f"{call.verb[:_SHOWN]!r} is none of {', '.join(VERBS)}" if call.verb else "missing"
+        shown = f"{call.verb[:_SHOWN]!r} is not one of {', '.join(VERBS)}" if call.verb else "missing"
         raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND: {shown}", "a container runtime sets it: spec section 2")
     if call.verb not in _ATTACHMENT_VERBS:
         return

@@ -20,7 +20,7 @@ def parse_ipam_result(document: "dict[str, Any]", kind: str) -> "dict[str, Any]"
     """
     version = document.get("cniVersion")
     if version not in (None, "", *SUPPORTED_VERSIONS):
-        raise _malformed(kind, f"cniVersion {str(version)[:60]!r} is none of {', '.join(SUPPORTED_VERSIONS)}")
+        raise _malformed(kind, f"cniVersion {str(version)[:60]!r} is not one of {', '.join(SUPPORTED_VERSIONS)}")
     try:
         if "ip4" in document or "ip6" in document:
             ips, routes = _parse_0_2(document)

@@ -3,7 +3,7 @@
 import time
 from posix import close, write
 
-from cnictl.core.outside import line, word
+from cnictl.core.untrusted_text import line, word
 
 from .environment import Call
 from .log_file import open_log

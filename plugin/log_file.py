@@ -2,7 +2,7 @@
 
 The mode is set only on a file that this call created. A symbolic link is followed only if root owns it and nobody else
 can replace it: only root can write to its folder, or the folder is sticky. In a folder that others can write to, the
-log must be a regular file of root's without a second name.
+log must be a regular file owned by root without other hard links.
 """
 
 import errno
@@ -126,7 +126,7 @@ class _Walk:
         try:
             status = fstat(link)
             if status.st_mode & _KIND != _LINK:
-                raise OSError(errno.ENOTDIR, "a file stands where a folder should", path)
+                raise OSError(errno.ENOTDIR, "is a file where a folder is expected", path)
             if not self._only_root or status.st_uid not in self._owners:
                 raise OSError(errno.EPERM, "leads through a symbolic link that is not root's alone", path)
             return "" if status.st_dev == stat("/proc").st_dev else readlink("", dir_fd=link)
@@ -150,7 +150,9 @@ class _Walk:
         reason = ""
         is_roots = status.st_mode & _KIND == _REGULAR and status.st_uid in self._owners and status.st_nlink == 1
         if self._shared and not is_roots:
-            reason = "is not a regular file of root's in a folder that others can write to"
+            reason = (
+                "must be a regular file owned by root without other hard links, because others can write to its folder"
+            )
         elif any(_same(status, descriptor, standard) for standard in (0, 1, 2)):
             reason = "is this call's own stdin, stdout or stderr"
         if reason:

@@ -14,9 +14,9 @@ from cnictl.core.conf.network import KEYS, parse_conf
 from cnictl.core.errors import DECODING_FAILURE, INVALID_CONFIG, IO_FAILURE, KERNEL_REFUSED, NOT_AVAILABLE, CniError
 from cnictl.core.locks import Locked
 from cnictl.core.netlink.rtnetlink import NetlinkError
-from cnictl.core.outside import line
 from cnictl.core.paths import NODE_LOCK, PLUGIN_LOG
 from cnictl.core.result import SUPPORTED_VERSIONS, check_version
+from cnictl.core.untrusted_text import line
 
 from .environment import Call, read_environment
 from .log import log_call

@@ -14,7 +14,7 @@ from cnictl.core.cidr import Cidr, parse_address
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import torn_leases
 from cnictl.core.errors import KERNEL_REFUSED, NOT_AVAILABLE, UNSUPPORTED_FIELD, CniError
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.locks import NO_LOCKS, no_locks
 from cnictl.core.masquerade.backends import backend
@@ -111,7 +111,7 @@ def _check_ports(host: Netlink, conf: NetConf) -> None:
     if ports + wanted > MOST_PORTS:
         raise _lacking(
             f"bridge {conf.bridge} has {ports} ports: a bridge takes {MOST_PORTS}",
-            f"end pods, or give a network of its own another bridge; ip link show master {conf.bridge}",
+            f"stop pods, or define another network with its own bridge; ip link show master {conf.bridge}",
         )
 
 

@@ -34,14 +34,19 @@ def status(call: Call, conf: NetConf) -> None:
 def _check_conflict(name: str) -> None:
     """Raise CniError 50 while the source of peers gives this node's pod CIDR to another node: no pod may start here."""
     try:
-        network, _, why = durable.contents(CONFLICT_FILE, 4096).decode("utf-8", "replace").partition("\n")
+        network, why, source, *_ = [
+            *durable.contents(CONFLICT_FILE, 4096).decode("utf-8", "replace").split("\n"),
+            "",
+            "",
+        ]
     except OSError:
         return
     if network == name:
         raise CniError(
             NOT_AVAILABLE,
-            f"network {name}: {why.strip()}",
-            "pods that run keep their addresses; drain this node, then: cnictl init-node --from the source",
+            f"network {name}: {why}",
+            f"running pods keep their addresses; drain this node and run `cnictl init-node --from {source}`; "
+            "or restore its pod CIDR in the source",
         )
 
 

@@ -34,6 +34,8 @@ fetch() { # NAME PACKAGE…
 
 fetch prometheus prometheus
 fetch ufw ufw
+fetch zsh zsh zsh-common
+fetch fish fish fish-common libpcre2-32-0
 fetch openssh-server openssh-server openssh-sftp-server libwrap0
 # shellcheck disable=SC2086 -- a list of names
 {

@@ -30,7 +30,9 @@ def up(
     bridge: Annotated[str, typer.Option(metavar="LINK", help="The bridge. Default: node.toml's, or cni0.")] = "",
     mtu: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="MTU; 0: the smallest on the way to other hosts. Default: node.toml's."),
+        typer.Option(
+            metavar="BYTES", help="MTU; 0: the smallest MTU of the links to other hosts. Default: node.toml's."
+        ),
     ] = None,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,

@@ -1,4 +1,4 @@
-"""`cnictl cluster`: manage all nodes of a cluster file at once, over ssh."""
+"""`cnictl cluster`: manage all nodes of a cluster file together, over ssh."""
 
 import sys
 import threading
@@ -127,9 +127,9 @@ def apply(
 
     New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, which
     is written into the file. The command first shows what each host would change; at a terminal it asks. Then it copies
-    the file to /etc/cnictl/cluster.toml on each host, changes all hosts at once, and checks each on a new connection. A
-    host that fails undoes its own change. If a host refuses the change in advance, for example because its live pods
-    would be cut off, no host is changed. Hosts that can't be reached are left out.
+    the file to /etc/cnictl/cluster.toml on each host, changes all hosts at the same time, and checks each on a new
+    connection. A host that fails undoes its own change. If a host refuses the change in advance, for example because
+    its live pods would be cut off, no host is changed. Hosts that can't be reached are left out.
 
     With --confirm-within, a host that can't be reached or is not as it should be afterwards undoes its change by
     itself. --keep or --revert decides about the other hosts' changes. Without either, the command asks at a terminal;
@@ -286,8 +286,8 @@ def _show_statuses(statuses: Sequence[HostStatus], output: Format) -> None:
         peers = f"{row['peers_ok']} of {row['peers']}" if status.is_set_up else ""
         mtu = str(status.mtu) if status.mtu else ""
         rows.append((status.name, status.node.addresses[0], ", ".join(row["pod_cidrs"]), peers, mtu, status.version,
-                     state))  # fmt: skip
-    columns = ("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "state")
+                     status.plugin, state))  # fmt: skip
+    columns = ("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state")
     print_list(output, columns, rows, (status.name for status in statuses))
     for hint in dict.fromkeys(status.hint for status in statuses if status.hint):
         names = [status.name for status in statuses if status.hint == hint]

@@ -1,5 +1,7 @@
 """`cnictl confirm`: keep the changes of a run with --confirm-within."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 from typing import Annotated
 
 import typer
@@ -9,7 +11,6 @@ from cnictl.cli.output import Format, OutputOption, print_json, say
 from cnictl.cli.steps import Terminal, require_root
 from cnictl.node.runs import confirm as runs_confirm
 from cnictl.node.runs import confirm_guard, engine
-from cnictl.node.runs.engine import Options
 from cnictl.node.state import pending
 
 
@@ -35,7 +36,7 @@ def confirm(
     if status:
         _show(output)
         return
-    with engine.alone(Options(no_wait=no_wait), Terminal(output), resume=False):
+    with engine.alone(engine.Options(no_wait=no_wait), Terminal(output), resume=False):
         kept = runs_confirm.confirm()
     confirm_guard.stop_timer()
     if output is Format.JSON:

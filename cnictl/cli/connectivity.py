@@ -81,7 +81,7 @@ def test_connectivity(
     if serve:
         _serve(request.chain_of(conf, bin_dir or []), seconds, output)
         return
-    trace.clean()
+    trace.sweep()
     report = _from_pod(asked, source) if source else _from_probe(asked, request.chain_of(conf, bin_dir or []))
     if output is Format.JSON:
         print_json(report.as_json())

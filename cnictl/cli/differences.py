@@ -1,11 +1,13 @@
 """Show what differs as a diff, and the manual commands: in colour at a terminal, plain in a pipe."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import difflib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cnictl.cli import output
-from cnictl.node.spine import State
+from cnictl.node import spine
 
 _STYLES = {"": "", "+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
@@ -22,7 +24,7 @@ def write(lines: Iterable[Line]) -> None:
     output.print_lines((_STYLES[kind], text) for kind, text in lines)
 
 
-def of_change(before: State | None, after: State | None, command: str) -> Iterator[Line]:
+def of_change(before: spine.State | None, after: spine.State | None, command: str) -> Iterator[Line]:
     """Return what differs, and the manual command that changes it."""
     for kind, text in difference(before or {}, after or {}):
         yield kind, _INDENT + text
@@ -30,7 +32,7 @@ def of_change(before: State | None, after: State | None, command: str) -> Iterat
         yield "#", f"{_INDENT}{'#' if number == 0 else ' '} {line}"
 
 
-def difference(before: State, after: State, within: str = "", texts: bool = True) -> Iterator[Line]:
+def difference(before: spine.State, after: spine.State, within: str = "", texts: bool = True) -> Iterator[Line]:
     """Return `- key: before` and `+ key: after` for each difference.
 
     Texts of several lines are compared line by line, or left out without `texts`.

@@ -1,5 +1,7 @@
 """`cnictl doctor`: find what keeps pods from working, with the fix for each fault."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 from typing import Annotated
 
 import typer
@@ -20,9 +22,8 @@ from cnictl.cli.output import (
 from cnictl.cli.steps import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.doctor import catalogue, fixes
-from cnictl.doctor.catalogue import CHECKS, Examined, by_id
-from cnictl.doctor.check import Finding
-from cnictl.doctor.facts import Facts
+from cnictl.doctor import check as checks
+from cnictl.doctor import facts as host
 from cnictl.node.resources import boot_note, inventory
 
 
@@ -58,7 +59,7 @@ def doctor(
     cnictl doctor --skip mtu-path -o json
     """
     if dry_run and not fix:
-        raise UsageProblem("--dry-run goes with --fix: without it nothing is changed anyway", "cnictl doctor")
+        raise UsageProblem("--dry-run needs --fix: doctor without --fix changes nothing", "cnictl doctor")
     for name in (*(only or ()), *(skip or ()), *([explain] if explain else ())):
         catalogue.require_known(name)
     if explain:
@@ -68,9 +69,9 @@ def doctor(
         _list(output)
         return
     require_root("doctor", "reads firewall rules, leases and pods' namespaces")
-    facts, fixed = Facts(), list[tuple[str, str]]()
+    facts, fixed = host.Facts(), list[tuple[str, str]]()
     if facts.spec is None:
-        say("this host is not set up as a cnictl node: only what needs no /etc/cnictl/node.toml is looked at")
+        say("this host is not set up as a cnictl node: only checks that do not need /etc/cnictl/node.toml are run")
     with working("looking at this node") as tell:
         if fix and not dry_run:
             examined, fixed = fixes.fix(
@@ -91,7 +92,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
+def _show(examined: catalogue.Examined, output: Format, note: str, is_node: bool) -> None:
     """Show the findings, or that a node has none. `note` is not a finding: it goes to stderr, or into that one line."""
     healthy = examined.is_healthy(is_node)
     if note and (output is Format.JSON or not healthy):
@@ -112,11 +113,11 @@ def _show(examined: Examined, output: Format, note: str, is_node: bool) -> None:
         say(f"cnictl: checks that could not be made: {', '.join(names)}: {reason}")
 
 
-def _fix_words(finding: Finding) -> str:
+def _fix_words(finding: checks.Finding) -> str:
     return f"--fix, or: {finding.hint}" if finding.fixable else finding.hint
 
 
-def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
+def _show_remedies(facts: host.Facts, examined: catalogue.Examined, output: Format) -> None:
     plan, actions = fixes.plan_of(facts, [finding for finding in examined.findings if finding.fixable])
     rows = [{"for": finding.id, "subject": finding.subject, "command": action.command} for finding, action in actions]
     rows += [{"for": change.resource, "subject": change.summary, "command": change.command} for change in plan.changes]
@@ -138,7 +139,7 @@ def _show_remedies(facts: Facts, examined: Examined, output: Format) -> None:
 
 def _explain(name: str, output: Format) -> None:
     refuse_list_format(output, "doctor --explain")
-    check = by_id(name)
+    check = catalogue.by_id(name)
     assert check is not None
     if output is Format.JSON:
         print_json(
@@ -159,7 +160,7 @@ def _explain(name: str, output: Format) -> None:
 
 def _list(output: Format) -> None:
     if output is Format.JSON:
-        print_items({"id": check.id, "severity": check.severity, "why": check.why} for check in CHECKS)
+        print_items({"id": check.id, "severity": check.severity, "why": check.why} for check in catalogue.CHECKS)
         return
     rows = [
         (
@@ -170,7 +171,7 @@ def _list(output: Format) -> None:
             check.looks_at,
             ", ".join(check.behind) or "-",
         )
-        for check in CHECKS
+        for check in catalogue.CHECKS
     ]
     columns = ("check", "severity", "fix", "why", "looks at", "left out behind")
-    print_list(output, columns, rows, (check.id for check in CHECKS), more=2)
+    print_list(output, columns, rows, (check.id for check in catalogue.CHECKS), more=2)

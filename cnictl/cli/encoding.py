@@ -7,7 +7,6 @@ lacks is printed in plain ASCII or as an escape, so that it never ends a command
 import codecs
 import sys
 from io import TextIOWrapper
-from typing import Any
 
 _FALLBACK = "cnictl"
 """Name of the error handler."""
@@ -43,7 +42,7 @@ def make_lenient() -> None:
             stream.reconfigure(encoding=given if isinstance(given, str) else None, errors=errors)
 
 
-def takes(stream: Any, text: str) -> bool:
+def takes(stream: object, text: str) -> bool:
     """Return whether a stream's encoding has every letter of a text."""
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")

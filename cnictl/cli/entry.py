@@ -1,13 +1,20 @@
-"""Start `cnictl`: choose a safe interpreter and encoding, and catch Ctrl-C while the program loads."""
+"""Start `cnictl`: choose a safe interpreter and encoding, and catch Ctrl-C while the program loads.
+
+`--version` and completion are answered here: loading typer takes longer than either.
+"""
 
 import os
 import sys
 
+from cnictl import __version__
 from cnictl.cli import encoding
 from cnictl.core import standard
+from cnictl.core.paths import CONFIRM_FILE
 
 _HARMLESS = ("PYTHONDONTWRITEBYTECODE", "PYTHONHASHSEED", "PYTHONUNBUFFERED")
 """Variables that containers and CI often set, and that name no place to load code from (python(1))."""
+COMPLETE = "_CNICTL_COMPLETE"
+"""The variable by which a shell's completion asks for words instead of running a command."""
 
 
 def main() -> None:
@@ -20,12 +27,32 @@ def main() -> None:
     try:
         _start_anew_if_needed()
         encoding.make_lenient()
+        if _prints_version():
+            return
+        if COMPLETE in os.environ:
+            from cnictl.cli import completion
+
+            sys.exit(completion.main(os.environ))
         from cnictl.cli.main import main as run
 
         run()
     except KeyboardInterrupt:
         print("cnictl: interrupted", file=sys.stderr)
         sys.exit(130)
+
+
+def _prints_version() -> bool:
+    """Print the version if nothing else is asked for, and return whether that is done.
+
+    The whole program answers instead if a run waits for its confirmation, or if the output can't be written.
+    """
+    if sys.argv[1:] != ["--version"] or COMPLETE in os.environ or os.path.lexists(CONFIRM_FILE):
+        return False
+    try:
+        os.write(1, f"cnictl {__version__}\n".encode())
+    except OSError:
+        return False
+    return True
 
 
 def _start_anew_if_needed() -> None:

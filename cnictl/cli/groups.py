@@ -5,7 +5,6 @@ import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.util import LazyLoader
 from pathlib import Path
@@ -14,6 +13,9 @@ from typing import Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
+
+from cnictl.cli import help_text, mistyped
+from cnictl.core.errors import UsageProblem
 
 
 class Command(TyperCommand):
@@ -45,9 +47,41 @@ class Command(TyperCommand):
         self.callback, self.params, self.help = callback, loaded.params, loaded.help
         return vars(self)[attribute]
 
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help (typer)."""
+        formatter.write(help_text.text(self, ctx))
 
-class _Postponing(MetaPathFinder):
-    """Finds cnictl's modules, and has each executed only when something of it is used."""
+
+class Group(TyperGroup):
+    """A group of commands, one of which may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that was left out, and return the words that are left over."""
+        default = _DEFAULTS.get(self.name or "")
+        if default and args and args[0] not in (*self.commands, "--help", "-h"):
+            args = [default, *args]
+        return super().parse_args(ctx, args)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help (typer)."""
+        formatter.write(help_text.text(self, ctx))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Return the command that the arguments name (typer). Raises UsageProblem, with the command that was meant."""
+        if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
+            path = str(ctx.command_path)
+            near = mistyped.command(args[0], path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
+            # `probing` knows other versions of cnictl by the first three words
+            said = f"No such command {args[0]!r} (see: {path} --help)"
+            raise UsageProblem(said, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
+        return super().resolve_command(ctx, args)
+
+
+class _Postponing:
+    """Finds cnictl's modules, and has each executed only when something of it is used.
+
+    It is no `importlib.abc.MetaPathFinder`: importing that takes a tenth of a short command.
+    """
 
     def __init__(self) -> None:
         self.postponed: list[str] = []
@@ -66,7 +100,7 @@ def _postponed() -> Iterator[Callable[[], None]]:
     """Postpone the execution of cnictl's modules until something of them is used. The result executes the rest.
 
     Help and completion need a command's options, not what the command works with. A command that runs needs all of it
-    at once: it may start threads or enter a namespace without cnictl's files.
+    immediately: it may start threads or enter a namespace without cnictl's files.
     """
     finder = _Postponing()
 
@@ -104,6 +138,7 @@ _COMMANDS = {
     "status": "status:status",
     "doctor": "doctor:doctor",
     "test-connectivity": "connectivity:test_connectivity",
+    "ping": "ping:ping",
     "history": "history:history",
     "undo": "history:undo",
     "confirm": "confirm:confirm",
@@ -111,6 +146,8 @@ _COMMANDS = {
     "logs": "logs:logs",
     "metrics": "metrics:metrics",
     "support-bundle": "support_bundle:support_bundle",
+    "version": "version:version",
+    "completion": "completion_command:completion",
     "cluster-probe": "cluster_probe:cluster_probe",
     "bridge up": "bridge:up",
     "bridge down": "bridge:down",
@@ -140,6 +177,8 @@ _COMMANDS = {
     "cluster plan": "cluster:plan",
     "cluster apply": "cluster:apply",
     "cluster remove": "cluster:remove",
+    "cluster install": "cluster_install:install",
+    "cluster upgrade": "cluster_install:upgrade",
     "lab up": "lab:up",
     "lab down": "lab:down",
     "lab status": "lab:status",
@@ -156,7 +195,7 @@ _GROUPS = {
     "ipam": "Pod addresses: who holds them, which are stale, and how to free them.",
     "plugin": "The CNI plugin: install it for the runtimes, switch and list its versions.",
     "kubernetes": "Learn peers from a Kubernetes cluster: the rights that this needs, and the nodes' credential.",
-    "cluster": "Manage all nodes of a cluster file over ssh: status, test, plan, apply, remove.",
+    "cluster": "Manage all nodes of a cluster file over ssh: status, test, plan, apply, remove, install, upgrade.",
     "lab": "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
 }
 """The groups of commands, with the first line of their help."""
@@ -168,18 +207,7 @@ _HIDDEN = ("cluster-probe",)
 """Commands for programs, which help does not list."""
 
 
-class Group(TyperGroup):
-    """A group of commands, one of which may be left out."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put in the command that was left out, and return the words that are left over."""
-        default = _DEFAULTS.get(self.name or "")
-        if default and args and args[0] not in (*self.commands, "--help", "-h"):
-            args = [default, *args]
-        return super().parse_args(ctx, args)
-
-
-class Commands(TyperGroup):
+class Commands(Group):
     """The program with all its commands."""
 
     def __init__(self, **settings: Any) -> None:

@@ -1,5 +1,7 @@
 """`cnictl history` and `cnictl undo`: show what runs changed on this host, and undo one."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 from typing import Annotated, Any
 
 import typer
@@ -19,11 +21,10 @@ from cnictl.cli.output import (
     say,
 )
 from cnictl.cli.steps import Terminal, options_of, require_root
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past
-from cnictl.node.runs.history import Undo
-from cnictl.node.state.journal import Run
+from cnictl.node.state import journal
 from cnictl.views import run_history
 
 _LONGEST = 240
@@ -59,7 +60,7 @@ def history(
         _show(past.find(run), output)
 
 
-def _list(runs: list[Run], output: Format) -> None:
+def _list(runs: list[journal.Run], output: Format) -> None:
     rows = [run_history.summary(run) for run in runs]
     if output is Format.JSON:
         print_items(rows)
@@ -73,11 +74,11 @@ def _list(runs: list[Run], output: Format) -> None:
         for row, run in zip(rows, runs, strict=True)
     ]
     if output is not Format.WIDE:
-        cells = [(*cell[:5], outside.cut(cell[5], _LONGEST), cell[6]) for cell in cells]
+        cells = [(*cell[:5], untrusted_text.cut(cell[5], _LONGEST), cell[6]) for cell in cells]
     print_list(output, (*keys, "command", "user"), cells, (str(row["run"]) for row in rows), more=1)
 
 
-def _show(run: Run, output: Format) -> None:
+def _show(run: journal.Run, output: Format) -> None:
     row = run_history.summary(run)
     if output is Format.JSON:
         changes = run_history.changes(run)
@@ -152,7 +153,7 @@ def undo(
         raise typer.Exit(1)
 
 
-def _about(todo: Undo) -> dict[str, Any]:
+def _about(todo: past.Undo) -> dict[str, Any]:
     """Return what the JSON document of an undo has in addition to its steps."""
     return {
         "undone_run": todo.run.number,
@@ -162,7 +163,7 @@ def _about(todo: Undo) -> dict[str, Any]:
     }
 
 
-def _announce(todo: Undo, is_default: bool) -> None:
+def _announce(todo: past.Undo, is_default: bool) -> None:
     """Say which run is undone, and which changes of it stay."""
     row = run_history.summary(todo.run)
     say(f"undoes run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
@@ -179,6 +180,6 @@ def _announce(todo: Undo, is_default: bool) -> None:
         say(f"stays: {note}")
 
 
-def _say_consequences(todo: Undo) -> None:
+def _say_consequences(todo: past.Undo) -> None:
     for line in past.consequences(todo):
         say(line)

@@ -72,9 +72,9 @@ def list_leases(
     """List the addresses of a network that are held: container, interface, pod, age and state.
 
     live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
-    at work on it. unknown: another plugin's lease, which can't be judged before the next boot, or on a shared store
-    perhaps another node's. torn: a lease file without an owner. The last lines show how much of each range set is used,
-    as a bar and in numbers. The command changes nothing, and it lists networks of host-local too:
+    working on it. unknown: a lease from another plugin, decided only at the next boot; in a shared store, possibly
+    another node's lease. torn: a lease file without an owner. The last lines show how much of each range set is used,
+    as a bar and in numbers. The command changes nothing. It also lists networks of host-local:
 
     \b
       cnictl ipam list
@@ -97,7 +97,7 @@ def list_leases(
     if output is Format.NAME:
         return
     print_table(("", ""), _utilisation(listing))
-    _mention_strays(listing)
+    _mention_unrecorded_veths(listing)
 
 
 def show(
@@ -174,10 +174,10 @@ def gc(
 ) -> None:
     """Free every address that is provably stale, and say what was left and why.
 
-    A boot since the lease, a veth that is gone, or an ADD that was cut off is a proof. The age of a lease is none.
-    `cnictl history` shows what was freed, with the proof. gc leaves addresses of another IPAM plugin to that plugin,
-    which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a terminal gc shows
-    what goes, and asks.
+    An address is stale if the host has rebooted since the lease, its veth is gone, or its ADD was interrupted. Age
+    alone does not count. `cnictl history` shows what was freed, and why. gc leaves addresses of another IPAM plugin to
+    that plugin, which the runtime calls with DEL or GC. Exit status 1 if a stale address could not be freed. At a
+    terminal gc shows what it will free, and asks.
 
     \b
       cnictl ipam gc --dry-run
@@ -246,7 +246,8 @@ def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
         of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {ranges.size}"
         rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
-        rows.append((listing.network, f"{listing.outside} used outside of these"))
+        leases = f"lease{'s' if listing.outside != 1 else ''}"
+        rows.append((listing.network, f"{listing.outside} {leases} outside these ranges"))
     return rows
 
 
@@ -309,9 +310,9 @@ def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseO
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
     say(f"{listing.network}: {summary or 'no leases'}")
-    _mention_strays(listing)
+    _mention_unrecorded_veths(listing)
 
 
-def _mention_strays(listing: lease_list.Listing) -> None:
-    for name in listing.strays:
+def _mention_unrecorded_veths(listing: lease_list.Listing) -> None:
+    for name in listing.unrecorded_veths:
         say(f"{name}: a host veth of {listing.network} that no record names; if its pod is gone: ip link delete {name}")

@@ -43,7 +43,7 @@ def check(
     if output is not Format.JSON:
         say(f"{len(rows)} addresses, {problems} with a problem")
     for reason in unasked:
-        say(f"nobody was asked on the bridge ({reason}): `cnictl apply` puts it right, --no-wire goes without")
+        say(f"could not query the bridge ({reason}); run `cnictl apply`, or use --no-wire to skip this check")
     if problems or unasked:
         raise typer.Exit(1)
 

@@ -25,7 +25,7 @@ def up(
         bool, typer.Option("--dual-stack", help="Give the nodes IPv6 addresses beside the IPv4 ones.")
     ] = False,
 ) -> None:
-    """Bring up a lab: nodes on one link, and a host outside. Each has its own network, firewall and root folder.
+    """Bring up a lab: nodes on one network segment, and a host outside. Each has its own network, firewall and files.
 
     The nodes are bare hosts with cnictl on their PATH. Set them up as you would set up real ones:
 

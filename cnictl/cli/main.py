@@ -7,15 +7,17 @@ from typing import Annotated
 import typer
 
 from cnictl import __version__
+from cnictl.cli import mistyped
 from cnictl.cli.groups import Commands
 from cnictl.cli.output import say
 from cnictl.core.errors import Problem
-from cnictl.core.paths import STATE_DIR
+from cnictl.core.paths import CONFIRM_FILE
 
 app = typer.Typer(
     name="cnictl",
     cls=Commands,
     no_args_is_help=True,
+    add_completion=False,  # `cnictl completion`
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -88,19 +90,30 @@ def _run() -> int:
         if describe is None:
             say(f"cnictl: {_fault(error)}")
             return 1
-        if type(error).__name__ != "NoArgsIsHelpError":
-            context = getattr(error, "ctx", None)
-            command = context.command_path if context is not None else "cnictl"
-            say(f"cnictl: {describe()} (see: {command} --help)")
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(describe())
+        else:
+            _say_usage(error, describe())
         return 2
     if status == _INTERRUPTED:  # typer catches Ctrl-C itself and says nothing
         say("cnictl: interrupted")
     return status if isinstance(status, int) else 0
 
 
+def _say_usage(error: Exception, fault: str) -> None:
+    """Say what is wrong with the command line, with the option that was meant by one that does not exist."""
+    context, typed = getattr(error, "ctx", None), getattr(error, "option_name", "")
+    command = context.command_path if context is not None else "cnictl"
+    if context is not None and hasattr(error, "possibilities"):
+        fault = f"No such option: {typed}"
+    say(f"cnictl: {fault} (see: {command} --help)")
+    if fault.endswith(f": {typed}") and (meant := mistyped.option(typed, context)):
+        say(f"  hint: did you mean {meant}?")
+
+
 def _undo_unconfirmed() -> None:
     """Undo a run that was not confirmed in time, if its guard failed to. Every command that root runs checks this."""
-    if os.geteuid() != 0 or not os.path.lexists(f"{STATE_DIR}/confirm.json"):
+    if os.geteuid() != 0 or not os.path.lexists(CONFIRM_FILE):
         return
     from cnictl.node.runs import confirm
 

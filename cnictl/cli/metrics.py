@@ -17,21 +17,28 @@ def metrics(
     no_doctor: Annotated[
         bool, typer.Option("--no-doctor", help="Leave out doctor's findings, so that no packet is sent.")
     ] = False,
+    ask_peers: Annotated[
+        bool, typer.Option("--ask-peers", help="Also make doctor's checks that wait for answers of peers.")
+    ] = False,
 ) -> None:
     """Print this node's metrics in Prometheus' text format, or write them to a file in one step.
 
     The metrics are: used and free addresses, stale leases, the plugin's calls by verb and outcome with their durations,
-    drift, doctor's findings, and repairs of `cnictl watch`. Run it from a timer for node_exporter:
+    drift, doctor's findings, and repairs of `cnictl watch`. The checks of doctor that wait for answers of peers are not
+    made without --ask-peers; `cnictl_doctor_checks_not_made` names them. Run it from a timer for node_exporter:
 
     \b
     cnictl metrics
+    cnictl metrics --ask-peers
     cnictl metrics --textfile /var/lib/prometheus/node-exporter/cnictl.prom
     """
     if textfile and not textfile.endswith(".prom"):
         raise UsageProblem(f"--textfile {textfile}: node_exporter reads only *.prom", f"{textfile}.prom")
+    if no_doctor and ask_peers:
+        raise UsageProblem("--ask-peers adds checks to those that --no-doctor leaves out", "give one of the two")
     require_root("metrics", "reads the firewall's rules and the attachment records")
 
-    text = metric_families.text(with_doctor=not no_doctor)
+    text = metric_families.text(with_doctor=not no_doctor, ask_peers=ask_peers)
     if textfile:
         output_file.write(textfile, text.encode(), 0o644, keep_mode=True)
     else:

@@ -49,11 +49,18 @@ def init_node(
     ] = None,
     uplink: Annotated[
         str | None,
-        typer.Option(metavar="LINK", help="The link to the other nodes. Empty, or on a new node: the default route's."),
+        typer.Option(
+            metavar="LINK",
+            help="The link to the other nodes. Default on a new node, and if empty: the default route's link.",
+        ),
     ] = None,
     mtu: Annotated[
         int | None,
-        typer.Option(metavar="BYTES", help="MTU of bridge and pods. 0, or on a new node: the smallest on the way."),
+        typer.Option(
+            metavar="BYTES",
+            help="MTU of bridge and pods. Default on a new node, and if 0: the smallest MTU of the links to other "
+            "hosts.",
+        ),
     ] = None,
     nat: Annotated[
         bool | None, typer.Option("--nat/--no-nat", help="Masquerade what pods send outside. On a new node: --nat.")
@@ -82,14 +89,14 @@ def init_node(
         list[str] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder for the plugin besides those that runtimes here use. Repeatable; empty: no other.",
+            help="Folder for the plugin, besides the runtimes' own. Repeatable. An empty value clears the list.",
         ),
     ] = None,
     conf_dir: Annotated[
         list[str] | None,
         typer.Option(
             metavar="FOLDER",
-            help="Folder for the CNI conf besides those that runtimes here use. Repeatable; empty: no other.",
+            help="Folder for the CNI conf, besides the runtimes' own. Repeatable. An empty value clears the list.",
         ),
     ] = None,
     ignore: Annotated[
@@ -137,7 +144,7 @@ def init_node(
     /etc/cnictl/node.toml, and a peer that is not named stays: --prune removes those peers, --replace moves a peer to
     another address. A new subnet replaces the old one.
 
-    Before the first change, preflight checks report all errors at once. --ignore CHECK continues despite one of them,
+    Before the first change, preflight checks report all errors together. --ignore CHECK continues despite one of them,
     and `cnictl history` shows that. If a step fails, the steps before it are undone.
 
     With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there. Where `cnictl watch` runs
@@ -235,7 +242,9 @@ def apply(
     accept_empty: Annotated[
         bool,
         typer.Option(
-            "--accept-empty", help="Accept a list that lacks this node and most peers, and remove their routes."
+            "--accept-empty",
+            help="Accept the source's peer list even if this node and most peers are missing from it; remove those "
+            "peers' routes.",
         ),
     ] = False,
     output: OutputOption = Format.TABLE,

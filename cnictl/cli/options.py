@@ -14,7 +14,7 @@ ExitCodeOption = Annotated[
     bool, typer.Option("--exit-code", help="With --dry-run: exit status 1 if something would change, 0 if nothing.")
 ]
 NoWaitOption = Annotated[
-    bool, typer.Option("--no-wait", help="Fail at once if another cnictl command is changing this node.")
+    bool, typer.Option("--no-wait", help="Fail immediately if another cnictl command is changing this node.")
 ]
 ConfirmOption = Annotated[
     int | None,

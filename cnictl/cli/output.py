@@ -16,7 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli import groups, layout
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import UsageProblem
 
 
@@ -75,7 +75,7 @@ def plain(text: str, longest: int = _LONGEST_LINE) -> str:
 
     Everything that commands print passes through here, except JSON.
     """
-    return "\n".join(outside.line(part, longest) for part in text.split("\n"))
+    return "\n".join(untrusted_text.line(part, longest) for part in text.split("\n"))
 
 
 def say(message: str) -> None:
@@ -84,25 +84,25 @@ def say(message: str) -> None:
         print(plain(message, _LONGEST_MESSAGE), file=sys.stderr, flush=True)
 
 
-def say_strays(strays: Sequence[dict[str, Any]]) -> None:
+def say_diversions(diversions: Sequence[dict[str, Any]]) -> None:
     """Print where the kernel sends pods' packets elsewhere."""
-    for line in stray_lines(strays):
+    for line in diversion_lines(diversions):
         say(line)
 
 
-def stray_lines(strays: Sequence[dict[str, Any]]) -> Iterator[str]:
+def diversion_lines(diversions: Sequence[dict[str, Any]]) -> Iterator[str]:
     """Yield where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
-    for stray in strays:
-        causes_by_hint.setdefault(stray["hint"]["text"], []).append(stray["cause"])
+    for diversion in diversions:
+        causes_by_hint.setdefault(diversion["hint"]["text"], []).append(diversion["cause"])
     for hint, causes in causes_by_hint.items():
         yield from dict.fromkeys(causes)
         yield f"  hint: {hint}"
 
 
-def write(text: str = "") -> None:
-    """Print lines of the command's result on stdout."""
-    print(plain(text))
+def write(text: str = "", flush: bool = False) -> None:
+    """Print lines of the command's result on stdout; `flush`: at once, also into a pipe."""
+    print(plain(text), flush=flush)
 
 
 class Progress:
@@ -156,7 +156,7 @@ def print_items(items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | N
 
 
 def print_json_line(document: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own at once: further lines may follow it."""
+    """Print one JSON object on a line of its own immediately: further lines may follow it."""
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
@@ -169,7 +169,7 @@ def print_table(
     of their own. `wide`: never wrap a line, as in a pipe.
     """
     width = None if wide else screen_width()
-    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else outside.LONGEST_TEXT, prose))
+    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else untrusted_text.LONGEST_TEXT, prose))
 
 
 def laid_out(
@@ -177,7 +177,7 @@ def laid_out(
     rows: Sequence[Sequence[str]],
     width: int | None,
     whole: int = 0,
-    longest: int = outside.LONGEST_TEXT,
+    longest: int = untrusted_text.LONGEST_TEXT,
     prose: int = 0,
 ) -> list[layout.Line]:
     """Return the lines of a table for a screen of this width, with control characters escaped.
@@ -186,7 +186,7 @@ def laid_out(
     """
     end = len(columns) - whole
     cells = [
-        [outside.line(cell, longest if place < end else _LONGEST_LINE) for place, cell in enumerate(row)]
+        [untrusted_text.line(cell, longest if place < end else _LONGEST_LINE) for place, cell in enumerate(row)]
         for row in rows
     ]
     return layout.table(columns, cells, width, whole, prose)
@@ -229,7 +229,7 @@ def print_list(
 def print_names(names: Iterable[str]) -> None:
     """Print names, each once and on a line of its own, for other commands to read."""
     for name in dict.fromkeys(filter(None, names)):
-        print(outside.line(name, _LONGEST_LINE))
+        print(untrusted_text.line(name, _LONGEST_LINE))
 
 
 def screen_width() -> int | None:

@@ -1,5 +1,7 @@
 """`cnictl plugin`: install the CNI executable that runtimes start, and switch its versions."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import os
 from typing import Annotated
 
@@ -21,9 +23,8 @@ from cnictl.cli.output import (
 )
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
-from cnictl.node.plugin.versions import VersionOutcome
-from cnictl.node.resources.plugin import Plugin
-from cnictl.node.runs.engine import Options
+from cnictl.node.resources import plugin as plugin_resource
+from cnictl.node.runs import engine
 
 LibDir = Annotated[
     str,
@@ -62,8 +63,8 @@ def install(
     cnictl plugin install --bin-dir /opt/cni/bin --lib-dir /opt/cnictl --dry-run
     """
     _require_root("install", dry_run)
-    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.install_own(plugin, dry_run, Options(no_wait=no_wait).patience, not no_pin), output)
+    plugin = plugin_resource.Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    _show(versions.install_own(plugin, dry_run, engine.Options(no_wait=no_wait).patience, not no_pin), output)
 
 
 def use(
@@ -78,15 +79,15 @@ def use(
 ) -> None:
     """Let the runtimes start another version that is already installed.
 
-    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is at work. On a
+    The version is tested in a scratch namespace first. The switch waits until no call of the plugin is running. On a
     node, node.toml then names the version: `apply`, `watch` and `doctor` keep it in use, and `undo` goes back.
 
     \b
     cnictl plugin use 0.1.0
     """
     _require_root("use", dry_run)
-    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.switch(plugin, version, dry_run, Options(no_wait=no_wait).patience), output)
+    plugin = plugin_resource.Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    _show(versions.switch(plugin, version, dry_run, engine.Options(no_wait=no_wait).patience), output)
 
 
 def uninstall(
@@ -111,13 +112,13 @@ def uninstall(
     cnictl plugin uninstall --dry-run
     """
     _require_root("uninstall", dry_run)
-    plugin = Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
+    plugin = plugin_resource.Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     shown = None
     if asking.asks(yes or dry_run) and (changes := versions.uninstall(plugin, version, force, True).changes):
         asking.show(change.summary for change in changes)
         asking.confirm("Delete this?")
         shown = next((change for change in changes if change.resource == plugin.id), None)
-    _show(versions.uninstall(plugin, version, force, dry_run, Options(no_wait=no_wait).patience, shown), output)
+    _show(versions.uninstall(plugin, version, force, dry_run, engine.Options(no_wait=no_wait).patience, shown), output)
 
 
 def list_versions(
@@ -169,7 +170,7 @@ def list_versions(
         raise typer.Exit(1)
 
 
-def _show(outcome: VersionOutcome, output: Format) -> None:
+def _show(outcome: versions.VersionOutcome, output: Format) -> None:
     changes = outcome.changes
     if output is Format.JSON:
         print_json({"state": outcome.state, "changes": [vars(change) for change in changes]})

@@ -7,7 +7,7 @@ import typer
 from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
-from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say, say_strays
+from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say, say_diversions
 from cnictl.node.host import host_links
 from cnictl.node.reach import peer_hints
 from cnictl.node.resources import peer_routes
@@ -32,7 +32,8 @@ def add_peer(
         ),
     ] = "",
     replace: Annotated[
-        bool, typer.Option("--replace", help="Move a peer that this node reaches at another address to the new one.")
+        bool,
+        typer.Option("--replace", help="Move a peer that this node reaches at another address to the new one."),
     ] = False,
     dry_run: DryRunOption = False,
     exit_code: ExitCodeOption = False,
@@ -97,8 +98,8 @@ def del_peer(
 def list_peers(output: ListOption = Format.TABLE) -> None:
     """List the peers and the state of the route to each.
 
-    For each peer, it shows whether the route exists and is used, whether the peer is on the same link, and as root
-    whether the peer has its pod CIDR.
+    For each peer, it shows whether the route exists and is used, whether the peer is on the same network segment (L2),
+    and as root whether the peer has its pod CIDR.
 
     Exit status 1 if a route is missing, differs, is not cnictl's, or belongs to no peer; if the kernel sends pods'
     packets elsewhere despite the route (by a policy rule or a more specific route); or if a peer answers but does not
@@ -122,6 +123,6 @@ def list_peers(output: ListOption = Format.TABLE) -> None:
                 say(f"{row['fault']}\n  hint: {row['hint']['text']}")
         if not rows:
             say(peer_hints.PeerHints(spec).no_peers("no peers: `cnictl route add-peer CIDR=VIA` adds one"))
-        say_strays([stray for row in rows for stray in row["strays"]])
+        say_diversions([diversion for row in rows for diversion in row["strays"]])
     if any(row["fault"] for row in rows) or not all(state.works for state in states):
         raise typer.Exit(1)

@@ -1,5 +1,7 @@
 """`cnictl status`: show the node on one screen, and where it differs from node.toml."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import os
 import select
 import signal
@@ -23,9 +25,8 @@ from cnictl.cli.output import (
 )
 from cnictl.cli.steps import require_root
 from cnictl.node.runs import converge, reset
-from cnictl.node.spec import node_file
-from cnictl.node.spec.node_spec import NodeSpec
-from cnictl.views.status import has_fault, look
+from cnictl.node.spec import node_file, node_spec
+from cnictl.views import status as status_view
 
 _EVERY = 2.0
 """Seconds between two looks of --watch."""
@@ -56,21 +57,21 @@ def status(
     spec = node_file.load()
     if spec is None:
         raise reset.no_node()
-    shown = _watch(spec, output) if watch else look(spec)
+    shown = _watch(spec, output) if watch else status_view.look(spec)
     if not watch and output is Format.JSON:
         print_json(shown)
     elif not watch:
         print_layout(status_screen.lines(shown, screen_width()))
-    if has_fault(shown):
+    if status_view.has_fault(shown):
         raise typer.Exit(1)
 
 
-def _watch(spec: NodeSpec, output: Format) -> dict[str, Any]:
+def _watch(spec: node_spec.NodeSpec, output: Format) -> dict[str, Any]:
     """Show the status again and again until Ctrl-C: on a terminal in one screen, whatever its size is by then."""
     fits = output is not Format.JSON and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     with _resizes() as resized:
         while True:
-            shown, at = look(spec), time.strftime("%H:%M:%S")
+            shown, at = status_view.look(spec), time.strftime("%H:%M:%S")
             end = time.monotonic() + _EVERY
             _draw(shown, output, at, fits)
             while fits and select.select([resized], [], [], max(0.0, end - time.monotonic()))[0]:

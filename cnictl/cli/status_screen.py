@@ -61,7 +61,7 @@ def _differences(shown: dict[str, Any], width: int | None) -> Iterator[Line]:
         if peer["fault"]:
             yield _text(peer["fault"])
             yield _text(f"  hint: {peer['hint']['text']}")
-    yield from map(_text, output.stray_lines(shown["strays"]))
+    yield from map(_text, output.diversion_lines(shown["strays"]))
     source = shown["source"]
     for words in filter(None, (source["conflict"], source["trouble"]) if source is not None else ()):
         yield _text(f"warning: {words}", "warning")

@@ -1,5 +1,7 @@
 """The terminal of commands that change this node: it shows plans and runs, and asks."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
@@ -10,9 +12,8 @@ import typer
 from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node.runs.engine import Options, Report
-from cnictl.node.runs.live_pods import AttachedPod
-from cnictl.node.spine import Plan
+from cnictl.node import spine
+from cnictl.node.runs import engine, live_pods
 from cnictl.views import network_views
 
 
@@ -24,11 +25,11 @@ def require_root(command: str, why: str) -> None:
 
 def options_of(
     dry_run: bool, exit_code: bool, force: bool = False, no_wait: bool = False, confirm_within: int | None = None
-) -> Options:
+) -> engine.Options:
     """Return the options of a run. Raises UsageProblem for options that exclude each other."""
     if exit_code and not dry_run:
-        raise UsageProblem("--exit-code goes with --dry-run: a run's own exit status says whether it failed")
-    return Options(dry_run, force, no_wait, confirm_within)
+        raise UsageProblem("--exit-code needs --dry-run: without it, the exit status says whether the run failed")
+    return engine.Options(dry_run, force, no_wait, confirm_within)
 
 
 class Terminal:
@@ -66,10 +67,10 @@ class Terminal:
         asking.show(lines)
         asking.confirm(question)
 
-    def preview(self, plan: Plan, pods: Sequence[AttachedPod] | None = None) -> None:
+    def preview(self, plan: spine.Plan, pods: Sequence[live_pods.AttachedPod] | None = None) -> None:
         """Show what a run would change, as a script; `pods` would lose their attachments."""
         if self._output is Format.JSON:
-            report = Report(plan, {change.resource: "would change" for change in plan.changes})
+            report = engine.Report(plan, {change.resource: "would change" for change in plan.changes})
             cut = {} if pods is None else {"pods_cut_off": [str(pod) for pod in pods]}
             print_json({"would_change": len(plan.changes), "steps": report.rows(), **self.json_extra, **cut})
         else:
@@ -82,7 +83,7 @@ class Terminal:
         if self._exit_code and plan.changes:
             raise typer.Exit(1)
 
-    def report(self, done: Report) -> None:
+    def report(self, done: engine.Report) -> None:
         """Show a run as a table or JSON; then name the pods whose MTU is now larger than the bridge's."""
         rows, extra = done.rows(), dict(self.json_extra)
         if done.error:

@@ -1,5 +1,7 @@
 """`cnictl watch`: repair this node whenever something else changes it."""
 
+from __future__ import annotations  # a type would execute the module that the loader postpones
+
 from typing import Annotated
 
 import typer
@@ -9,7 +11,7 @@ from cnictl.cli.steps import require_root
 from cnictl.node.plugin import program
 from cnictl.node.resources import boot_unit
 from cnictl.node.runs import converge
-from cnictl.watch.keeper import Keeper, to_stderr
+from cnictl.watch import keeper
 
 
 def watch(
@@ -37,4 +39,4 @@ def watch(
     require_root("watch", "changes the host's network")
 
     converge.current_spec()
-    Keeper(to_stderr).run()
+    keeper.Keeper(keeper.to_stderr).run()

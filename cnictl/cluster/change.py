@@ -15,7 +15,7 @@ import cnictl
 from cnictl.cluster import survey
 from cnictl.cluster.hosts import Answer, Command, Hosts
 from cnictl.cluster.survey import HostStatus, as_hint
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.core.paths import RUN_DIR
 from cnictl.node.reach.cluster_file import Cluster, ClusterNode
@@ -183,7 +183,7 @@ def pods_on(hosts: Hosts, name: str) -> list[str]:
         raise Problem(f"{name} can't list its pods", f"cnictl ipam list on {name}")
     rows = [lease for lease in leases if isinstance(lease, dict) and lease.get("state") not in ("stale", "torn")]
     named = [str(row.get("pod") or row.get("container") or row.get("address")) for row in rows]
-    return list(dict.fromkeys(outside.word(pod, 100) for pod in named))
+    return list(dict.fromkeys(untrusted_text.word(pod, 100) for pod in named))
 
 
 def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
@@ -203,7 +203,7 @@ def _barred(node: ClusterNode, version: Answer) -> HostChange | None:
         return HostChange(node, UNREACHABLE, version.fault, version.hint)
     other = survey.other_version(version)
     if other:
-        return HostChange(node, OTHER_VERSION, other, "install the same version of cnictl on all hosts")
+        return HostChange(node, OTHER_VERSION, other, survey.other_version_hint(node.name, survey.version_of(version)))
     return None
 
 
@@ -219,7 +219,7 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
     if subnets and set(subnets) != set(node.pod_cidrs):
         return HostChange(node, FAILED, *_other_node(node, subnets))
     steps, pods = _steps(document, WOULD_CHANGE), document.get("pods_cut_off")
-    cut_off = tuple(outside.word(str(pod), 100) for pod in pods) if isinstance(pods, list) else ()
+    cut_off = tuple(untrusted_text.word(str(pod), 100) for pod in pods) if isinstance(pods, list) else ()
     return HostChange(node, WOULD_CHANGE if steps else UNCHANGED, steps=steps, pods_cut_off=cut_off)
 
 

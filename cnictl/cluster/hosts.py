@@ -1,11 +1,11 @@
-"""Define how commands run on many hosts at once, and what each host answers. The transport can be ssh or a lab."""
+"""Define how commands run on many hosts at the same time, and what each answers. The transport is ssh or a lab."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 
 _DEEPEST = 30
 """Levels of a document; cnictl's own have about ten."""
@@ -39,13 +39,13 @@ class Answer:
         lines = [line for line in self.stderr.splitlines() if line.strip()]
         ours = [line for line in lines if line.startswith("cnictl: ")]
         line = (ours or lines or [f"exit status {self.status}"])[0]
-        return outside.line(line.removeprefix("cnictl: ").strip())
+        return untrusted_text.line(line.removeprefix("cnictl: ").strip())
 
     @property
     def error_hint(self) -> str:
         """The hint under the command's error; empty without one."""
         hints = [line.strip() for line in self.stderr.splitlines() if line.strip().startswith("hint: ")]
-        return outside.line(hints[0].removeprefix("hint: ")) if hints else ""
+        return untrusted_text.line(hints[0].removeprefix("hint: ")) if hints else ""
 
     def document(self) -> dict[str, Any] | None:
         """Return the JSON object that the command printed; None if it printed none, or one nested too deep."""
@@ -85,7 +85,7 @@ class Hosts(Protocol):
     def run(
         self, commands: Mapping[str, Command], timeout: float, on_answer: Callable[[Answer], None]
     ) -> dict[str, Answer]:
-        """Run a command on each of some hosts, all at once, for at most `timeout` seconds each.
+        """Run a command on each of some hosts, all at the same time, for at most `timeout` seconds each.
 
         `on_answer` is called for each answer as it arrives, from any thread. For a host that can't be reached, the
         answer has a fault; nothing is raised.

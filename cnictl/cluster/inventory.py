@@ -6,8 +6,9 @@ import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cnictl.cluster.ssh import Ssh
-from cnictl.core import outside
+from cnictl.cluster.hosts import Command
+from cnictl.cluster.ssh import VERSION, Ssh
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.plugin import files
@@ -48,7 +49,7 @@ class Inventory:
         known = [node.name for node in self.cluster.nodes]
         if name not in known:
             near = difflib.get_close_matches(name[:100], known, 1)
-            shown = outside.cut(repr(name), 100)
+            shown = untrusted_text.cut(repr(name), 100)
             raise UsageProblem(f"{self.path} has no node {shown}", f"probably meant {near[0]}" if near else "")
 
     def require_writable(self) -> None:
@@ -82,6 +83,9 @@ def read(path: str) -> Inventory:
     return Inventory(path, contents, text, cluster_file.parse(text, path))
 
 
-def hosts(nodes: Iterable[ClusterNode]) -> Ssh:
-    """Return the nodes' hosts, each at its `ssh` value, or else at its first address."""
-    return Ssh({node.name: node.ssh or node.addresses[0] for node in nodes})
+def hosts(nodes: Iterable[ClusterNode], first: Command = VERSION) -> Ssh:
+    """Return the nodes' hosts, each at its `ssh` value, or else at its first address.
+
+    `first`: the command that makes each connection.
+    """
+    return Ssh({node.name: node.ssh or node.addresses[0] for node in nodes}, first)

@@ -122,7 +122,7 @@ class Matrix:
                 "pairs": self.pairs.count,
                 "sample": sample,
                 "states": dict(Counter(cell.state for cell in self.cells)),
-                "red": len(self.failed_cells),
+                "failed": len(self.failed_cells),
                 "notes": list(self.notes),
                 "seconds": round(seconds, 2),
             },
@@ -346,7 +346,7 @@ class _Joining:
         return CellCause("no-peer", words, host, what_to_do)
 
     def _addressed(self, given: Hint, host: str) -> Hint:
-        """Return a hint that names the host to follow it on. `host` found it, and is meant if the hint names none."""
+        """Return the hint prefixed with the host where it must be run: the hint's own, or else `host`."""
         if not given:
             return NONE
         on = self._addresses.get(given.on, given.on) or host
@@ -359,7 +359,7 @@ class _Joining:
 
     def _lost(self, name: str) -> CellCause:
         fault = self._reports[name].fault or "it did not report on this pair"
-        return CellCause("not-reached", f"{name} reported no more: {fault}", name)
+        return CellCause("not-reached", f"{name} stopped reporting: {fault}", name)
 
     def _shared_cidr(self, sender: str, receiver: str, family: str) -> CellCause | None:
         """Return the cause if one of the two shares its pod CIDR with any host, so that the wrong pod may answer."""

@@ -1,4 +1,4 @@
-"""Talk to all hosts of `cluster test` at once: start the probe pods, ping, and ask what the pods received.
+"""Talk to all hosts of `cluster test` at the same time: start the probe pods, ping, and ask what the pods received.
 
 One thread for each host reads and writes its messages. A host that does not answer in time is disconnected and left
 out.
@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cnictl.cluster.transport import Session, Transport
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.probe import pair_reports
 from cnictl.probe.pair_reports import PairRequest, Ping, Ready, SeenRequests
@@ -94,7 +94,7 @@ def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], secon
 
 
 def _end(talks: "Sequence[_Talk]") -> None:
-    """Close the sessions that are still open, all at once, because a session that hangs takes seconds to close."""
+    """Close the sessions that are still open, all at the same time: one that hangs takes seconds to close."""
     with ThreadPoolExecutor(len(talks) or 1) as pool:
         list(pool.map(_Talk.end, talks))
 
@@ -191,7 +191,7 @@ class _Talk:
     def fail(self, message: str, hint: str = "") -> None:
         """Note why the host reports no more. The first reason is kept."""
         if _UNKNOWN_COMMAND in message:
-            message, hint = "cnictl there is too old for the test", "install the same version of cnictl on that host"
+            message, hint = "cnictl there is too old for the test", "cnictl cluster upgrade puts this version there"
         with self.told:
-            self.report.fault = self.report.fault or outside.line(message)
-            self.report.hint = self.report.hint or outside.line(hint)
+            self.report.fault = self.report.fault or untrusted_text.line(message)
+            self.report.hint = self.report.hint or untrusted_text.line(hint)

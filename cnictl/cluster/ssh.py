@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from cnictl.cluster.hosts import Answer, Command
-from cnictl.core import outside, programs
+from cnictl.core import programs, untrusted_text
 from cnictl.core.errors import Problem, ProgramError, UsageProblem
 from cnictl.core.process import run
 
@@ -59,7 +59,8 @@ _REFUSED = re.compile(
 """How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
 _OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
-_NO_CNICTL = ("cnictl is not installed there", "install it on that host, for root or in /usr/local/bin")
+_NO_CNICTL = ("cnictl is not installed there", "cnictl cluster install puts it there, into /usr/local/bin")
+VERSION = Command(("cnictl", "--version"))
 
 
 @dataclass
@@ -75,11 +76,15 @@ class _Host:
 class Ssh:
     """Hosts reached by ssh, as `Hosts` and `Transport`. As a context manager, it closes its connections."""
 
-    def __init__(self, destinations: Mapping[str, str]) -> None:
-        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form."""
+    def __init__(self, destinations: Mapping[str, str], first: Command = VERSION) -> None:
+        """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form.
+
+        `first`: the command that makes each connection; if it can't be run on a host, nothing else is.
+        """
+        self._first = first
         for name, destination in destinations.items():
             if not _DESTINATION.match(destination):
-                raise UsageProblem(f"{name}: {outside.line(repr(destination))} is not a host or user@host")
+                raise UsageProblem(f"{name}: {untrusted_text.line(repr(destination))} is not a host or user@host")
         self._folder = ""
         self._former: dict[int, Any] = {}
         """The handlers of signals that end the commands in place of leaving their connections behind."""
@@ -118,7 +123,7 @@ class Ssh:
                 signal.signal(number, handler)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
-        """Return each host's answer to `cnictl --version`."""
+        """Return each host's answer to the first command, which is `cnictl --version` unless another was given."""
         return self._each(self.names, self._connected, on_answer)
 
     def run(
@@ -127,7 +132,7 @@ class Ssh:
         timeout: float,
         on_answer: Callable[[Answer], None] = lambda _: None,
     ) -> dict[str, Answer]:
-        """Run a command on each of some hosts as root, all at once; see `Hosts.run`."""
+        """Run a command on each of some hosts as root, all at the same time; see `Hosts.run`."""
         return self._each(commands, lambda name: self._run_on(name, commands[name], timeout), on_answer)
 
     def reconnect(self, names: Sequence[str]) -> None:
@@ -141,7 +146,7 @@ class Ssh:
                 os.unlink(host.control)  # the ssh process may hang; it ends by itself when its connection does
 
     def start(self, host: str, argv: Sequence[str]) -> "Session":
-        """Start a command on a host as root and return at once. Raises Problem if the host can't be reached."""
+        """Start a command on a host as root and return immediately. Raises Problem if the host can't be reached."""
         first = self._connected(host)
         if first.fault:
             raise Problem(first.fault, first.hint)
@@ -172,8 +177,7 @@ class Ssh:
         with host.lock:
             if host.first is None:
                 with self._connecting:
-                    command = Command(("cnictl", "--version"))
-                    host.first = self._ask(host, command, CONNECT_SECONDS + 50.0)
+                    host.first = self._ask(host, self._first, CONNECT_SECONDS + 50.0)
             return host.first
 
     def _ask(self, host: _Host, command: Command, timeout: float) -> Answer:
@@ -190,7 +194,7 @@ class Ssh:
         except ProgramError as error:
             # the command line of ssh is long, and none of the operator's doing
             fault = f"no answer: {error.reason}" if error.reason else error.message
-            return Answer(host.name, fault=outside.line(fault))
+            return Answer(host.name, fault=untrusted_text.line(fault))
         stdout, begun = _of_command(done.stdout)
         stderr, _ = _of_command(done.stderr)
         message, hint = fault_of(done.status, stderr, host.destination, stdout)
@@ -305,17 +309,17 @@ def _of_command(output: str) -> tuple[str, bool]:
 def _not_begun(status: int, said: str, destination: str) -> tuple[str, str]:
     """Return what a login shell made of the command in place of running it, and the hint."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
-    words = outside.line(lines[-1]) if lines else f"exit status {status}"
+    words = untrusted_text.line(lines[-1]) if lines else f"exit status {status}"
     return f"the login shell there does not run commands: {words}", f"try: ssh {destination} true"
 
 
 def fault_of(status: int, stderr: str, destination: str, stdout: str = "") -> tuple[str, str]:
     """Return why a command was not run on a host, and the hint; both empty if it was run. Pure."""
     lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    last = outside.line(lines[-1]) if lines else ""
+    last = untrusted_text.line(lines[-1]) if lines else ""
     if status == 255:
         return _unreached(stderr, last, destination)
-    refusals = [outside.line(line) for line in lines if _REFUSED.match(line)]
+    refusals = [untrusted_text.line(line) for line in lines if _REFUSED.match(line)]
     if status == 127 and "sudo" in last:
         return "sudo is not installed there", 'connect as root: set ssh = "root@…" in the cluster file'
     if status == 127 and "cnictl" in last:
@@ -331,9 +335,11 @@ def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
     host = destination.rpartition("@")[2]
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
         changed, offending = _CHANGED_KEY.search(stderr), _OFFENDING.search(stderr)
-        name = outside.word(changed[1]) if changed else host  # as known_hosts has it: not the alias of ssh_config(5)
+        name = (
+            untrusted_text.word(changed[1]) if changed else host
+        )  # as known_hosts has it: not the alias of ssh_config(5)
         whose = "the host's key" if name == host else f"the key of {name}"
-        file = f"-f {shlex.quote(outside.word(offending[1]))} " if offending else ""
+        file = f"-f {shlex.quote(untrusted_text.word(offending[1]))} " if offending else ""
         return (
             f"{whose} differs from known_hosts: the host was reinstalled, or another host has its address",
             f"compare the key on the host itself, then: ssh-keygen {file}-R {shlex.quote(name)}",

@@ -7,8 +7,9 @@ from typing import Any
 
 import cnictl
 from cnictl.cluster.hosts import Answer, Command, Hosts
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
+from cnictl.node.plugin import versions
 from cnictl.node.reach.cluster_file import Cluster, ClusterNode
 from cnictl.node.runs import converge
 from cnictl.node.spec.overlaps import overlapping
@@ -33,6 +34,8 @@ class HostStatus:
     hint: str = ""
     version: str = ""
     """The version of cnictl on the host."""
+    plugin: str = ""
+    """The version of the plugin in use; empty without one."""
     subnets: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     mtu: int = 0
@@ -63,6 +66,7 @@ class HostStatus:
             "peers_ok": sum(str(peer.get("state", "")).startswith("ok") for peer in self.peers),
             "mtu": self.mtu or None,
             "cnictl": self.version,
+            "plugin": self.plugin,
             "hint": as_hint(self.hint),
         }
 
@@ -96,7 +100,7 @@ def ask(nodes: Iterable[ClusterNode], hosts: Hosts, on_answer: Callable[[Answer]
 def version_of(answer: Answer) -> str:
     """Return the version that `cnictl --version` printed; empty if that cnictl is too old for the option."""
     name, _, version = answer.stdout.strip().partition(" ")
-    return outside.word(version, 40) if answer.status == 0 and name == "cnictl" else ""
+    return untrusted_text.word(version, 40) if answer.status == 0 and name == "cnictl" else ""
 
 
 def other_version(answer: Answer) -> str:
@@ -107,6 +111,13 @@ def other_version(answer: Answer) -> str:
     return f"has cnictl {version or 'of an older version'}, and this is {cnictl.__version__}"
 
 
+def other_version_hint(name: str, version: str) -> str:
+    """Return what to do about a host with another version of cnictl. `version` is the host's."""
+    if versions.sort_key(version) > versions.sort_key(cnictl.__version__):
+        return f"install cnictl {version} on this machine; or cnictl cluster upgrade --limit {name} puts this one there"
+    return f"cnictl cluster upgrade --limit {name}"
+
+
 def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
     """Return a host's status from its answers to `--version` and `status`. Pure."""
     if answer.fault:
@@ -114,7 +125,7 @@ def read(node: ClusterNode, version: Answer, answer: Answer) -> HostStatus:
     document, number, other = answer.document(), version_of(version), other_version(version)
     status = _parsed(node, document, number) if document is not None else None
     if other:
-        hint = "install the same version of cnictl on all hosts"
+        hint = other_version_hint(node.name, number)
         known = status or HostStatus(node, OTHER_VERSION, version=number)
         return replace(known, state=OTHER_VERSION, why=other, hint=hint)
     if status is not None:
@@ -138,16 +149,19 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
         f"{document[key]} {words}" for key, words in (("drifted", "drifted"), ("unknown", "not known"))
         if type(document.get(key)) is int and document[key] > 0
     ]  # fmt: skip
-    faults = [outside.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]]
-    strays = document.get("strays")
-    if isinstance(strays, list) and strays:
-        troubles.append(f"{len(strays)} kinds of packets go another way")
+    faults = [
+        untrusted_text.line(peer["fault"]) for peer in rows if isinstance(peer.get("fault"), str) and peer["fault"]
+    ]
+    diversions = document.get("strays")
+    if isinstance(diversions, list) and diversions:
+        troubles.append(f"{len(diversions)} kinds of packets go another way")
     why = "; ".join([*troubles, *faults[:2]])
     hint = f"cnictl status on {node.name} shows it" if why else ""
     state = FAULTY if why else OK
     own_mtu = mtu if type(mtu) is int else 0
+    plugin = untrusted_text.word(str(_table(document.get("plugin")).get("version") or ""), 80)
     return HostStatus(
-        node, state, why, hint, version, subnets, networks, own_mtu, rows, own_trouble="; ".join(troubles)
+        node, state, why, hint, version, plugin, subnets, networks, own_mtu, rows, own_trouble="; ".join(troubles)
     )
 
 
@@ -163,6 +177,7 @@ def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFi
         *_differences(
             [status for status in statuses if status.version], "cnictl version", lambda status: status.version
         ),
+        *_differences(looked_at, "plugin version", lambda status: status.plugin.partition("+")[0]),
         *_peers(looked_at, cluster),
     ]
 
@@ -176,8 +191,8 @@ def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus])
         routing = [other.name for other in looked_at if expected & _peers_by_cidr(other).keys()]
         if routing:
             yield ClusterFinding(
-                f"{status.name} is not set up as a node (it was reset, or never set up), and {_names(routing)} "
-                f"{'routes' if len(routing) == 1 else 'route'} the pods of {', '.join(sorted(expected))} to it",
+                f"{status.name} is not set up as a node (it was reset, or never set up), but {_names(routing)} still "
+                f"{'routes' if len(routing) == 1 else 'route'} {', '.join(sorted(expected))} to it",
                 (status.name, *routing),
                 f"cnictl cluster apply --limit {status.name}; or cnictl cluster remove {status.name}",
             )
@@ -254,7 +269,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
         yield from _lacking(status, list(dict.fromkeys(lacking)), by_name, known)
         unknown = [text for text in known[status.name] if text not in everyone]
         for text in unknown[:_NAMED]:
-            via = outside.word(str(known[status.name][text].get("via", "")), 60)
+            via = untrusted_text.word(str(known[status.name][text].get("via", "")), 60)
             yield ClusterFinding(
                 f"{status.name} has a peer {text} through {via}, and no node of the cluster has that pod CIDR",
                 (status.name,),
@@ -266,7 +281,7 @@ def _of_peer(
     name: str, node: ClusterNode, pod_cidr: str, peer: Mapping[str, Any], reachable: set[str]
 ) -> Iterator[ClusterFinding]:
     """Yield what is wrong with the peer that `name` has for `node`."""
-    via, state = outside.word(str(peer.get("via", "")), 60), outside.line(str(peer.get("state", "")), 200)
+    via, state = untrusted_text.word(str(peer.get("via", "")), 60), untrusted_text.line(str(peer.get("state", "")), 200)
     if _canonical(via) not in node.addresses:
         yield ClusterFinding(
             f"{name} sends the pods' packets for {node.name} ({pod_cidr}) to {via}, and the address of {node.name} "

@@ -28,4 +28,4 @@ class Transport(Protocol):
     """Starts commands on hosts."""
 
     def start(self, host: str, argv: Sequence[str]) -> Session:
-        """Start `argv` on `host` as root and return at once. Raises Problem; so may `Session.lines`."""
+        """Start `argv` on `host` as root and return immediately. Raises Problem; so may `Session.lines`."""

@@ -14,8 +14,8 @@ from cnictl.core import durable, jsontext
 from cnictl.core.cidr import is_address
 from cnictl.core.errors import TRY_AGAIN, CniError
 from cnictl.core.locks import hold
-from cnictl.core.outside import is_network_name
 from cnictl.core.paths import ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR
+from cnictl.core.untrusted_text import is_network_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.core.adopted import Note
+    from cnictl.core.bridge_notes import Note
 
 DEFAULT_MTU = 1500
 
@@ -93,9 +93,9 @@ def ensure_bridge(
         raise CniError(BRIDGE_CONFLICT, f"{name} exists and is not a bridge but a {link.kind or 'physical'} link")
     bridge = BridgeMade(link, made)
     if noting is not None and not bridge.ours:
-        from cnictl.core import adopted
+        from cnictl.core import bridge_notes
 
-        bridge.note = adopted.take(name, link.index, noting)
+        bridge.note = bridge_notes.take(name, link.index, noting)
     try:
         if gateway is not None:
             give_addresses(netlink, bridge, link, (gateway,))
@@ -146,7 +146,7 @@ def gateway_mac(gateways: "Sequence[Cidr]") -> bytes:
 
     A pod trusts the MAC of its gateway for up to 45 s (`base_reachable_time` in arp(7), times 1.5) and asks three times
     more before it looks for another. A bridge that was removed and is made again has the same MAC, so running pods
-    reach it at once.
+    reach it immediately.
     """
     if not gateways:
         return rtnetlink.random_mac()

@@ -74,9 +74,9 @@ def detach(
         if record is not None:
             _remove_record(record)
         if access(BRIDGES_DIR, F_OK):
-            from cnictl.core import adopted  # only on a node with an adopted bridge
+            from cnictl.core import bridge_notes  # only on a node with an adopted bridge
 
-            adopted.settle(netlink)
+            bridge_notes.settle(netlink)
         return record
     finally:
         if descriptor >= 0:
@@ -86,7 +86,7 @@ def detach(
 def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -> list[Record]:
     """Undo every attachment of a network that is proven stale; return their records."""
     from cnictl.core import liveness
-    from cnictl.core.foreign import ForeignLinks
+    from cnictl.core.foreign_links import ForeignLinks
 
     freed, foreign = [], ForeignLinks(netlink)
     for record in attachments.all_records(network):

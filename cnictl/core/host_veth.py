@@ -10,8 +10,8 @@ from cnictl.core.digest import former_host_veth_name, host_veth_name
 from cnictl.core.errors import INTERFACE_EXISTS, CniError
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink
-from cnictl.core.outside import word
 from cnictl.core.unlinking import unlink
+from cnictl.core.untrusted_text import word
 
 TURNS = 8
 """Names that an attachment's host veth may have: the first one that is free is used."""

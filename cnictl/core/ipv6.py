@@ -16,7 +16,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cnictl.core.adopted import Note
+    from cnictl.core.bridge_notes import Note
 
 SETTLE_WAIT = 5.0
 """Seconds that duplicate address detection may take: up to 1 s before the first probe, and 1 s for each probe."""

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from cnictl.core.foreign import ForeignLinks
+    from cnictl.core.foreign_links import ForeignLinks
 
 LIVE, STALE, IN_FLIGHT, UNKNOWN = "live", "stale", "in flight", "unknown"
 _EARLIER = "from before the last boot"
@@ -43,7 +43,7 @@ def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks
     pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
     """
     if attachments.in_flight(record):
-        return Verdict(IN_FLIGHT, "an ADD or DEL is at work on it")
+        return Verdict(IN_FLIGHT, "an ADD or DEL is working on it")
     return judge_settled(record, netlink, foreign)
 
 
@@ -83,7 +83,7 @@ def judge_unmarked(
     `created` is in seconds since the epoch; `earlier`: the leases were seen in a former boot. They are live if an
     interface has one of the addresses. If other nodes may lease from the same store, nothing else proves anything.
     """
-    from cnictl.core.foreign import ForeignLinks
+    from cnictl.core.foreign_links import ForeignLinks
     from cnictl.core.leases.shared_store import may_be_shared
 
     if foreign is not None:
@@ -109,9 +109,9 @@ def judge_unmarked(
 def boot_time() -> float:
     """Return a time before which nothing was written in this boot, in seconds since the epoch.
 
-    It is the lesser of btime (proc(5), /proc/stat) and the age of the device nodes. btime moves when the clock is set:
-    on a host without a clock chip, which boots in the past, files from before that moment would seem to be older than
-    the boot. The device nodes have the boot's first time.
+    It is the earlier of btime (proc(5), /proc/stat) and the device nodes' timestamp. btime moves when the clock is set:
+    a host without an RTC boots with a wrong, early clock, and files from before the correction would seem to be older
+    than the boot. The device nodes have the boot's first time.
     """
     for line in durable.contents("/proc/stat").splitlines():
         if line.startswith(b"btime "):

@@ -4,7 +4,7 @@ A skipped entry stops nothing else. The CLI reports each one once, and ends with
 not be read. Loaded only when such an entry is met.
 """
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def failures() -> list[str]:
     skipped = sorted((path, reason) for path, (reason, matters) in passed_over.items() if matters)
     for path, _ in skipped:
         del passed_over[path]
-    return [outside.line(f"{path}: {reason}") for path, reason in skipped]
+    return [untrusted_text.line(f"{path}: {reason}") for path, reason in skipped]
 
 
 def reports() -> "Iterator[str]":
@@ -47,4 +47,4 @@ def reports() -> "Iterator[str]":
     while passed_over:
         path = min(passed_over)
         reason, _ = passed_over.pop(path)
-        yield outside.line(f"skipped: {path}: {reason}")
+        yield untrusted_text.line(f"skipped: {path}: {reason}")

@@ -3,6 +3,8 @@
 NODE_FILE = "/etc/cnictl/node.toml"
 CLUSTER_FILE = "/etc/cnictl/cluster.toml"
 STATE_DIR = "/var/lib/cnictl"
+CONFIRM_FILE = "/var/lib/cnictl/confirm.json"
+"""The record of a run that waits to be confirmed."""
 ATTACHMENTS_DIR = "/var/lib/cnictl/attachments"
 SPARE_DIR = "/var/lib/cni/cnictl"
 """The plugin's replacement for STATE_DIR if that isn't writable, as in rootless podman (`record_places`)."""

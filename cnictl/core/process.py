@@ -4,7 +4,7 @@ import time
 from _thread import _local
 from posix import close, lseek, memfd_create, read, write
 
-from cnictl.core import outside, programs
+from cnictl.core import programs, untrusted_text
 from cnictl.core.errors import MissingProgram, ProgramError
 
 TYPE_CHECKING = False
@@ -72,7 +72,7 @@ def run(
     if not program:
         raise MissingProgram(f"{prefix}: command not found", f"install the package that provides {argv[0]}")
     deadline = time.monotonic() + timeout
-    given = memfd_create("stdin")  # takes any length at once; a pipe would fill up
+    given = memfd_create("stdin")  # takes any length in one write; a pipe would fill up
     try:
         text = stdin.encode("utf-8", "surrogateescape")
         while text:
@@ -104,7 +104,7 @@ def run(
         lines = (done.stderr.strip() or done.stdout.strip() or f"exit status {done.status}").splitlines()
         # some programs name themselves in the first line, and the fault in the next
         words = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-        raise _failed([prefix, *argv[1:]], outside.line(words))
+        raise _failed([prefix, *argv[1:]], untrusted_text.line(words))
     if outputs is not None and done.status == 0 and not stdin and environment is None and _lists(argv):
         outputs[tuple(argv)] = done
     return done

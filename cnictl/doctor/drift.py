@@ -58,14 +58,14 @@ _PARTS = (
         "two-iptables", 12, "error", ("forward/iptables-legacy", "forward/ip6tables-legacy"),
         "iptables-legacy drops pods' packets",
         "/proc/net/ip_tables_names; iptables-legacy -S FORWARD",
-        "Each packet passes both kinds of iptables, and an accept in one does not help in the other.",
+        "Each packet passes both kinds of iptables, and an accept rule in one does not help in the other.",
         "iptables-legacy -S FORWARD; iptables-nft -S FORWARD\n"
         "iptables-legacy -A FORWARD -s 10.244.0.0/24 -i cni0 -j ACCEPT",
     ),
     _Part(
         "forward-drop", 9, "error", ("forward/iptables", "forward/ip6tables"),
         "pods' packets are not accepted where FORWARD drops", "iptables -S FORWARD, DOCKER-USER and CNICTL-FORWARD",
-        "Docker, firewalld and ufw drop forwarded packets, and an accept helps only in the chain that drops.",
+        "Docker, firewalld and ufw drop forwarded packets, and an accept rule helps only in the chain that drops.",
         "iptables -S FORWARD                # policy DROP, or a rule that drops all of pods' packets\n"
         "iptables -A FORWARD -j CNICTL-FORWARD   # or -I, right ahead of that rule",
     ),
@@ -80,12 +80,12 @@ _PARTS = (
     _Part(
         "firewalld", 10, "error", ("firewalld/",),
         "firewalld does not trust pods", "firewall-cmd --get-active-zones; cnictl.xml, cnictl-pods.xml",
-        "firewalld rejects what no zone accepts, and each reload rewrites its rules without others' accepts.",
+        "firewalld rejects what no zone accepts, and each reload rewrites its rules without others' accept rules.",
         "firewall-cmd --get-active-zones\nfirewall-cmd --zone=trusted --change-interface=cni0\ncnictl apply",
     ),
     _Part(
         "masquerade", 15, "error", ("masquerade/",),
-        "pods' packets to the outside keep a source that nobody there can answer",
+        "pods' packets leave with the pod's own address, so replies can't return",
         "table inet cnictl, or CNICTL- chains",
         "Hosts outside the cluster have no route back to a pod's address.",
         "nft list table inet cnictl         # is not there, or has other rules\ncnictl nat enable",
@@ -189,7 +189,7 @@ def _find(part: _Part, facts: Facts) -> Iterable[HostFault]:
 
 
 _FORWARD = ("forward-drop", "two-iptables")
-_TOO_EARLY = "an accept of cnictl's comes ahead of another program's rule, which no longer drops pods' packets"
+_TOO_EARLY = "cnictl's accept rule comes before another program's drop rule and bypasses it"
 
 
 def _is_ahead(change: Change) -> bool:

@@ -20,7 +20,7 @@ from cnictl.node.resources import forward_off
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe.failure import gateway_of
 
-_LEAKED = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
+_CHAIN_OWNER = re.compile(r'name: "(?P<name>[^"]*)" id: "(?P<id>[^"]+)"')
 _SOURCE_NAT = ("MASQUERADE", "SNAT")
 _HINTS = {
     forward_off.SWITCHED_OFF: hint.command("cnictl init-node --forward", "or let that firewall accept them"),
@@ -46,7 +46,7 @@ def _own_host(facts: Facts) -> Iterable[HostFault]:
             yield HostFault(drop.chain, drop.words, drop.allow)
 
 
-def _leaked_chains(facts: Facts) -> Iterable[HostFault]:
+def _remnant_chains(facts: Facts) -> Iterable[HostFault]:
     """Report masquerade chains that were left for this node's pod addresses; skip chains of other networks."""
     spec = facts.spec
     if spec is None:
@@ -57,7 +57,7 @@ def _leaked_chains(facts: Facts) -> Iterable[HostFault]:
     for node in by_family(spec):
         family = "ip6" if is_ipv6(node.subnet) else "ip"
         for words in facts.rules("nat", family):
-            named = _LEAKED.search(" ".join(words))
+            named = _CHAIN_OWNER.search(" ".join(words))
             if words[:2] != ["-A", "POSTROUTING"] or named is None or not words[-1].startswith("CNI-"):
                 continue
             source = _option(words, "-s")
@@ -85,7 +85,7 @@ def _removal(family: str, words: list[str]) -> tuple[Action, ...]:
     )
 
 
-def _remove_leaked(facts: Facts, finding: Finding) -> Remedy:
+def _remove_remnant_chain(facts: Facts, finding: Finding) -> Remedy:
     for family in ("ip", "ip6"):
         for words in facts.rules("nat", family):
             if words[:2] == ["-A", "POSTROUTING"] and words[-1] == finding.subject:
@@ -229,7 +229,7 @@ CHECKS = (
     Check(
         "forward-off", 9, "error",
         "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
-        "Where cnictl adds no accepts, the host's own rules have to accept pods' packets.",
+        "Where cnictl adds no accept rules, the host's own rules have to accept pods' packets.",
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,
@@ -249,7 +249,7 @@ CHECKS = (
         "A late DEL leaves the reference plugin's masquerade chain behind, and it affects the address's next pod.",
         "iptables -t nat -S POSTROUTING | grep CNI-\n"
         "iptables -t nat -D POSTROUTING …; iptables -t nat -F CNI-…; iptables -t nat -X CNI-…",
-        _leaked_chains, _remove_leaked,
+        _remnant_chains, _remove_remnant_chain,
     ),
     Check(
         "pods-masqueraded", 14, "error",

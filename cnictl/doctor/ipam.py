@@ -66,7 +66,7 @@ def _full(facts: Facts) -> Iterable[HostFault]:
                 listing.network,
                 f"every address of {', '.join(listing.ranges)} is in use: no pod can start",
                 hint.advice(
-                    "end pods, or give the node a larger pod CIDR: cnictl init-node --subnet CIDR",
+                    "stop pods, or give the node a larger pod CIDR: cnictl init-node --subnet CIDR",
                     because="only the operator knows which pods can go, and which addresses are free",
                 ),
             )

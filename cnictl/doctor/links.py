@@ -39,7 +39,7 @@ def _unrecorded(facts: Facts) -> Iterator[tuple[Link, bytes, set[bytes]]]:
                 yield port, namespace, asking.addresses(port, namespace) if namespace else set()
 
 
-def _orphans(facts: Facts) -> Iterable[HostFault]:
+def _remnant_veths(facts: Facts) -> Iterable[HostFault]:
     for port, _, addresses in _unrecorded(facts):
         if port.alias.startswith(OWNER_MARK) and not _in_subnets(facts, addresses):
             yield HostFault(
@@ -115,7 +115,7 @@ CHECKS = (
         "IFLA_MASTER and IFLA_IFALIAS of each veth, against the attachment records",
         "The port of a pod that is gone keeps a name and a place on the bridge that others need.",
         "ip -d link show master cni0\\nip link delete veth1a2b3c4d5e6",
-        _orphans, _delete_port,
+        _remnant_veths, _delete_port,
     ),
     Check(
         "unleased-address", 25, "error",

@@ -287,7 +287,7 @@ def _peer_silent(facts: Facts) -> Iterable[HostFault]:
                 peer.via,
                 f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
                 hint.advice(
-                    f"check that {peer.via} is up, on this link, and accepts ICMP echo",
+                    f"check that {peer.via} is up, on the same network segment, and accepts ICMP echo",
                     because="it does not answer, so its state is not known here",
                 ),
             )

@@ -22,7 +22,7 @@ CHECKS = (
         "remnants", 44, "warning",
         "chains CNICTL-*, rules whose comment begins with cnictl:, nftables' tables cnictl, routes of protocol 67 and "
         "68, links with cnictl's alias, the files of a node; on a host without node.toml",
-        "Remaining accepts, masquerade rules and routes send packets where nobody expects them.",
+        "Remaining accept rules, masquerade rules and routes send packets where nobody expects them.",
         "cnictl reset-node --dry-run\ncnictl reset-node",
         _remnants,
     ),

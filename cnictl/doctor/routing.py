@@ -7,7 +7,7 @@ from cnictl.doctor import echo
 from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts
 from cnictl.node.host import pod_routes, route_lookup
-from cnictl.node.host.pod_routes import Stray
+from cnictl.node.host.pod_routes import Diversion
 from cnictl.node.host.policy_rules import TO_TABLE, table_name
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.resources.bridge import gateways
@@ -20,41 +20,42 @@ def _diverted(facts: Facts) -> Iterable[HostFault]:
     """Report diverted packets. Packets to the outside may use another table if an answer comes back from there."""
     if facts.spec is None:
         return
-    for strays in pod_routes.causes(facts.looked.strays):
-        lost = [stray for stray in strays if stray.certain or not _is_answered(facts, stray)]
+    for diversions in pod_routes.causes(facts.looked.diversions):
+        lost = [diversion for diversion in diversions if diversion.certain or not _is_answered(facts, diversion)]
         if lost:
             rule = lost[0].rule
             subject = f"rule {rule.priority}" if rule is not None else lost[0].route.destination or "route"
             yield HostFault(subject, _message(lost), pod_routes.hint_for(lost), False)
 
 
-def _message(strays: Sequence[Stray]) -> str:
-    first = strays[0]
+def _message(diversions: Sequence[Diversion]) -> str:
+    first = diversions[0]
     rule = first.rule
     table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
-    packets = list(dict.fromkeys(stray.packets for stray in strays))
+    packets = list(dict.fromkeys(diversion.packets for diversion in diversions))
     unnamed = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
     return f"{', '.join(packets[:_NAMED])}{unnamed} {first.fate}, {first.by}{table}"
 
 
-def _is_answered(facts: Facts, stray: Stray) -> bool:
-    """Return whether an echo request on the stray's route is answered.
+def _is_answered(facts: Facts, diversion: Diversion) -> bool:
+    """Return whether an echo request on the diversion's route is answered.
 
     It is sent from the bridge's address if that takes the same route; otherwise through the link, without a gateway
     only.
     """
     if facts.spec is None:
         return False
-    target = stray.question.packet.target
+    target = diversion.question.packet.target
     sources = [format_address(gateway.packed) for gateway in gateways(facts.spec)]
     for source in sources:
         if is_ipv6(source) == is_ipv6(target):
             same = (
-                route_lookup.look_up(Packet(target, source, mark=stray.question.packet.mark)).hops == stray.route.hops
+                route_lookup.look_up(Packet(target, source, mark=diversion.question.packet.mark)).hops
+                == diversion.route.hops
             )
-            if same and not stray.question.packet.mark:
+            if same and not diversion.question.packet.mark:
                 return echo.answers(target, source)
-    return not stray.route.gateway and echo.answers(target, stray.route.dev)
+    return not diversion.route.gateway and echo.answers(target, diversion.route.dev)
 
 
 def _unforwarded(facts: Facts) -> Iterable[HostFault]:
@@ -79,7 +80,7 @@ CHECKS = (
         "and to the outside, and back; RTM_GETRULE; routes of every table inside a pod CIDR",
         "Policy rules come before the main table, and more specific routes before a peer's: a VPN may divert pods.",
         "ip rule; ip route get 10.244.1.2 from 10.244.0.2 iif cni0\n"
-        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # ahead of the rule that takes them away",
+        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # ahead of the rule that diverts them",
         _diverted,
         behind=("forwarding", "link-forwarding", "bridge", "bridge-address", "uplink-down", "peer-link", "peer-route",
                 "overlap"),

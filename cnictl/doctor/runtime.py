@@ -131,7 +131,7 @@ def _install_there(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     return Remedy((Plugin.id, CniConf.id))
 
 
-def _residue(facts: Facts) -> Iterable[HostFault]:
+def _remnant_leases(facts: Facts) -> Iterable[HostFault]:
     names = {str(document.get("name")) for _, document in confs() if document}
     if facts.spec is not None:
         names.add(facts.spec.name)
@@ -194,6 +194,6 @@ CHECKS = (
     Check(
         "residue", 43, "warning", "leases of networks that no conf and no node.toml names, if all their pods are gone",
         "Leases from an earlier set-up of this host look like pods to every tool that counts.",
-        "ls /var/lib/cni/networks\ncnictl ipam gc --name OLD", _residue, _collect,
+        "ls /var/lib/cni/networks\ncnictl ipam gc --name OLD", _remnant_leases, _collect,
     ),
 )  # fmt: skip

@@ -20,7 +20,8 @@ def _conflict(facts: Facts) -> Iterable[HostFault]:
             learned.source,
             f"{learned.conflict}; running pods keep their addresses, and the runtime starts no pod here",
             hint.advice(
-                "drain this node, then: cnictl init-node --from the source; or give the node its pod CIDR back there",
+                f"drain this node and run `cnictl init-node --from {learned_peers.from_argument(learned)}`; "
+                "or restore its pod CIDR in the source",
                 because="only the operator knows which of the two is right, and pods have to be restarted",
             ),
         )

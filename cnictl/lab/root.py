@@ -34,7 +34,7 @@ _ETC = (
     "localtime", "os-release", "debian_version", "gai.conf", "bash.bashrc", "inputrc",
 )  # fmt: skip
 _WRITABLE = ("/usr/local/lib", "/usr/local/bin", "/usr/lib/cni")
-_NOT_SHOWN = {"cnictl", "cnictl-bridge"}
+_NOT_SHOWN = {"cnictl", "cnictl-bridge", "cnictl-cli", "cnictl.before-bundle"}
 """Files that cnictl installed on the host; a node starts without them."""
 _FOLDERS = (
     "etc/cni/net.d", "opt/cni/bin", "var/log", "var/lib/cni", "var/cache", "var/spool", "run/lock", "root", "home",
@@ -125,7 +125,7 @@ def _show_programs(program: Program) -> None:
         "#!/bin/sh\n"
         "# the cnictl that started the lab\n"
         f'exec {_quoted(program.interpreter)} -I -c "import sys; sys.path.insert(0, sys.argv.pop(1)); '
-        "sys.argv[0] = 'cnictl'; from cnictl.cli.main import main; main()\" "
+        "sys.argv[0] = 'cnictl'; from cnictl.cli.entry import main; main()\" "
         f'{_quoted(program.source)} "$@"\n'
     )
     _write("/usr/local/bin/cnictl", launcher, 0o755)

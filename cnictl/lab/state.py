@@ -29,16 +29,20 @@ class Running:
     machines: tuple[tuple[Machine, int], ...]
 
 
-def folder() -> Path:
-    """Return the folder for this user's labs; make it if missing. Raises Problem if it belongs to another user."""
+def folder_path() -> Path:
+    """Return the path of the folder for this user's labs, whether it is there or not."""
     user = os.geteuid()
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
     if user == 0 and os.access("/run", os.W_OK):
-        place = Path("/run/cnictl-lab")
-    elif runtime_dir and os.path.isdir(runtime_dir) and os.stat(runtime_dir).st_uid == user:
-        place = Path(runtime_dir) / "cnictl-lab"
-    else:
-        place = Path(f"/tmp/cnictl-lab-{user}")
+        return Path("/run/cnictl-lab")
+    if runtime_dir and os.path.isdir(runtime_dir) and os.stat(runtime_dir).st_uid == user:
+        return Path(runtime_dir) / "cnictl-lab"
+    return Path(f"/tmp/cnictl-lab-{user}")
+
+
+def folder() -> Path:
+    """Return the folder for this user's labs; make it if missing. Raises Problem if it belongs to another user."""
+    user, place = os.geteuid(), folder_path()
     place.mkdir(mode=0o700, exist_ok=True)
     status = place.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != user:

@@ -32,9 +32,7 @@ class Change:
     command: str
     """The manual command, such as `ip address add 10.244.0.1/24 dev cni0`; one line for each command."""
     repair: bool = False
-
-
-"""Whether it restores what the node was already set up to be."""
+    """Whether it restores what the node was already set up to be."""
 
 
 class Resource(Protocol):
@@ -69,7 +67,7 @@ class Remembering(Protocol):
 class Restored(Protocol):
     """A resource that may have existed before cnictl, and is restored when cnictl leaves the host."""
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the state to leave behind; None to remove the thing."""
 
 
@@ -110,11 +108,11 @@ class Carrying(Protocol):
     """A resource that other things on the host may come to need."""
 
     def carries(self) -> str:
-        """Return in words what needs it; empty if nothing does."""
+        """Return the message that says what needs it; empty if nothing does."""
 
 
 class Batch(Protocol):
-    """Carries out the changes of many resources of one kind at once."""
+    """Carries out the changes of many resources of one kind together."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
         """Make each `change.after` true as far as possible; return what failed, by resource."""
@@ -187,13 +185,13 @@ def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
     """Return the changes that restore the host as it was before cnictl, in the order given. Changes nothing."""
-    steps = [step for resource in resources for step in _looked_at(resource, partial(former_state, resource))]
+    steps = [step for resource in resources for step in _looked_at(resource, partial(state_after_reset, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
-def former_state(resource: Resource) -> State | None:
+def state_after_reset(resource: Resource) -> State | None:
     """Return the state that a reset leaves a resource in."""
-    return resource.former() if isinstance(resource, Restored) else None
+    return resource.state_after_reset() if isinstance(resource, Restored) else None
 
 
 def remember(todo: Plan) -> None:
@@ -277,7 +275,7 @@ _Group = list[tuple[Resource, Change]]
 
 
 def _groups(todo: Plan) -> Iterator[_Group]:
-    """Yield the plan's changes in order; neighbours that are carried out at once form one group."""
+    """Yield the plan's changes in order; neighbours that are carried out together form one group."""
     pairs = [(step.resource, step.change) for step in todo.steps if step.change is not None]
     return _grouped(pairs)
 

@@ -15,6 +15,7 @@ Finder = Callable[[Failure], FailureCause | None]
 _WITHIN_NODE: tuple[Finder, ...] = (
     causes_local.bridge_unfit,
     causes_local.port_unfit,
+    causes_local.target_port_unfit,
     causes_local.no_such_pod,
     causes_local.diverted,
     causes_local.pod_without_route,
@@ -32,6 +33,19 @@ _OUTWARD: tuple[Finder, ...] = (
     causes_local.reverse_path,
     causes_local.dropped,
     causes_local.not_masqueraded,
+)
+_FROM_HOST_WITHIN: tuple[Finder, ...] = (
+    causes_local.bridge_unfit,
+    causes_local.target_port_unfit,
+    causes_local.no_such_pod,
+    causes_local.away_from_bridge,
+    causes_local.dropped,
+)
+_FROM_HOST_OUTWARD: tuple[Finder, ...] = (
+    causes_local.no_route,
+    causes_local.neighbour_unresolved,
+    causes_local.reverse_path,
+    causes_local.dropped,
 )
 _BEYOND: tuple[Finder, ...] = (
     causes_remote.peer_silent,
@@ -56,7 +70,8 @@ _LOOK_FURTHER = hint.advice("run cnictl doctor for more checks", because="the ca
 
 def most_likely(failure: Failure) -> FailureCause:
     """Return the first fault on the packet's path."""
-    finders = _WITHIN_NODE if failure.check in STAYS else _OUTWARD
+    within, outward = (_FROM_HOST_WITHIN, _FROM_HOST_OUTWARD) if failure.of_host else (_WITHIN_NODE, _OUTWARD)
+    finders = within if failure.check in STAYS else outward
     if failure.left_as and not failure.reply_came:
         finders += _BEYOND
     for find in finders:
@@ -73,7 +88,10 @@ def unexplained(failure: Failure) -> FailureCause:
     elif failure.left_as:
         words = f"the request left through {failure.route.dev} with source {failure.left_as}, and no reply came"
     elif failure.series.send_error:
-        words = f"the pod could not send: {failure.series.send_error}"
+        sender = "this host" if failure.of_host else "the pod"
+        words = f"{sender} could not send: {failure.series.send_error}"
+    elif failure.of_host:
+        words = f"{failure.target} does not answer this host"
     elif failure.sightings:
         words = "the pod's request reached this node and went no further"
     else:

@@ -56,6 +56,31 @@ def port_unfit(failure: Failure) -> FailureCause | None:
     return FailureCause("port-unfit", f"the pod's host veth {veth} {fault}", what_to_do)
 
 
+def target_port_unfit(failure: Failure) -> FailureCause | None:
+    """The host veth of the pod that is pinged is missing, down or not on the bridge."""
+    veth = failure.to_pod.host_veth if failure.to_pod is not None else ""
+    fault = failure.host.port_fault(veth) if veth and failure.check == SAME_HOST_POD else ""
+    if not fault:
+        return None
+    what_to_do = hint.command("cnictl apply")
+    if fault == GONE:
+        what_to_do = hint.advice("restart that pod", because="only a new ADD creates its host veth again")
+    return FailureCause("port-unfit", f"the host veth {veth} of pod {failure.target} {fault}", what_to_do)
+
+
+def away_from_bridge(failure: Failure) -> FailureCause | None:
+    """This host's own packets to a pod of this node do not go to the bridge."""
+    host, route = failure.host, failure.host.route(failure.target)
+    if failure.check != SAME_HOST_POD or route.dev == host.spec.bridge:
+        return None
+    words = f"packets to pod {failure.target} do not go to {host.spec.bridge}: {route}"
+    what_to_do = hint.advice(
+        f"find the route or rule that comes first: ip rule; ip route get {failure.target}",
+        because="the other route or rule is not cnictl's, and its purpose is not known here",
+    )
+    return FailureCause("diverted", words, pod_routes.hint_for(host.diversions) if host.diversions else what_to_do)
+
+
 def no_such_pod(failure: Failure) -> FailureCause | None:
     """No pod on this node has a lease for the target."""
     if failure.check != SAME_HOST_POD or Store(failure.host.spec.name).read(failure.target) is not None:
@@ -116,16 +141,20 @@ def diverted(failure: Failure) -> FailureCause | None:
         questions += [
             RouteQuestion(pod_routes.FROM_OUTSIDE, Packet(pod, target, by), bridge) for by in failure.reply_links
         ]
-    strays = [stray for stray in pod_routes.judge(spec, questions) if stray.rule is not None or not _is_missing(stray)]
-    if not strays:
+    diversions = [
+        diversion
+        for diversion in pod_routes.judge(spec, questions)
+        if diversion.rule is not None or not _is_missing(diversion)
+    ]
+    if not diversions:
         return None
-    same = [other for other in host.strays if other.by == strays[0].by]
-    return FailureCause("diverted", strays[0].words, pod_routes.hint_for([*strays, *same]))
+    same = [other for other in host.diversions if other.by == diversions[0].by]
+    return FailureCause("diverted", diversions[0].words, pod_routes.hint_for([*diversions, *same]))
 
 
-def _is_missing(stray: pod_routes.Stray) -> bool:
-    """Return whether a missing route explains the stray; `no_route` reports that."""
-    question, route = stray.question, stray.route
+def _is_missing(diversion: pod_routes.Diversion) -> bool:
+    """Return whether a missing route explains the diversion; `no_route` reports that."""
+    question, route = diversion.question, diversion.route
     if question.peer is None or question.kind != pod_routes.TO_PODS:
         return question.kind == pod_routes.TO_OUTSIDE or bool(route.errno)
     inside = route.destination and parse_cidr(question.peer.pod_cidr).covers(parse_cidr(route.destination))
@@ -141,7 +170,7 @@ def no_route(failure: Failure) -> FailureCause | None:
         peer = failure.at_peer.peer
         if route.gateway == peer.via:
             return None
-        where = f"they would go to {route.gateway or route.dev}" if route.dev else str(route)
+        where = f"packets would go to {route.gateway or route.dev}" if route.dev else str(route)
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: "
         if peer not in failure.host.spec.known_peers and _is_unclaimed(failure):
             words += f"{_NO_NODE}, says {failure.host.peer_hints.source}"
@@ -192,7 +221,7 @@ def neighbour_unresolved(failure: Failure) -> FailureCause | None:
         "neighbour-unresolved",
         f"next hop {hop} does not answer {protocol} on {link} (neighbour table: {state or 'nothing'})",
         hint.advice(
-            f"bring {hop} up, or check that it is on the same link as {link}; "
+            f"bring {hop} up, or check that it is on the same network segment as {link}; "
             "cnictl route list shows the peers' addresses",
             because="the fault is on another host or on its link",
         ),
@@ -213,22 +242,22 @@ def dropped(failure: Failure) -> FailureCause | None:
 
 
 def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` where an accept of cnictl's is missing, else advice.
+    """Return the hint for a drop: `cnictl apply` where an accept rule of cnictl's is missing, else advice.
 
-    If no accept is missing, the drop is deliberate.
+    If no accept rule is missing, the drop is deliberate.
     """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     return hint.advice(
         f"accept {failure.pod.address} in that chain",
-        because="cnictl's accepts are in place, and they never come ahead of a drop of particular packets",
+        because="cnictl's accept rules are in place, and they never come ahead of a drop of particular packets",
     )
 
 
 def reverse_path(failure: Failure) -> FailureCause | None:
     """A strict reverse path filter drops the request or its reply as spoofed."""
     host, bridge = failure.host, failure.host.spec.bridge
-    ways = [(failure.target, failure.pod.address, bridge)]
+    ways = [] if failure.of_host else [(failure.target, failure.pod.address, bridge)]
     if failure.check not in STAYS:
         ways += [(failure.pod.address, failure.target, link) for link in failure.reply_links]
     for to, source, link in ways:

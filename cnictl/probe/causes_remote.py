@@ -36,7 +36,8 @@ def peer_silent(failure: Failure) -> FailureCause | None:
     if at is None or at.node.answered:
         return None
     protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
-    words = f"peer {at.peer.via} does not answer this node either, though it answers {protocol}"
+    either = "" if failure.of_host else " either"
+    words = f"peer {at.peer.via} does not answer this node{either}, though it answers {protocol}"
     what_to_do = hint.advice(
         f"on {at.peer.via}: check that its firewall accepts ICMP echo from this node",
         because="whether the host or its firewall is silent is not known here",
@@ -91,7 +92,7 @@ def _bridge_gone(failure: Failure, peer: Peer, words: str) -> FailureCause:
 def no_return_route(failure: Failure) -> FailureCause | None:
     """The peer answers this node's own address, but not our pods."""
     at = failure.at_peer
-    if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered:
+    if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered or failure.of_host:
         return None
     subnet, own = failure.host.spec.subnet, failure.host.route(at.peer.via).source
     words = (
@@ -107,8 +108,8 @@ def peer_forwarding_off(failure: Failure) -> FailureCause | None:
     if at is None or at.expiring is None or at.expiring.refusals:
         return None
     words = (
-        f"{failure.host.forward_switch} is 0 on peer {at.peer.via}: its gateway {at.gateway.to} answers, "
-        "but the peer does not report a request that expires there"
+        f"peer {at.peer.via} does not forward ({failure.host.forward_switch} is 0): "
+        f"its gateway {at.gateway.to} answers, but a request with TTL 1 gets no 'time exceeded'"
     )
     return FailureCause("peer-forwarding-off", words, hint.command("cnictl apply", on=at.peer.via))
 
@@ -127,9 +128,10 @@ def peer_drops(failure: Failure) -> FailureCause | None:
 
 def outside_silent(failure: Failure) -> FailureCause | None:
     """The target does not answer this node either."""
-    if failure.from_host is None or failure.from_host.answered:
+    if not failure.of_host and (failure.from_host is None or failure.from_host.answered):
         return None
-    words = f"{failure.target} does not answer this node either (through {failure.route.dev or 'any link'})"
+    either = "" if failure.of_host else " either"
+    words = f"{failure.target} does not answer this node{either} (through {failure.route.dev or 'any link'})"
     what_to_do = hint.advice(
         "name an address that answers: cnictl init-node --external ADDRESS keeps it; or check the uplink's gateway",
         because="nothing on this node stops the reply",

@@ -1,4 +1,4 @@
-"""Run the checks of `test-connectivity`: ping all of a pod's targets at once, and find the cause of each failure."""
+"""Run the checks of `test-connectivity`: ping all of a pod's targets together, and find the cause of each failure."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -260,7 +260,9 @@ def judge(planned: Planned, pod: CheckedPod, host: Host, capture: Capture) -> Ch
         ping([Series(series.sender, series.to, 1)], _INTERVAL, 0.1)
 
     sightings = [sighting for sighting in capture.sightings() if sighting.series == series.number]
-    failure = Failure(planned.check, pod, series, host, sightings, resend, planned.from_host, planned.at_peer)
+    failure = Failure(
+        planned.check, pod, series, host, sightings, resend, planned.from_host, planned.at_peer, planned.pod
+    )
     cause = most_likely(failure)
     if planned.attempts and all(attempt.state == PASSES for attempt in planned.attempts):
         words = f"TCP and UDP pass, only ping does not: {cause.words}"

@@ -60,6 +60,13 @@ class Failure:
     from_host: Series | None = None
     """The ping from this node itself to the same target."""
     at_peer: PeerEvidence | None = None
+    to_pod: CheckedPod | None = None
+    """The pod of this node that has the target's address."""
+
+    @property
+    def of_host(self) -> bool:
+        """Whether this host itself sent the request, and no pod."""
+        return not self.pod.netns
 
     @property
     def target(self) -> str:
@@ -68,7 +75,9 @@ class Failure:
 
     @property
     def route(self) -> RouteResult:
-        """Where this node sends the pod's packet."""
+        """Where this node sends the packet."""
+        if self.of_host:
+            return self.host.route(self.target)
         return self.host.route(self.target, self.pod.address, self.host.spec.bridge)
 
     @property

@@ -1,6 +1,6 @@
 """Ask again where a peer's pod does not answer: check whether the peer forwards, has its bridge and has the pod.
 
-The ICMP errors of routers answer this. A router limits its errors to one address: six at once, then one a second
+The ICMP errors of routers answer this. A router limits its errors to one address: six together, then one a second
 (linux ip-sysctl.rst, icmp_ratelimit). An earlier command may have used up that limit, so an error counts as missing
 only after two requests more than a second apart.
 """

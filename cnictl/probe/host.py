@@ -116,9 +116,9 @@ class Host:
         return host_links.peer_links(self.whole)
 
     @cached_property
-    def strays(self) -> list[pod_routes.Stray]:
+    def diversions(self) -> list[pod_routes.Diversion]:
         """The packets of this node's pods that the kernel sends elsewhere."""
-        return pod_routes.look(self.whole).strays
+        return pod_routes.look(self.whole).diversions
 
     @cached_property
     def masquerade_loaded(self) -> bool:

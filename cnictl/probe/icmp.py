@@ -21,11 +21,18 @@ from cnictl.probe.netns_thread import inside
 
 ECHO_REPLY, UNREACHABLE, REDIRECT, ECHO_REQUEST, TIME_EXCEEDED = 0, 3, 5, 8, 11
 _SO_TIMESTAMPNS = 35  # asm-generic/socket.h: the arrival time of each packet, however late we read it
+_IP_MTU_DISCOVER, _IPV6_MTU_DISCOVER, _IPV6_DONTFRAG, _PMTUDISC_PROBE = 10, 23, 62, 3  # linux/in.h, linux/in6.h
+_IP_BYTES = {False: 20, True: icmp6.HEADER_BYTES}
+"""Bytes of an IP header without options, by whether it is IPv6."""
+_PAYLOAD = 48
 _HEADER = struct.Struct("!BBHHH")
 _TOKEN = struct.Struct("!8sHH")  # process, series, sequence: survives a NAT that changes the ICMP identifier
 
+NO_PORT, TOO_BIG = 3, 4
+"""Codes of "unreachable": port unreachable; fragmentation needed, in IPv6 packet too big."""
 UNREACHABLE_WORDS = {
-    0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", 3: "port unreachable",
+    0: "network unreachable", 1: "host unreachable", 2: "protocol unreachable", NO_PORT: "port unreachable",
+    TOO_BIG: "packet too big",
     9: "network administratively prohibited", 10: "host administratively prohibited",
     13: "communication administratively prohibited",
 }  # fmt: skip
@@ -44,6 +51,15 @@ class Refusal:
     by: str
     type: int
     code: int
+    mtu: int = 0
+    """The MTU of the link that the packet is too big for; 0 if the sender does not report one."""
+    sequence: int = -1
+    """The sequence number of the echo request; -1 if it is not known."""
+
+    @property
+    def too_big(self) -> bool:
+        """Whether the packet is larger than the MTU of a link on its way."""
+        return self.type == UNREACHABLE and self.code == TOO_BIG
 
     @property
     def words(self) -> str:
@@ -53,6 +69,11 @@ class Refusal:
         if self.type == REDIRECT:
             return "redirect to another router"
         return UNREACHABLE_WORDS.get(self.code, f"unreachable, code {self.code}")
+
+    @property
+    def no_port(self) -> bool:
+        """Whether nothing listens on the port, or a packet filter pretends so."""
+        return self.type == UNREACHABLE and self.code == NO_PORT
 
     @property
     def unrouted(self) -> bool:
@@ -75,6 +96,8 @@ class Series:
     ttl: int = 64
     scope: str = ""
     """The link of a link-local target."""
+    size: int = 0
+    """Bytes of the whole IP packet; 0 for the usual size."""
     number: int = field(default_factory=itertools.count().__next__)
     """Identifies the series within this process."""
     sent: dict[int, float] = field(default_factory=dict)
@@ -123,17 +146,31 @@ class Series:
         return all(seq in self.rtts or now - at >= timeout for seq, at in self.sent.items())
 
 
-def echo_socket(netns: str, ipv6: bool = False) -> socket.socket:
-    """Return a socket for ICMP or ICMPv6 in the network namespace at path `netns` (empty: our own)."""
+def echo_socket(netns: str, ipv6: bool = False, whole: bool = False) -> socket.socket:
+    """Return a socket for ICMP or ICMPv6 in the network namespace at path `netns` (empty: our own).
+
+    `whole`: its packets must not be fragmented on their way.
+    """
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ipv6 else (socket.AF_INET, socket.IPPROTO_ICMP)
 
     def make() -> socket.socket:
         made = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, protocol)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 18)
         made.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+        if whole:
+            forbid_fragments(made)
         return made
 
     return inside(netns, make)
+
+
+def forbid_fragments(sender: socket.socket) -> None:
+    """Make the kernel send each packet whole, up to its link's MTU, whatever path MTU it knows (ip(7), ipv6(7))."""
+    if sender.family == socket.AF_INET6:
+        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
+        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
+    else:
+        sender.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _PMTUDISC_PROBE)
 
 
 def ping(all_series: Sequence[Series], interval: float, timeout: float, wanted: Sequence[Series] = ()) -> None:
@@ -150,7 +187,7 @@ def ping(all_series: Sequence[Series], interval: float, timeout: float, wanted: 
             if rounds < most and now >= start + rounds * interval:
                 for series in all_series:
                     if rounds < series.count:
-                        _send(series, rounds)
+                        send(series, rounds)
                 rounds += 1
                 continue
             if all(series.whole for series in wanted):
@@ -186,7 +223,7 @@ class _AnswerReader:
     def read(self, seconds: float) -> None:
         for key, _ in self._selector.select(max(0.0, seconds)):
             assert isinstance(key.fileobj, socket.socket)
-            _receive(key.fileobj, self._by_number)
+            receive(key.fileobj, self._by_number)
 
 
 def identifier(number: int) -> int:
@@ -194,9 +231,16 @@ def identifier(number: int) -> int:
     return (int.from_bytes(_run()[:2], "big") + number) & 0xFFFF or 0xFFFF
 
 
-def _send(series: Series, sequence: int) -> None:
-    payload = _TOKEN.pack(_run(), series.number, sequence).ljust(48, b"\0")
+def smallest(ipv6: bool) -> int:
+    """Return the bytes of the smallest IP packet that holds an echo request with our marks."""
+    return _IP_BYTES[ipv6] + _HEADER.size + _TOKEN.size
+
+
+def send(series: Series, sequence: int) -> int:
+    """Send one request of a series. Return 0, or the kernel's error number if it refuses to send."""
     ipv6 = is_ipv6(series.to)
+    length = series.size - _IP_BYTES[ipv6] - _HEADER.size if series.size else _PAYLOAD
+    payload = _TOKEN.pack(_run(), series.number, sequence).ljust(length, b"\0")
     kind = icmp6.ECHO_REQUEST6 if ipv6 else ECHO_REQUEST
     header = _HEADER.pack(kind, 0, 0, identifier(series.number), sequence)
     sum_ = 0 if ipv6 else checksum(header + payload)
@@ -208,9 +252,12 @@ def _send(series: Series, sequence: int) -> None:
         series.sender.sendmsg([packet], [(level, option, struct.pack("i", series.ttl))], 0, to)
     except OSError as error:
         series.send_error = os.strerror(error.errno or 0)
+        return error.errno or -1
+    return 0
 
 
-def _receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
+def receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
+    """Read every message that waits on a socket, and note the answers in their series."""
     while True:
         try:
             packet, ancillary, _, origin = sender.recvmsg(2048, socket.CMSG_SPACE(16))
@@ -228,9 +275,10 @@ def _receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
             if series and series.sender is sender and sequence in series.sent:
                 series.rtts.setdefault(sequence, max(0.0, now - series.sent[sequence]))
         elif kind in (UNREACHABLE, REDIRECT, TIME_EXCEEDED):
-            series = _refused(message[_HEADER.size :], sender, by_number)
-            if series is not None:
-                series.refusals.append(Refusal(source, kind, code))
+            quoted = _refused(message[_HEADER.size :], sender, by_number)
+            if quoted is not None:
+                told = reported_mtu(message, sender.family == socket.AF_INET6) if code == TOO_BIG else 0
+                quoted[0].refusals.append(Refusal(source, kind, code, told, quoted[1]))
 
 
 def kind_of(message: bytes, ipv6: bool) -> tuple[int, int]:
@@ -246,18 +294,26 @@ def _arrival(ancillary: list[tuple[int, int, bytes]]) -> float:
     return time.time()
 
 
-def _refused(original: bytes, sender: socket.socket, by_number: dict[int, Series]) -> Series | None:
-    """Return the series whose request an ICMP error quotes: its IP header and at least 8 more bytes (RFC 792)."""
+def reported_mtu(message: bytes, ipv6: bool) -> int:
+    """Return the MTU in an ICMP error for a packet that is too big (RFC 1191, section 4; RFC 4443, section 3.2)."""
+    return int.from_bytes(message[4:8] if ipv6 else message[6:8], "big")
+
+
+def _refused(original: bytes, sender: socket.socket, by_number: dict[int, Series]) -> tuple[Series, int] | None:
+    """Return the series, and the sequence number, of the request that an ICMP error quotes.
+
+    An error quotes the IP header and at least 8 more bytes (RFC 792).
+    """
     ipv6 = sender.family == socket.AF_INET6
     length = icmp6.HEADER_BYTES if ipv6 else (original[:1] or b"\0")[0] % 16 * 4
     quoted = original[length : length + _HEADER.size]
     if len(original) < 28 or len(quoted) < _HEADER.size or kind_of(quoted, ipv6)[0] != ECHO_REQUEST:
         return None
     destination = icmp6.addresses(original)[1] if ipv6 else socket.inet_ntoa(original[16:20])
-    ident = _HEADER.unpack(quoted)[3]
+    ident, sequence = _HEADER.unpack(quoted)[3:]
     for series in by_number.values():
         if series.sender is sender and series.to == destination and identifier(series.number) == ident:
-            return series
+            return series, sequence
     return None
 
 

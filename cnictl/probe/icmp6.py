@@ -7,8 +7,10 @@ NEXT_HEADER = 58
 HEADER_BYTES = 40
 """Length of an IPv6 header without extensions, which our requests have."""
 ECHO_REQUEST6, ECHO_REPLY6 = 128, 129
-_UNREACHABLE6, _TIME_EXCEEDED6, _REDIRECT6 = 1, 3, 137
+_UNREACHABLE6, _TOO_BIG6, _TIME_EXCEEDED6, _REDIRECT6 = 1, 2, 3, 137
 _ECHO_REPLY, _UNREACHABLE, _REDIRECT, _ECHO_REQUEST, _TIME_EXCEEDED = 0, 3, 5, 8, 11
+_TOO_BIG = 4
+"""ICMP's code of "unreachable" for a packet that is too big; ICMPv6 has a type for it."""
 _CODES = {0: 0, 1: 13, 3: 1, 4: 3, 5: 13, 6: 9}
 """Codes of "unreachable": no route, prohibited, address, port, source policy, reject route."""
 _TYPES = {
@@ -23,6 +25,8 @@ def as_icmp(kind: int, code: int) -> tuple[int, int]:
     """Return ICMP's type and code of the same meaning; type -1 if ICMP has none, as for neighbour discovery."""
     if kind == _UNREACHABLE6:
         return _UNREACHABLE, _CODES.get(code, code)
+    if kind == _TOO_BIG6:
+        return _UNREACHABLE, _TOO_BIG
     return _TYPES.get(kind, -1), code
 
 

@@ -21,7 +21,7 @@ from cnictl.probe import neighbours
 from cnictl.probe.failure import gateway_of
 from cnictl.probe.icmp import TIME_EXCEEDED, Series, echo_socket, ping
 
-SERVED, ABSENT, NOT_FORWARDED, UNKNOWN = "answers", "not there", "not forwarded", "unknown"
+ANSWERS, ABSENT, NOT_FORWARDED, UNKNOWN = "answers", "not there", "not forwarded", "unknown"
 
 _INTERVAL, _AGAIN, _WAIT = 0.1, 1.1, 0.5
 """Seconds between two requests in the first and in the second round, and seconds to wait for an answer."""
@@ -92,10 +92,10 @@ def _ask(peers: Sequence[Peer], interval: float) -> dict[Peer, str]:
 
 
 def judge(pings: PeerPings) -> str:
-    """Return what the answers show: `SERVED`, `ABSENT`, `NOT_FORWARDED`, or `UNKNOWN` if the peer is silent."""
+    """Return what the answers show: `ANSWERS`, `ABSENT`, `NOT_FORWARDED`, or `UNKNOWN` if the peer is silent."""
     if pings.gateway.answered:
         expired = any(refusal.type == TIME_EXCEEDED for refusal in pings.expiring.refusals)
-        return SERVED if expired or pings.expiring.answered else NOT_FORWARDED
+        return ANSWERS if expired or pings.expiring.answered else NOT_FORWARDED
     return ABSENT if pings.node.answered else UNKNOWN
 
 

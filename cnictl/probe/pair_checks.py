@@ -1,6 +1,6 @@
 """Ping other hosts' pods and nodes from a probe pod and from this node, and find the cause of each failure.
 
-All targets are pinged at once. Those that stay silent are pinged again, with the pings that distinguish causes.
+All targets are pinged at the same time. Those that stay silent are pinged again, with pings that distinguish causes.
 """
 
 import socket

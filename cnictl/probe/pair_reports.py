@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem
 from cnictl.node import hint
@@ -216,15 +216,15 @@ def _ping(form: Any) -> Ping:
         (_time(rtt[0]), _time(rtt[1]), _time(rtt[2])) if rtt else None,
         _address(form["via"]) if form["via"] else "",
         _cause(cause) if cause else None,
-        outside.line(_text(form["skipped"])),
+        untrusted_text.line(_text(form["skipped"])),
     )
 
 
 def _cause(form: Any) -> ReportedCause:
     parts = form["hint"]
     if parts is not None:
-        parts = {name: outside.line(_text(parts[name])) for name in ("text", "command", "option", "on")}
-    name, words = _word(form["name"]), outside.line(_text(form["words"]))
+        parts = {name: untrusted_text.line(_text(parts[name])) for name in ("text", "command", "option", "on")}
+    name, words = _word(form["name"]), untrusted_text.line(_text(form["words"]))
     return ReportedCause(name, words, form["here"] is True, hint.from_json(parts))
 
 
@@ -240,11 +240,13 @@ def _read(line: str, key: str, read: Callable[[Any], T]) -> T:
         if not isinstance(document, Mapping) or "version" not in document:
             raise ValueError("version")
         if document["version"] != VERSION:
-            version = outside.word(str(document["version"]), 20)
+            version = untrusted_text.word(str(document["version"]), 20)
             raise BadReport(f"it uses version {version} of the test's messages, not {VERSION}")
         return read(document[key])
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError, AddressError):
-        raise BadReport(f"not a message of the test: {outside.line(line.strip(), 200) or 'an empty line'}") from None
+        raise BadReport(
+            f"not a message of the test: {untrusted_text.line(line.strip(), 200) or 'an empty line'}"
+        ) from None
 
 
 def _each(forms: Any, read: Callable[[Any], T]) -> tuple[T, ...]:
@@ -260,7 +262,7 @@ def _text(value: Any) -> str:
 
 
 def _word(value: Any) -> str:
-    return outside.word(_text(value))
+    return untrusted_text.word(_text(value))
 
 
 def _token(value: Any) -> str:

@@ -2,21 +2,20 @@
 
 On this node cnictl listens itself, so only an answer counts as success. On another host a closed port counts too: the
 host answers with a reset (TCP) or port unreachable (UDP). Only silence, or the ICMP error of a packet filter, is a
-fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1), ip(7) IP_RECVERR.
+fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1).
 """
 
 import contextlib
 import errno
 import selectors
 import socket
-import struct
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cnictl.node.spec.node_spec import is_ipv6
-from cnictl.probe.icmp import UNREACHABLE_WORDS
+from cnictl.probe import error_queue
 from cnictl.probe.netns_thread import inside
 
 TCP, UDP = "tcp", "udp"
@@ -28,10 +27,6 @@ SERVED_PORT = 46837
 _TOKEN = b"cnictl-probe"
 _AGAIN = 0.2
 """Seconds until a datagram is repeated."""
-_IP_RECVERR, _IPV6_RECVERR = 11, 25  # linux/in.h, linux/in6.h
-_EXTENDED = struct.Struct("=IBBBBII")  # sock_extended_err, linux/errqueue.h
-_FROM_ICMP = (2, 3)  # SO_EE_ORIGIN_ICMP, SO_EE_ORIGIN_ICMP6
-_PORT_UNREACHABLE = {2: (3, 3), 3: (1, 4)}  # type and code by origin
 
 
 @dataclass(eq=False)
@@ -54,7 +49,7 @@ class Attempt:
         """Start the connection or send the datagram; a second call sends it again."""
         if self.asking is None:
             self.asking = inside(self.netns, lambda: _socket(self.protocol, self.to))
-            _ask_for_errors(self.asking)
+            error_queue.ask_for_errors(self.asking)
         self.sent_at = time.monotonic()
         try:
             if self.protocol == TCP:
@@ -87,37 +82,17 @@ class Attempt:
                 self._failed(error.errno or 0)
 
     def _failed(self, number: int) -> None:
-        icmp = _told(self.asking) if self.asking is not None else None
-        closed = number == errno.ECONNREFUSED and (
-            icmp is None or (icmp[1:3] == _PORT_UNREACHABLE[icmp[0]] and icmp[3] == self.to)
-        )
-        if closed and not self.listening and (self.protocol == UDP or icmp is None):
+        refusal = error_queue.reported(self.asking) if self.asking is not None else None
+        no_port = refusal is not None and refusal.no_port and refusal.by == self.to
+        closed = number == errno.ECONNREFUSED and (refusal is None or no_port)
+        if closed and not self.listening and (self.protocol == UDP or refusal is None):
             self.state = PASSES
             return
         self.state = REFUSED
-        if icmp is None:
+        if refusal is None:
             self.words = "connection reset" if number == errno.ECONNREFUSED else _strerror(number)
         else:
-            kind = UNREACHABLE_WORDS.get(icmp[2], f"unreachable, code {icmp[2]}") if icmp[0] == 2 else "unreachable"
-            self.words = f"{icmp[3]} answers: {kind}"
-
-
-def _told(asking: socket.socket) -> tuple[int, int, int, str] | None:
-    """Return the ICMP error that ended an attempt: origin, type, code and sender; None if there was none."""
-    try:
-        _, ancillary, _, _ = asking.recvmsg(512, 512, socket.MSG_ERRQUEUE)
-    except OSError:
-        return None
-    for _, _, data in ancillary:
-        if len(data) >= _EXTENDED.size + 16:
-            _, origin, kind, code, *_ = _EXTENDED.unpack_from(data)
-            if origin in _FROM_ICMP:
-                offender = data[_EXTENDED.size :]
-                family = struct.unpack_from("=H", offender)[0]
-                six = family == socket.AF_INET6
-                packed = offender[8:24] if six else offender[4:8]
-                return origin, kind, code, socket.inet_ntop(family, packed) if family in (2, 10) else ""
-    return None
+            self.words = f"{refusal.by} answers: {refusal.words}"
 
 
 def _strerror(number: int) -> str:
@@ -128,13 +103,6 @@ def _socket(protocol: str, address: str) -> socket.socket:
     family = socket.AF_INET6 if is_ipv6(address) else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == TCP else socket.SOCK_DGRAM
     return socket.socket(family, kind | socket.SOCK_NONBLOCK)
-
-
-def _ask_for_errors(asking: socket.socket) -> None:
-    if asking.family == socket.AF_INET6:
-        asking.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-    else:
-        asking.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
 
 
 class Listener:

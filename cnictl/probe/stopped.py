@@ -25,7 +25,14 @@ def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attemp
             because="the rules of another host can't be read from here",
         )
         return FailureCause("ports-dropped", words, there)
-    drop = _traced(pod, stopped[0])
+    return named_cause(check, pod, host, words, _traced(pod, stopped[0]))
+
+
+def named_cause(check: str, pod: CheckedPod, host: Host, words: str, drop: trace.Drop | None) -> FailureCause:
+    """Return the cause where packets stop on this node: `drop`, if the trace found it, else what the rules say.
+
+    `words` say what does not pass.
+    """
     rules = _of_rules(host) if check == OWN_HOST else []
     chain = f"{drop.table} {drop.chain}" if drop is not None else ""
     named = next((rule for rule in rules if chain.endswith(rule.chain.rpartition(" ")[2])), None) if rules else None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from cnictl.core.cidr import parse_address, parse_cidr
 from cnictl.node.host import pod_routes
+from cnictl.node.host.route_lookup import LOCAL
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
 from cnictl.probe.failure import (
@@ -67,6 +68,8 @@ class Planned:
     gateway_only: bool = False
     attempts: tuple[Attempt, ...] = ()
     """TCP and UDP to the same address."""
+    pod: CheckedPod | None = None
+    """The pod of this node that is pinged."""
 
 
 class Targets:
@@ -96,6 +99,35 @@ class Targets:
             self._external(),
         ]
 
+    def toward(self, address: str) -> Planned:
+        """Return the check of one address, whatever it belongs to, with the pings that distinguish causes."""
+        packed = parse_address(address)
+        if self._host.route(address).kind == LOCAL:
+            return Planned(OWN_HOST, self._main(address))
+        if parse_cidr(self._spec.subnet).holds(packed):
+            return Planned(SAME_HOST_POD, self._main(address), pod=self._other)
+        evidence = next((self._evidence[peer] for peer in self._evidence if peer.via == address), None)
+        if evidence is not None:
+            return Planned(OTHER_HOST, self._main(address), "", evidence.node, evidence)
+        return self._to_pod(address) or Planned(
+            EXTERNAL, self._main(address), "", None if self._from_host else Series(self._outside, address, 2)
+        )
+
+    def _to_pod(self, address: str) -> Planned | None:
+        """Return the check of a pod of another node; None if the address is in no peer's pod CIDR."""
+        peer = next((p for p in self._evidence if parse_cidr(p.pod_cidr).holds(parse_address(address))), None)
+        if peer is None:
+            return None
+        expiring = Series(self._inside, address, 2, ttl=1 if self._from_host else 2)
+        from_node = Series(self._outside, address, 1, ttl=2)
+        evidence = replace(self._evidence[peer], expiring=expiring, pod_from_node=from_node)
+        return Planned(OTHER_HOST_POD, self._main(address), at_peer=evidence)
+
+    @property
+    def _from_host(self) -> bool:
+        """Whether this host itself pings, and no pod."""
+        return self._inside is self._outside
+
     def _same_host(self) -> list[Planned]:
         own = parse_cidr(self._spec.subnet)
         named = [address for address in self._pods if own.holds(parse_address(address))]
@@ -122,14 +154,10 @@ class Targets:
         for address in self._pods:
             if own.holds(parse_address(address)):
                 continue
-            peer = next((p for p in self._evidence if parse_cidr(p.pod_cidr).holds(parse_address(address))), None)
-            evidence = None
-            if peer is not None:
-                visited.add(peer)
-                expiring = Series(self._inside, address, 2, ttl=2)
-                from_node = Series(self._outside, address, 1, ttl=2)
-                evidence = replace(self._evidence[peer], expiring=expiring, pod_from_node=from_node)
-            planned.append(Planned(OTHER_HOST_POD, self._main(address), at_peer=evidence))
+            check = self._to_pod(address) or Planned(OTHER_HOST_POD, self._main(address))
+            planned.append(check)
+            if check.at_peer is not None:
+                visited.add(check.at_peer.peer)
         for peer, evidence in self._evidence.items():
             if peer not in visited:
                 main = self._main(evidence.gateway.to)

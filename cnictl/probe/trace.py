@@ -1,32 +1,30 @@
 """Find the firewall rule that drops a packet, with nftables' packet trace.
 
-During one ping, a table of our own marks one pod's echo messages for tracing (`meta nftrace set 1`). The kernel then
-reports each rule and policy that decides on them, including rules of iptables-nft.
-Sources: linux/netfilter/nf_tables.h, nft(8) "monitor".
+While one request is sent, tables of our own mark it for tracing (`meta nftrace set 1`). The kernel then reports each
+rule and policy that decides on it, including rules of iptables-nft. Packets between two pods of a node stay on the
+bridge, where only a table of the bridge family meets them. Sources: linux/netfilter/nf_tables.h, nft(8) "monitor".
 """
 
 import json
 import socket
-import struct
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core.errors import Problem
-from cnictl.core.netlink.rtnetlink import attributes
 from cnictl.core.process import run
 from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.probe.trace_events import RULE, Event, read_event
 
 _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1
-_TRACE_TABLE, _TRACE_CHAIN, _TRACE_HANDLE, _TRACE_TYPE, _TRACE_VERDICT = 1, 2, 3, 4, 5
-_TRACE_POLICY = 16
-_TYPE_POLICY, _TYPE_RULE = 1, 3
-_NF_DROP = 0
-_FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}
-_TABLE = "cnictl-probe"
-_NETLINK_HEADER = 16
-_NFGENMSG = 4
+TABLE = "cnictl-probe"
+"""The name of our own tables, in the families inet and bridge."""
+_BUFFER = 1 << 22
+_WAIT, _PAUSE = 5.0, 0.02
+_LISTEN = 0.3
+"""Seconds to listen for messages once the request is sent."""
 
 
 @dataclass(frozen=True)
@@ -46,82 +44,129 @@ class Drop:
 
 
 def find_drop(
-    source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
+    source: str, destination: str, send: Callable[[], object], port: tuple[str, int] | None = None
 ) -> Drop | None:
     """Return the rule or policy that drops the echo request that `send` sends from `source` to `destination`.
 
     The reply is traced too. With `port` (protocol and number), a connection's first packets and their answers are
     traced instead. None if no nftables rule drops a packet, or if the kernel or nft can't trace.
     """
-    for message in _traced(source, destination, send, port, answers=True):
-        drop = read_drop(message)
-        if drop is not None:
-            family, table, chain, handle = drop
-            return Drop(f"{family} {table}", chain, _rule_text(family, table, chain, handle) if handle else "")
+    for event in traced(_tables(source, destination, port, answers=True), send):
+        if event.drops:
+            return drop_of(event)
     return None
 
 
+def drop_of(event: Event) -> Drop:
+    """Return the place of a decision to drop."""
+    rule = rule_text(*event.place, event.handle) if event.handle else ""
+    return Drop(f"{event.family} {event.table}", event.chain, rule)
+
+
 def rules_met(
-    source: str, destination: str, send: Callable[[], None], port: tuple[str, int] | None = None
+    source: str, destination: str, send: Callable[[], object], port: tuple[str, int] | None = None
 ) -> list[str]:
     """Return each rule that such a request or its reply matched, in order: `ip filter FORWARD: counter accept`.
 
     With `port` (protocol and number), a connection's first packets are traced instead, without the replies.
     Empty if no rule matched, or if the kernel or nft can't trace.
     """
-    matched = []
-    for message in _traced(source, destination, send, port):
-        parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
-        handle = int.from_bytes(parts.get(_TRACE_HANDLE, b""), "big")
-        if struct.unpack("!I", parts.get(_TRACE_TYPE, bytes(4)))[0] != _TYPE_RULE or not handle:
-            continue
-        family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
-        table, chain = (parts.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
-        if table != _TABLE:
-            matched.append((family, table, chain, handle))
-    return [f"{family} {table} {chain}: {_rule_text(family, table, chain, handle)}"
+    matched = [
+        (*event.place, event.handle)
+        for event in traced(_tables(source, destination, port), send)
+        if event.kind == RULE and event.handle and event.table != TABLE
+    ]
+    return [f"{family} {table} {chain}: {rule_text(family, table, chain, handle)}"
             for family, table, chain, handle in dict.fromkeys(matched)]  # fmt: skip
 
 
-def _traced(
-    source: str,
-    destination: str,
-    send: Callable[[], None],
-    port: tuple[str, int] | None = None,
-    answers: bool = False,
-) -> Iterator[bytes]:
-    """Yield the kernel's trace messages for the packets that `send` sends and for their replies; none on error."""
+def traced(tables: Sequence[str], send: Callable[[], object]) -> Iterator[Event]:
+    """Yield the kernel's decisions on the packets that `tables` mark while `send` runs; none if it can't trace.
+
+    `tables` are texts for `nft -f`. The first has to load; a kernel without the family of another does without it.
+    """
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
-    with listener:
+    with _alone(_WAIT), listener:
         try:
             listener.bind((0, 0))  # the kernel sends its broadcasts only to sockets that have a port
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER)
             listener.setsockopt(_SOL_NETLINK, _ADD_MEMBERSHIP, _NFNLGRP_NFTRACE)
-            run(["nft", "-f", "-"], _table_text(source, destination, port, answers))
+            run(["nft", "-f", "-"], tables[0])
+            for table in tables[1:]:
+                run(["nft", "-f", "-"], table, check=False)
         except (OSError, Problem):
+            clean()
             return
         try:
             send()
-            deadline = time.monotonic() + 0.3
+            deadline = time.monotonic() + _LISTEN
             while (left := deadline - time.monotonic()) > 0:
                 listener.settimeout(left)
                 try:
-                    yield listener.recv(1 << 16)
+                    event = read_event(listener.recv(1 << 16))
                 except TimeoutError:
                     return
+                if event is not None:
+                    yield event
         finally:
             clean()
 
 
+@contextmanager
+def _alone(seconds: float) -> Iterator[bool]:
+    """Wait until no other command of this network namespace traces, at most so long; return whether none does.
+
+    The lock is the name of an abstract socket (unix(7)): the kernel keeps it for one namespace, and frees it when the
+    process ends.
+    """
+    deadline = time.monotonic() + seconds
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as lock:
+        alone = False
+        while not alone:
+            try:
+                lock.bind(f"\0{TABLE}")
+                alone = True
+            except OSError:
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(_PAUSE)
+        yield alone
+
+
+def sweep() -> None:
+    """Remove the tracing tables that a killed command left."""
+    with _alone(0) as alone:
+        if alone:
+            clean()
+
+
 def clean() -> None:
-    """Remove the tracing table, including one that a killed command left."""
+    """Remove the tracing tables."""
     try:
-        run(["nft", "delete", "table", "inet", _TABLE], check=False)
+        for family in ("inet", "bridge"):
+            run(["nft", "delete", "table", family, TABLE], check=False)
     except Problem:
         return  # without nft there is no table
 
 
-def _table_text(source: str, destination: str, port: tuple[str, int] | None = None, answers: bool = False) -> str:
-    """Return the tracing table's text. It comes before conntrack (-200), so no NAT has changed the reply's source."""
+def table_text(family: str, chains: str) -> str:
+    """Return the text that loads a tracing table with these chains, in place of a former one."""
+    return f"add table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n{chains}}}\n"
+
+
+def base_chain(name: str, hook: str, priority: int, rules: Sequence[str] = ()) -> str:
+    """Return the text of a chain that accepts everything."""
+    lines = "".join(f"  {rule}\n" for rule in rules)
+    return f" chain {name} {{ type filter hook {hook} priority {priority}; policy accept;\n{lines} }}\n"
+
+
+def _tables(
+    source: str, destination: str, port: tuple[str, int] | None = None, answers: bool = False
+) -> tuple[str, str]:
+    """Return the tables that mark requests and, with ping or `answers`, their replies.
+
+    They come before conntrack (-200), so no NAT has changed the reply's source.
+    """
     ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
     requests = f"{ip} saddr {source} {ip} daddr {destination} {icmp} type echo-request"
     replies = f"{ip} saddr {destination} {icmp} type echo-reply"
@@ -129,41 +174,17 @@ def _table_text(source: str, destination: str, port: tuple[str, int] | None = No
         requests = f"{ip} saddr {source} {ip} daddr {destination} {port[0]} dport {port[1]}"
         if answers:
             replies = f"{ip} saddr {destination} {ip} daddr {source} {port[0]} sport {port[1]}"
-    # where bridged packets pass ip6tables, neighbour solicitations pass it too
-    solicitations = f"  ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1\n" if ip == "ip6" else ""
+    marked = [f"{requests} meta nftrace set 1", f"{replies} meta nftrace set 1"]
+    if ip == "ip6":  # where bridged packets pass ip6tables, neighbour solicitations pass it too
+        marked.append(f"ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1")
+    first = base_chain("marks", "prerouting", -350, marked)
     return (
-        f"add table inet {_TABLE}\n"
-        f"delete table inet {_TABLE}\n"
-        f"table inet {_TABLE} {{\n"
-        f" chain marks {{ type filter hook prerouting priority -350; policy accept;\n"
-        f"  {requests} meta nftrace set 1\n"
-        f"  {replies} meta nftrace set 1\n"
-        f"{solicitations}"
-        " }\n"
-        " chain answers { type filter hook output priority -350; policy accept;\n"
-        f"  {replies} meta nftrace set 1\n"
-        " }\n"
-        "}\n"
+        table_text("inet", first + base_chain("sent", "output", -350, marked[:2])),
+        table_text("bridge", first),
     )
 
 
-def read_drop(message: bytes) -> tuple[str, str, str, int] | None:
-    """Return family, table, chain and rule handle (0: the policy) of a trace message for a drop; None for others."""
-    parts = attributes(message, _NETLINK_HEADER + _NFGENMSG)
-    kind = struct.unpack("!I", parts.get(_TRACE_TYPE, bytes(4)))[0]
-    family = _FAMILIES.get(message[_NETLINK_HEADER], "inet")
-    table, chain = (parts.get(key, b"").rstrip(b"\0").decode() for key in (_TRACE_TABLE, _TRACE_CHAIN))
-    if kind == _TYPE_POLICY and _TRACE_POLICY in parts:
-        dropped = struct.unpack("!I", parts[_TRACE_POLICY])[0] == _NF_DROP
-        return (family, table, chain, 0) if dropped else None
-    if kind == _TYPE_RULE and _TRACE_VERDICT in parts:
-        code = attributes(parts[_TRACE_VERDICT]).get(1, b"\xff" * 4)
-        if struct.unpack("!I", code)[0] == _NF_DROP:
-            return family, table, chain, struct.unpack("!Q", parts[_TRACE_HANDLE])[0]
-    return None
-
-
-def _rule_text(family: str, table: str, chain: str, handle: int) -> str:
+def rule_text(family: str, table: str, chain: str, handle: int) -> str:
     """Return the rule as `nft -a` lists it, without its counter's values."""
     listed = run(["nft", "-a", "-s", "list", "chain", family, table, chain], check=False).stdout
     for line in listed.splitlines():
@@ -183,15 +204,16 @@ def forward_policies(ipv6: bool = False) -> list[Drop]:
         if judged and chain.get("hook") == "forward" and chain.get("policy") == "drop":
             dropping.append(Drop(f"{chain['family']} {chain['table']}", chain["name"], ""))
     program = "ip6tables-legacy" if ipv6 else "iptables-legacy"
-    legacy = run([program, "-S", "FORWARD"], check=False) if _legacy_filter(ipv6) else None
+    legacy = run([program, "-S", "FORWARD"], check=False) if "filter" in legacy_tables(ipv6) else None
     if legacy and "-P FORWARD DROP" in legacy.stdout:
         dropping.append(Drop("legacy filter", "FORWARD", ""))
     return dropping
 
 
-def _legacy_filter(ipv6: bool) -> bool:
+def legacy_tables(ipv6: bool) -> list[str]:
+    """Return the tables that iptables-legacy has loaded; the kernel's trace says nothing of their rules."""
     try:
         with open(f"/proc/net/{'ip6' if ipv6 else 'ip'}_tables_names", encoding="ascii") as file:
-            return "filter" in file.read().split()
+            return file.read().split()
     except (FileNotFoundError, PermissionError):
-        return False
+        return []

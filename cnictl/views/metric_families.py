@@ -23,10 +23,13 @@ from cnictl.views import tally
 from cnictl.watch import repairs
 
 
-def text(with_doctor: bool = True) -> str:
-    """Return all metrics in the text format. Raises Problem, OSError."""
+def text(with_doctor: bool, ask_peers: bool) -> str:
+    """Return all metrics in the text format. Raises Problem, OSError.
+
+    Without `ask_peers`, doctor's checks that wait for answers are not made: a scrape must not take seconds.
+    """
     registry = CollectorRegistry()
-    registry.register(_Node(with_doctor))
+    registry.register(_Node(with_doctor, ask_peers))
     with reading.once():
         return generate_latest(registry).decode()
 
@@ -34,9 +37,10 @@ def text(with_doctor: bool = True) -> str:
 class _Node(Collector):
     """Collects the metrics of this node when the registry asks for them."""
 
-    def __init__(self, with_doctor: bool) -> None:
+    def __init__(self, with_doctor: bool, ask_peers: bool) -> None:
         self._facts = Facts()
         self._with_doctor = with_doctor
+        self._left_out = () if ask_peers else tuple(check.id for check in catalogue.CHECKS if check.waits)
 
     def describe(self) -> list[Metric]:
         """Return nothing, so that registering does not collect."""
@@ -45,7 +49,7 @@ class _Node(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
         # first: while it waits for peers, it reads what the rest needs too
-        examined = catalogue.examine(self._facts) if self._with_doctor else None
+        examined = catalogue.examine(self._facts, skip=self._left_out) if self._with_doctor else None
         yield InfoMetricFamily("cnictl_build", "Version of cnictl.", {"version": __version__})
         yield from self._addresses()
         yield from self._calls()
@@ -101,9 +105,17 @@ class _Node(Collector):
         family = GaugeMetricFamily(
             "cnictl_doctor_findings", "What `cnictl doctor` finds.", labels=["check", "severity"]
         )
-        unable = {name for name, _ in examined.unable}
+        not_made = GaugeMetricFamily(
+            "cnictl_doctor_checks_not_made",
+            "Checks without a sample in cnictl_doctor_findings: one that failed could not look, one that waits was "
+            "not asked for.",
+            labels=["check", "reason"],
+        )
+        reasons = dict.fromkeys(self._left_out, "waits") | {name: "failed" for name, _ in examined.unable}
         counts = Counter((finding.id, finding.severity) for finding in examined.findings)
         for check in catalogue.CHECKS:
-            if check.id not in unable:  # without a sample, the check could not be made; 0 says that it found nothing
+            if check.id in reasons:
+                not_made.add_metric([check.id, reasons[check.id]], 1)
+            else:  # 0 says that it looked and found nothing
                 family.add_metric([check.id, check.severity], counts[check.id, check.severity])
-        yield family
+        yield from (family, not_made)

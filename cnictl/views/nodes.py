@@ -19,7 +19,7 @@ def listed(spec: NodeSpec) -> dict[str, Any]:
     rows = [dict(node) for node in learned.nodes] if learned is not None else []
     announced = {row["pod_cidr"] for row in rows}
     rows += [
-        {"name": "", "pod_cidr": peer.pod_cidr, "address": peer.via, "state": ROUTED, "why": "", "typed": True}
+        {"name": "", "pod_cidr": peer.pod_cidr, "address": peer.via, "state": ROUTED, "why": "", "static": True}
         for peer in spec.peers
         if peer.pod_cidr not in announced
     ]

@@ -22,7 +22,7 @@ def summary(run: Run) -> dict[str, Any]:
         "words": shlex.join(["cnictl", *run.argv]),
         "user": run.user,
         "undoes": run.undoes or None,
-        "taken_back_by": run.undone_by or None,
+        "undone_by": run.undone_by or None,
         "left": run.left,
         "ignored": run.ignored,
     }

@@ -145,7 +145,10 @@ def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]
         "dev": state.dev,
         "state": state.state,
         "link": state.link,
-        "strays": [pod_routes.fault_json(stray.words, pod_routes.hint_for(state.strays)) for stray in state.strays],
+        "strays": [
+            pod_routes.fault_json(diversion.words, pod_routes.hint_for(state.diversions))
+            for diversion in state.diversions
+        ],
         "pods": pods,
         "fault": fault,
         "hint": hint.as_json(what_to_do),

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable, outside
+from cnictl.core import durable, untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.host import host_links
@@ -181,7 +181,7 @@ class Keeper:
         took = (time.monotonic() - start) * 1000
         for change in todo.changes:
             if not failure:
-                by = f" (removed by {cause})" if cause else ""
+                by = f" (changed by {cause})" if cause else ""
                 self._tell(f"repaired: {change.summary}{by}, in {took:.0f} ms")
             if not self._source_changed and self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""
@@ -253,6 +253,6 @@ def notify(state: str) -> None:
 
 
 def to_stderr(message: str) -> None:
-    """Print a line on stderr at once, for systemd's journal."""
+    """Print a line on stderr immediately, for systemd's journal."""
     with contextlib.suppress(OSError):  # a full journal must not stop the repairs
-        print(outside.line(message), file=sys.stderr, flush=True)
+        print(untrusted_text.line(message), file=sys.stderr, flush=True)

@@ -39,7 +39,7 @@ class Repairs:
         """The number of looks at the node so far."""
 
     def due(self, resource: str, now: float) -> float:
-        """Return the seconds until this may be repaired; 0 or less: at once; infinite after giving up."""
+        """Return the seconds until this may be repaired; 0 or less: immediately; infinite after giving up."""
         repaired = self._resources.get(resource)
         if repaired is None or not repaired.times:
             return 0.0

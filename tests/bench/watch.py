@@ -1,4 +1,4 @@
-"""How long `cnictl watch` takes to put back what was taken away, on a lab node, as a poll from beside it sees.
+"""How long `cnictl watch` takes to put back what was removed, on a lab node, as a poll from beside it sees.
 
 python -m tests.bench.watch            # medians in milliseconds; no time is asserted
 python -m tests.bench.watch --write    # and into docs/watch.md
@@ -59,7 +59,7 @@ def _measure(node: Node) -> str:
         pass
     where = f"Linux {os.uname().release}, load {os.getloadavg()[0]:.1f}"
     lines = [f"{_ROUNDS} times each, {where}; ms until it is there again.", ""]
-    lines += ["| taken away | median | longest |", "|---|--:|--:|"]
+    lines += ["| removed | median | longest |", "|---|--:|--:|"]
     for what, (taken, there) in _CASES.items():
         found = []
         for _ in range(_ROUNDS):

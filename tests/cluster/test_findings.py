@@ -78,7 +78,7 @@ def test_node_that_was_reset_is_named_with_those_that_route_to_it(cluster: World
     rows, findings, _ = cluster.status()
     assert rows["node3"]["state"] == "not a node"
     assert findings == [
-        "node3 is not set up as a node (it was reset, or never set up), and node1 and node2 route the pods of "
+        "node3 is not set up as a node (it was reset, or never set up), but node1 and node2 still route "
         "10.244.2.0/24 to it"
     ]
     summary = json.loads(cluster.cluster("test", "-o", "json", check=False).stdout)["summary"]

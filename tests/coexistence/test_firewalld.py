@@ -85,7 +85,7 @@ def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_relo
     assert zones(world.here) == {"trusted": IN_OURS}  # our zone is one that it doesn't know yet
     assert zones(world.there) == {"cnictl": IN_OURS}
     assert (world.missing(), world.translated()) == ([], [])
-    # it has flushed iptables, where nothing drops: no packet needs the accepts there, and watch puts them back
+    # it has flushed iptables, where nothing drops: no packet needs the accept rules there, and watch puts them back
     assert drifted(world.there) == ["forward/iptables"]
     firewall_cmd(world.here, "--reload")
     firewall_cmd(world.there, "--complete-reload")
@@ -123,7 +123,7 @@ def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> No
     wait_for(lambda: world.missing() == [], "watch has looked at firewalld's new rules")
     firewall_cmd(world.there, "--reload")
     assert world.missing() == []
-    wait_for(lambda: drifted(world.there) == [], "watch has put the accepts back")
+    wait_for(lambda: drifted(world.there) == [], "watch has put the accept rules back")
     watching.terminate()
 
 

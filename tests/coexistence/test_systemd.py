@@ -85,7 +85,7 @@ def test_watch_runs_as_a_service(machine: Booted) -> None:
     assert machine.systemctl("is-active", "cnictl-watch.service") == "active"
     shell(machine.node, "nft flush ruleset; ip address flush dev cni0")
     wait_for(lambda: drifted(machine.node) == [], "it has put them back")
-    assert "removed by nft" in shell(machine.node, "journalctl -u cnictl-watch --no-pager")
+    assert "changed by nft" in shell(machine.node, "journalctl -u cnictl-watch --no-pager")
     machine.systemctl("disable", "--now", "cnictl-watch.service")
 
 

@@ -17,7 +17,7 @@ import sys
 sys.path[:0] = [{library!r}]
 sys.path += [{checkout!r}]
 import subprocess  # what ADD starts nft with: its import is a hundred system calls in which nothing can change
-from cnictl_plugin import add, adopted, check, collect, delete, environment, main, status
+from cnictl_plugin import add, check, collect, delete, environment, main, status, unrecorded
 from tests.faults import forks
 {prepare}
 forks.serve(main.main)

@@ -1,8 +1,8 @@
 """Which hints there are, and which test runs each one and looks again.
 
 A hint that names a command (`hint.command`) or an option (`hint.option`) is collected from the code under a name such
-as `doctor.links._orphans: ip link delete {}`: module, function, and the text with `{}` for what is filled in. The name
-has to stand in one of these places, or tests/unit/test_hints.py fails and prints it:
+as `doctor.links._remnant_veths: ip link delete {}`: module, function, and the text with `{}` for what is filled in. The
+name has to stand in one of these places, or tests/unit/test_hints.py fails and prints it:
 
 - the field `hint` of a `Case` (tests/kernel/doctor) or a `Fault` (tests/kernel/connectivity/test_causes.py): the fault
   is made, what the finding prints is run as it is printed, and the finding has to be gone;

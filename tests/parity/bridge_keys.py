@@ -55,10 +55,10 @@ def _tagged(*vlans: str) -> Callable[[Family], Facts]:
 
 BRIDGE = (
     Variant("bridge", "br-pods", _conf(bridge="br-pods"), expect=_facts(bridge__name="br-pods")),
-    Variant("bridge", "one that stands", before=lambda _: ("link add cni0 type bridge",)),
+    Variant("bridge", "an existing bridge", before=lambda _: ("link add cni0 type bridge",)),
     Variant(
         "bridge",
-        "a link that is none",
+        "a link that is not a bridge",
         before=lambda _: ("link add cni0 type veth peer name cni0-peer",),
         must=REFUSED,
         names="cni0",

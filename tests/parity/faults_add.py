@@ -196,14 +196,14 @@ FAULTS = (
     ),
     Fault("the IPAM plugin answers no JSON", "ADD", NOTHING_LEFT, _ipam_answers_nonsense),
     Fault(
-        "three at once on a fresh bridge",
+        "three at the same time on a fresh bridge",
         "ADD",
         {"outcome": OK, "bridge MACs told": "the bridge's", "addresses": 3},
         _at_once,
     ),
     *(
         Fault(
-            "an address used again at once",
+            "an address used again immediately",
             "ADD",
             {"outcome": OK, "first datagram from another pod": POD, "first datagram from the node": POD},
             _address_used_again,

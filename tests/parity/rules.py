@@ -29,12 +29,12 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
         "result.routes",
         lambda reference, ours: _without_gateways(reference) == _without_gateways(ours),
-        "the result names the gateway of a route whose `gw` the conf leaves to the range",
+        "if a route has no `gw` in the conf, the result names the gateway of the range",
     ),
     (
         "pod.accept_dad",
         lambda reference, ours: (reference, ours) == ("1", "0"),
-        "without `enabledad` a pod's interface doesn't look for duplicates of its addresses, in layer 2 neither",
+        "without `enabledad`, duplicate address detection is off on the pod's interface (accept_dad 0)",
     ),
     (
         "pod.link_local_ready",
@@ -44,7 +44,7 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
         "pod.accepts_ra",
         lambda reference, ours: bool(reference) and not ours,
-        "a pod that has addresses from its conf takes none, and no routes, from whoever advertises himself as a router",
+        "a pod with configured addresses ignores router advertisements",
     ),
     (
         "masquerade after the last DEL",
@@ -54,7 +54,7 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
         "node.masquerade",
         lambda reference, ours: (reference, ours) == (["iptables"], ["nftables"]),
-        "without `ipMasqBackend` the masquerade rules are nftables'",
+        "without `ipMasqBackend`, the plugin uses nftables for masquerade",
     ),
 )
 """A fact, which pairs of values (reference, ours) are meant to differ, and why."""

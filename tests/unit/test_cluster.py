@@ -127,7 +127,7 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
         (1, "me is not in the sudoers file.\n", "me is not in the sudoers file.", "NOPASSWD"),
         (1, "sudo: unable to resolve host n1: Name or service not known\n", "", ""),
         (1, "sudo: a warning\ncnictl: this host differs\n", "", ""),
-        (127, "cnictl: not found\n", "cnictl is not installed there", "install it"),
+        (127, "cnictl: not found\n", "cnictl is not installed there", "cnictl cluster install"),
         (127, "sh: 1: sudo: not found\n", "sudo is not installed there", "as root"),
         (255, "Connection closed\x1b[2J\n", "Connection closed\\x1b[2J", ""),
     ],
@@ -265,6 +265,24 @@ def test_other_versions_are_told_whatever_they_say() -> None:
     old = survey.read(cluster.nodes[0], Answer("n1", 2, "", "cnictl: No such option: --version"), Answer("n1", 1))
     assert old.state == "other version"
     assert old.why.startswith("has cnictl of an older version")
+
+
+def test_older_host_is_upgraded_and_a_newer_one_wants_this_machine_to_be() -> None:
+    cluster = _cluster(1)
+    assert _read(cluster, 1, _said(cluster, 1), "0.0.1").hint == "cnictl cluster upgrade --limit n1"
+    assert _read(cluster, 1, _said(cluster, 1), "99.0").hint.startswith("install cnictl 99.0 on this machine; or ")
+
+
+def test_plugin_versions_stand_beside_those_of_cnictl_and_a_difference_is_found() -> None:
+    cluster = _cluster(3)
+    plugins = ("0.2.0", "0.2.0+1a2b3c4d", "0.1.0")
+    statuses = [
+        _read(cluster, number, _said(cluster, number, plugin={"version": plugin}))
+        for number, plugin in enumerate(plugins, 1)
+    ]
+    assert [status.as_json()["plugin"] for status in statuses] == list(plugins)
+    (finding,) = survey.findings(statuses, cluster)
+    assert finding.message == "n3 has plugin version 0.1.0, and n1 has 0.2.0"
 
 
 def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

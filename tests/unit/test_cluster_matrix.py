@@ -493,7 +493,7 @@ def test_command_prints_the_table_or_json_alone_and_fails_for_a_red_pair(capsys:
         cluster_test.run(HOSTS, Scripted({host: script(world, host) for host in HOSTS}), output=Format.JSON)
     assert ended.value.exit_code == 1
     document = json.loads(capsys.readouterr().out)
-    assert document["summary"]["red"] == 1
+    assert document["summary"]["failed"] == 1
     with pytest.raises(typer.Exit):
         cluster_test.run(HOSTS, Scripted({host: script(world, host) for host in HOSTS}))
     assert "✘ a: net.ipv4.ip_forward is 0 on this node (a → b)" in capsys.readouterr().out

@@ -94,7 +94,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("isGateway", "true", "'true' is neither"),
     ("logFile", "plugin.log", "'plugin.log' is not an absolute path"),
     ("logFile", "/a\0b", "is not an absolute path"),
-    ("logLevel", "loud", "'loud' is none of debug, info, error, off"),
+    ("logLevel", "loud", "'loud' is not one of debug, info, error, off"),
     ("dns", [], "[] is not an object"),
     ("dns", {"nameservers": "10.0.0.53"}, "dns.nameservers: '10.0.0.53' is not a list"),
     ("dns", {"search": ["a.example", 5]}, "dns.search[1]: 5 is not a string"),

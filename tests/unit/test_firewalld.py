@@ -1,4 +1,4 @@
-"""What cnictl has firewalld accept for pods: no more than the accepts in other firewalls' rules."""
+"""What cnictl has firewalld accept for pods: no more than the accept rules in other firewalls' rules."""
 
 from xml.etree import ElementTree
 

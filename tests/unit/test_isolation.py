@@ -37,6 +37,13 @@ def test_pythonpath_brings_no_code(evil: Path) -> None:
     assert done.returncode == 0 and done.stdout.startswith("{") and "evil" not in done.stderr
 
 
+def test_completion_loads_no_foreign_code(evil: Path) -> None:
+    asked = {"_CNICTL_COMPLETE": "complete_bash", "COMP_WORDS": "cnictl\nhistory\n", "COMP_CWORD": "2"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(evil), **asked}
+    done = run([sys.executable, str(Path(sys.executable).parent / "cnictl")], env=environment)
+    assert done.returncode == 0 and "evil" not in done.stderr
+
+
 def test_arguments_and_status_are_passed_on(tmp_path: Path) -> None:
     done = run([sys.executable, "-m", "cnictl", "no-such-command"], cwd=tmp_path)
     assert done.returncode == 2 and "no-such-command" in done.stderr

@@ -19,11 +19,12 @@ PLUGIN_MAY_IMPORT = ("plugin", "core")
 """The plugin is a program of its own: it needs core, and no other package needs it."""
 
 LATE = {
-    "cnictl.cli.entry": "the interpreter is chosen first",
+    "cnictl.cli.entry": "the interpreter is chosen first, and completion needs no typer",
     "cnictl.cli.main": "only root's commands, and only while a run waits to be confirmed",
     "cnictl.node.reach.extras": "an extra of the package, which may not be installed",
     "cnictl.node.resources.remnants": "pyroute2, which no other module needs",
     "cnictl.node.runs.confirm_guard": "pyroute2, before the fork",
+    "cnictl.views.live_names": "completion: each list loads only what it reads with",
     "cnictl.node.spec.suggestions": "netaddr, only for what is wrong, or to find a free subnet",
 }
 """The only modules above core that import something later than at the top, and why."""

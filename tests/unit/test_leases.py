@@ -90,7 +90,7 @@ def test_release_of_what_is_gone_is_no_error(store: Store) -> None:
 
 def test_a_failing_record_leaves_no_lease(store: Store) -> None:
     def before(_: list[str]) -> None:
-        raise CniError(TRY_AGAIN, "another ADD is at work on it")
+        raise CniError(TRY_AGAIN, "another ADD is working on it")
 
     with pytest.raises(CniError):
         store.allocate([SMALL], "c1", "eth0", before)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink.rtnetlink import IFF_UP, Link, ifinfo
 from cnictl.node.host import neighbours, pod_routes
 from cnictl.node.host.route_lookup import RouteResult
@@ -23,7 +24,7 @@ from cnictl.probe.failure import (
     Failure,
     PeerEvidence,
 )
-from cnictl.probe.host import Host
+from cnictl.probe.host import GONE, Host
 from cnictl.probe.icmp import REDIRECT, TIME_EXCEEDED, UNREACHABLE, Refusal, Series
 from cnictl.probe.pods import CheckedPod
 
@@ -47,7 +48,7 @@ class FakeHost(Host):
     def __init__(self, spec: NodeSpec = SPEC) -> None:
         self.spec = self.whole = spec
         self.peer_links = dict.fromkeys(spec.peers, "eth0")
-        self.strays = []
+        self.diversions = []
         self.silent_links: set[str] = set()
         self.fault = ""
         self.routes: dict[tuple[str, str], RouteResult] = {}
@@ -175,7 +176,7 @@ def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_addin
     host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.0.1"),))
     one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
     assert named(one) == ("no-route", "cnictl apply")
-    assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: they would go to 10.0.0.1" in (
+    assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: packets would go to 10.0.0.1" in (
         most_likely(one).words
     )
     stranger = FakeHost(replace(SPEC, peers=()))
@@ -343,3 +344,36 @@ def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch:
     assert "net.ipv6.conf.all.forwarding is 0 on this node" in most_likely(failed).words
     host.bridge_addresses = []
     assert "no IPv6 address instead of the gateway address fd00:244::1/64" in most_likely(failed).words
+
+
+def of_host(check: str, to: str, host: FakeHost, left_as: str = "", **more: Any) -> Failure:
+    """A check that this host itself made."""
+    one = failure(check, to, host, left_as, **more)
+    one.pod = CheckedPod("this host", "", ("10.0.0.210",))
+    return one
+
+
+def test_hosts_own_packets_to_a_pod_have_to_go_to_the_bridge(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "read", lambda *_: object())
+    diverted = most_likely(of_host(SAME_HOST_POD, "10.244.0.9", host))
+    assert (diverted.name, diverted.words) == ("diverted", "packets to pod 10.244.0.9 do not go to cni0: eth0")
+    host.routes["10.244.0.9", ""] = RouteResult((("cni0", ""),))
+    assert most_likely(of_host(SAME_HOST_POD, "10.244.0.9", host)).words == "10.244.0.9 does not answer this host"
+
+
+def test_pod_that_is_pinged_has_its_port_looked_at(host: FakeHost) -> None:
+    host.fault = "is down"
+    other = CheckedPod("db", "/run/netns/db", ("10.244.0.9",), POD.host_veth)
+    one = of_host(SAME_HOST_POD, "10.244.0.9", host, to_pod=other)
+    assert named(one) == ("port-unfit", "cnictl apply")
+    host.fault = GONE
+    assert most_likely(one).hint == "restart that pod"
+
+
+def test_hosts_own_packets_need_no_masquerade_and_no_return_route(host: FakeHost) -> None:
+    outside = of_host(EXTERNAL, "1.1.1.1", host, "10.0.0.210")
+    assert most_likely(outside).words == "1.1.1.1 does not answer this node (through eth0)"
+    silent = of_host(OTHER_HOST_POD, "10.244.1.7", host, "10.0.0.210", at_peer=at_peer(True, True, False, EXPIRED))
+    assert most_likely(silent).name == "peer-drops"
+    peer = of_host(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
+    assert most_likely(peer).words == "peer 10.0.10.51 does not answer this node, though it answers ARP"

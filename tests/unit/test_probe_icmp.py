@@ -54,7 +54,7 @@ def test_a_quoted_request_is_found_by_destination_and_identifier() -> None:
     one = new_series()
     by_number = {one.number: one}
     quoted = packet("10.244.0.5", one.to, echo(one, 0))[:28]
-    assert icmp._refused(quoted, one.sender, by_number) is one
+    assert icmp._refused(quoted, one.sender, by_number) == (one, 0)
     assert icmp._refused(quoted[:27], one.sender, by_number) is None
     elsewhere = packet("10.244.0.5", "10.244.1.8", echo(one, 0))
     assert icmp._refused(elsewhere, one.sender, by_number) is None
@@ -125,7 +125,7 @@ def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> 
     assert answer.reply
     by_number = {one.number: one}
     quoted = packet6("fd00:244::5", one.to, request)[:48]
-    assert icmp._refused(quoted, one.sender, by_number) is one
+    assert icmp._refused(quoted, one.sender, by_number) == (one, 0)
     assert icmp._refused(quoted[:47], one.sender, by_number) is None
     assert icmp._refused(b"", one.sender, by_number) is None
 
@@ -138,6 +138,7 @@ def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> 
         (1, 3, "host unreachable"),
         (1, 4, "port unreachable"),
         (3, 0, "time to live exceeded"),
+        (2, 0, "packet too big"),
         (137, 0, "redirect to another router"),
     ],
 )

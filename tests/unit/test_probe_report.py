@@ -1,7 +1,5 @@
 """A report says the same as JSON, line by line and as a matrix."""
 
-import struct
-
 import pytest
 
 from cnictl.cli import layout, reports
@@ -11,7 +9,6 @@ from cnictl.probe import request
 from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.matrix import causes, lines
-from cnictl.probe.trace import read_drop
 
 GATEWAY = FailureCause("gateway-only", "gateway only", hint.advice("use --pod", because="a test"))
 ROUTE = FailureCause("no-route", "no route to 1.1.1.1", hint.command("cnictl apply"))
@@ -111,20 +108,3 @@ def test_times_are_read(text: str, seconds: float) -> None:
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageProblem, match="not a time such as"):
         request.seconds(text)
-
-
-def test_trace_messages_that_say_drop_are_read() -> None:
-    def attribute(kind: int, data: bytes) -> bytes:
-        return struct.pack("=HH", len(data) + 4, kind) + data + bytes(-len(data) % 4)
-
-    def message(*parts: bytes) -> bytes:
-        return bytes(16) + b"\x02\0\0\0" + b"".join(parts)
-
-    where = attribute(1, b"filter\0") + attribute(2, b"FORWARD\0")
-    verdict = attribute(5, attribute(1, (0).to_bytes(4, "big")))
-    rule = message(where, attribute(3, (7).to_bytes(8, "big")), attribute(4, (3).to_bytes(4, "big")), verdict)
-    assert read_drop(rule) == ("ip", "filter", "FORWARD", 7)
-    policy = message(where, attribute(4, (1).to_bytes(4, "big")), attribute(16, (0).to_bytes(4, "big")))
-    assert read_drop(policy) == ("ip", "filter", "FORWARD", 0)
-    accepted = message(where, attribute(4, (1).to_bytes(4, "big")), attribute(16, (1).to_bytes(4, "big")))
-    assert read_drop(accepted) is None

@@ -103,7 +103,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"external": "2606:4700::1111"}, "external 2606:4700::1111 is IPv6"),
         ({"external": "0.0.0.0"}, "is not an address that a host can have"),
         ({"plugin_version": "../0.1.0"}, "plugin version '../0.1.0' is not a version"),
-        ({"log_level": "loud"}, "log_level 'loud' is none of debug, info, error, off"),
+        ({"log_level": "loud"}, "log_level 'loud' is not one of debug, info, error, off"),
         ({"log_file": "plugin.log"}, "log_file 'plugin.log' is not an absolute path"),
     ],
 )

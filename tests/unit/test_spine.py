@@ -47,7 +47,7 @@ class Switch:
 class Adopted(Switch):
     """One that was on the host before."""
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         return {"was": "there"}
 
 

@@ -1,4 +1,4 @@
-"""Where the jumps to cnictl's accepts belong in iptables' FORWARD, beside firewalls as they are found on hosts."""
+"""Where the jumps to cnictl's accept rules belong in iptables' FORWARD, beside firewalls as they are found on hosts."""
 
 import shlex
 from pathlib import Path
@@ -110,7 +110,7 @@ class Look:
         return list(map(str, self._look.survey().misplaced.values()))
 
     def passed(self) -> list[tuple[str, str]]:
-        """What the accepts come ahead of."""
+        """What the accept rules come ahead of."""
         return list(self._look.survey().passed_over)
 
 

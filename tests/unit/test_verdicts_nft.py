@@ -1,4 +1,4 @@
-"""What nftables' rules do to pods' packets, and where accepts belong in them."""
+"""What nftables' rules do to pods' packets, and where accept rules belong in them."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ OLD = state(["established", "related"])
 
 
 def missing(found: list[Json], spec: NodeSpec = SPEC, family: str = "ip") -> list[str]:
-    """The accepts that are missing: the kind, the chain, and the index of the rule that each belongs ahead of."""
+    """The accept rules that are missing: the kind, the chain, and the index of the rule that each belongs ahead of."""
     model = nft.ruleset(found)
 
     def flows(base: Chain) -> places.Flows:
@@ -171,7 +171,7 @@ def both(place: str) -> list[str]:
         pytest.param(
             [FWD, chain("a", "in", hook="input"), chain("a", "all", hook=""), rule("in", jump("all")),
              rule("fwd", jump("all")), rule("all", REJECT)],
-            both("inet a fwd 0"), id="a chain that input leads to as well gets no accept",
+            both("inet a fwd 0"), id="a chain that input leads to as well gets no accept rule",
         ),
         pytest.param([chain("a", "fwd", "drop", family="bridge")], both("bridge a fwd 0"), id="bridge"),
         pytest.param(

@@ -8,9 +8,10 @@ import pytest
 from tests.schemas import commands
 
 VALUES = {
-    "ADDRESS", "BACKEND", "BYTES", "CHECK", "CIDR", "COMMAND", "COUNT", "DURATION", "FILE", "FOLDER", "LINK", "NAME",
+    "ADDRESS", "BACKEND", "BYTES", "CHECK", "CIDR", "COMMAND", "COUNT", "DURATION", "FILE", "FOLDER", "FROM", "LINK",
+    "NAME",
     "NAMES",
-    "NODE", "NUMBER", "PEER", "POD", "ROUTE", "RUN", "SECONDS", "VERB", "VERSION",
+    "NODE", "NUMBER", "PEER", "POD", "ROUTE", "RUN", "SECONDS", "SHELL", "TO", "VERB", "VERSION",
 }  # fmt: skip
 """Every word that stands for a value in help."""
 OF_OPTIONS = {"--subnet": "CIDR", "--network": "CIDR", "--name": "NAME", "--lab": "NAME", "--peer": "PEER"}

@@ -9,7 +9,7 @@ from cnictl.core.conf import fields
 from cnictl.core.conf.addresses import read_addresses
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.errors import INVALID_CONFIG, CniError
-from cnictl.core.outside import NAME_CHARACTERS, NAME_STARTS, NETWORK_NAME_MAX
+from cnictl.core.untrusted_text import NAME_CHARACTERS, NAME_STARTS, NETWORK_NAME_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def _read_logging(conf: NetConf, document: "dict[str, Any]") -> None:
         raise CniError(INVALID_CONFIG, f"logFile: {fields.show(conf.log_file)} is not an absolute path")
     conf.log_level = (fields.text(document, "logLevel") or conf.log_level).lower()
     if conf.log_level not in LOG_LEVELS:
-        raise CniError(INVALID_CONFIG, f"logLevel: {fields.show(conf.log_level)} is none of {', '.join(LOG_LEVELS)}")
+        raise CniError(INVALID_CONFIG, f"logLevel: {fields.show(conf.log_level)} is not one of {', '.join(LOG_LEVELS)}")
 
 
 def _read_runtime_keys(conf: NetConf, document: "dict[str, Any]") -> None:

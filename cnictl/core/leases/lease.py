@@ -6,8 +6,8 @@ from posix import open as open_descriptor
 
 from cnictl.core.cidr import is_address
 from cnictl.core.errors import ADDRESS_CONFLICT, ADDRESS_EXHAUSTED, CniError
-from cnictl.core.outside import is_network_name
 from cnictl.core.paths import NETWORKS_DIR
+from cnictl.core.untrusted_text import is_network_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

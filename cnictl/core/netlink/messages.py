@@ -28,7 +28,7 @@ _U32 = Struct("=I")
 _S32 = Struct("=i")
 _RECEIVE = (
     1 << 15
-)  # the most that the kernel sends at once in a dump; a buffer above 128 KiB would need a mapping of its own
+)  # the most that the kernel sends in one read of a dump; a buffer above 128 KiB would need a mapping of its own
 _LARGEST = (
     1 << 20
 )  # bytes of the longest message that is read: a link with many virtual functions has more than _RECEIVE
@@ -111,7 +111,7 @@ class Netlink:
         self._socket.setsockopt(SOL_NETLINK, NETLINK_EXT_ACK, 1)
         self._sequence = 0
         self._room = _RECEIVE
-        """Bytes to read at once."""
+        """Bytes to read in one call."""
         self._interrupted = self._cut = False
         """Whether something changed during the last listing, and whether a message of it did not fit."""
 

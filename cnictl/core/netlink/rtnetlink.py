@@ -214,7 +214,7 @@ def set_mac(name: str, mac: bytes) -> tuple[int, int, bytes]:
 def add_address(index: int, packed: bytes, prefix: int, dad: bool = False) -> tuple[int, int, bytes]:
     """Return the message that adds an address; an IPv4 one with its broadcast address (/31 and /32 have none).
 
-    An IPv6 address is usable at once, unless `dad` asks for duplicate address detection first.
+    An IPv6 address is usable immediately, unless `dad` asks for duplicate address detection first.
     """
     family = AF_INET if len(packed) == 4 else AF_INET6
     flags = IFA_F_NODAD if family == AF_INET6 and not dad else 0

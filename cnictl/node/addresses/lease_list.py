@@ -14,7 +14,7 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_address
 from cnictl.core.conf.network import network_name_fault
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.leases.lease import Lease, folder_networks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.pool import RangeSet
@@ -99,7 +99,7 @@ class Listing:
     rows: tuple[Row, ...]
     sets: tuple[RangeSet, ...] = ()
     """The ranges that the network gives addresses from; empty if unknown on this host."""
-    strays: tuple[str, ...] = ()
+    unrecorded_veths: tuple[str, ...] = ()
     """Host veths with this network's mark that no record names."""
 
     @property
@@ -154,7 +154,7 @@ class Listing:
             "total": self.total,
             "outside": self.outside,
             "leases": [row.as_json() for row in self.rows],
-            "stray_veths": list(self.strays),
+            "stray_veths": list(self.unrecorded_veths),
         }
 
 

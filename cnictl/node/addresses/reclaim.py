@@ -15,12 +15,12 @@ from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.detach import detach
 from cnictl.core.errors import Problem
+from cnictl.core.foreign_pair import remove_pair
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import IN_FLIGHT, LIVE, STALE
 from cnictl.core.locks import Locked
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NODE_LOCK
-from cnictl.core.taken_over import remove_pair
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 from cnictl.node.state import run_lock
@@ -132,7 +132,7 @@ def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
         "network": listing.network,
         "data_dir": listing.data_dir,
         "outcomes": rows,
-        "stray_veths": list(listing.strays),
+        "stray_veths": list(listing.unrecorded_veths),
     }
 
 

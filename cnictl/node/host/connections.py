@@ -17,11 +17,11 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/net
 class Connection:
     """A tracked connection: source, target, and the answering address. With NAT the latter differs from the target."""
 
-    __slots__ = ("answering", "answering_port", "port", "protocol", "source", "status", "target")
+    __slots__ = ("answering", "answering_port", "port", "protocol", "replied_to", "source", "status", "target")
 
     def __init__(
         self, protocol: int, source: bytes, target: bytes, answering: bytes, port: int = 0, answering_port: int = 0,
-        status: int = 0,
+        status: int = 0, replied_to: bytes = b"",
     ) -> None:  # fmt: skip
         self.protocol = protocol
         """IPPROTO_*."""
@@ -34,6 +34,8 @@ class Connection:
         self.answering_port = answering_port
         self.status = status
         """IPS_*."""
+        self.replied_to = replied_to
+        """The address that answers go to; it differs from the source with NAT."""
 
     @property
     def answered(self) -> bool:
@@ -60,12 +62,14 @@ def connections(sent_on: bool = False) -> Iterator[Connection]:
                 original, reply = (attributes(parts.get(kind, b"")) for kind in (TUPLE_ORIG, TUPLE_REPLY))
                 addresses = attributes(original.get(TUPLE_IP, b""))
                 sent, back = (attributes(way.get(_TUPLE_PROTO, b"")) for way in (original, reply))
+                reply_addresses = attributes(reply.get(TUPLE_IP, b""))
                 yield Connection(
                     int.from_bytes(sent.get(_PROTO_NUM, b""), "big"),
                     addresses.get(source, b""),
                     addresses.get(source + _DESTINATION, b""),
-                    attributes(reply.get(TUPLE_IP, b"")).get(source, b""),
+                    reply_addresses.get(source, b""),
                     int.from_bytes(sent.get(_PORT, b""), "big"),
                     int.from_bytes(back.get(_SOURCE_PORT, b""), "big"),
                     int.from_bytes(parts.get(_STATUS, b""), "big"),
+                    reply_addresses.get(source + _DESTINATION, b""),
                 )

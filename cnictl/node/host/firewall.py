@@ -70,7 +70,7 @@ def remembers_iptables(family: str = "ip") -> bool:
     return original_state.recall(_key(family)) is not None
 
 
-def drop_left_over(table: str, chain: str, family: str = "ip") -> None:
+def drop_remnant(table: str, chain: str, family: str = "ip") -> None:
     """Remove iptables' built-in chain, and then its table, if they are empty and did not exist before cnictl."""
     remembered = original_state.recall(_key(family))
     if remembered is None or not has_command("nft"):

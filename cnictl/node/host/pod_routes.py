@@ -1,6 +1,6 @@
 """Find out where the kernel sends pods' packets: to peers, to the outside, and back to the pods.
 
-A `RouteQuestion` describes a packet as the kernel routes it: source, incoming link and mark. A `Stray` is a packet
+A `RouteQuestion` describes a packet as the kernel routes it: source, incoming link and mark. A `Diversion` is a packet
 that goes elsewhere, with the policy rule or the more specific route that diverts it.
 """
 
@@ -56,7 +56,7 @@ class RouteQuestion:
 
 
 @dataclass(frozen=True)
-class Stray:
+class Diversion:
     """Packets of pods that do not go where they should."""
 
     question: RouteQuestion
@@ -138,34 +138,34 @@ _APPLY = hint.command("cnictl apply")
 _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way back"}
 
 
-def hint_for(strays: Sequence[Stray]) -> Hint:
+def hint_for(diversions: Sequence[Diversion]) -> Hint:
     """Return the hint that stops these packets from being diverted.
 
     It adds a policy rule before the diverting rule, which stays in effect for other packets.
     """
     commands: dict[str, None] = {}
-    ruled = [stray for stray in strays if stray.rule is not None]
-    selectors = list(dict.fromkeys(stray.selector for stray in ruled))
+    ruled = [diversion for diversion in diversions if diversion.rule is not None]
+    selectors = list(dict.fromkeys(diversion.selector for diversion in ruled))
     source_only = {selector for selector in selectors if selector.startswith("from ") and " to " not in selector}
-    for stray in ruled:
-        selector = stray.selector
+    for diversion in ruled:
+        selector = diversion.selector
         if any(selector.startswith(f"{wider} to ") for wider in source_only):
             continue
-        rule, family = stray.rule, "-6 " if is_ipv6(stray.question.packet.target) else ""
+        rule, family = diversion.rule, "-6 " if is_ipv6(diversion.question.packet.target) else ""
         if rule is not None:
             commands[f"ip {family}rule add {selector} lookup main priority {max(rule.priority - 1, 0)}"] = None
     if commands:
         return hint.command(
             "; ".join(commands), "add it to this host's network configuration too, or the next boot loses it"
         )
-    return next((stray.hint for stray in strays if stray.hint), _APPLY)
+    return next((diversion.hint for diversion in diversions if diversion.hint), _APPLY)
 
 
-def causes(strays: Iterable[Stray]) -> list[list[Stray]]:
-    """Return strays in groups that the same rule or route diverts."""
-    groups: dict[tuple[str, bool], list[Stray]] = {}
-    for stray in strays:
-        groups.setdefault((stray.by, is_ipv6(stray.question.packet.target)), []).append(stray)
+def causes(diversions: Iterable[Diversion]) -> list[list[Diversion]]:
+    """Return diversions in groups that the same rule or route diverts."""
+    groups: dict[tuple[str, bool], list[Diversion]] = {}
+    for diversion in diversions:
+        groups.setdefault((diversion.by, is_ipv6(diversion.question.packet.target)), []).append(diversion)
     return list(groups.values())
 
 
@@ -178,30 +178,30 @@ def fault_json(words: str, what_to_do: Hint) -> dict[str, Any]:
 class RouteFindings:
     """The results of a look at a node's routes."""
 
-    strays: list[Stray] = field(default_factory=list)
+    diversions: list[Diversion] = field(default_factory=list)
     unforwarded: tuple[str, ...] = ()
     """Kernel settings that are 0. The kernel does not forward packets from those links and reports "no route"."""
 
     def as_json(self) -> list[dict[str, Any]]:
         """Return the certain faults as JSON values: cause and hint."""
         faults = []
-        for group in causes(stray for stray in self.strays if stray.certain):
-            faults += [fault_json(stray.words, hint_for(group)) for stray in group]
+        for group in causes(diversion for diversion in self.diversions if diversion.certain):
+            faults += [fault_json(diversion.words, hint_for(group)) for diversion in group]
         for name in self.unforwarded:
             words = f"{name} is 0: this node forwards no packets of pods there"
             faults.append(fault_json(words, switch_on(name)))
         return faults
 
-    def of(self, peer: Peer) -> list[Stray]:
-        """Return the strays that cut off a peer's pods."""
+    def of(self, peer: Peer) -> list[Diversion]:
+        """Return the diversions that cut off a peer's pods."""
         return self._by_peer.get(peer, [])
 
     @cached_property
-    def _by_peer(self) -> dict[Peer | None, list[Stray]]:
-        strays_by_peer: dict[Peer | None, list[Stray]] = {}
-        for stray in self.strays:
-            strays_by_peer.setdefault(stray.question.peer, []).append(stray)
-        return strays_by_peer
+    def _by_peer(self) -> dict[Peer | None, list[Diversion]]:
+        diversions_by_peer: dict[Peer | None, list[Diversion]] = {}
+        for diversion in self.diversions:
+            diversions_by_peer.setdefault(diversion.question.peer, []).append(diversion)
+        return diversions_by_peer
 
 
 def look(spec: NodeSpec) -> RouteFindings:
@@ -209,13 +209,13 @@ def look(spec: NodeSpec) -> RouteFindings:
     return _Look(spec).found()
 
 
-def judge(spec: NodeSpec, questions: Sequence[RouteQuestion]) -> list[Stray]:
+def judge(spec: NodeSpec, questions: Sequence[RouteQuestion]) -> list[Diversion]:
     """Ask the kernel about these packets."""
-    return _Look(spec).judge(questions).strays
+    return _Look(spec).judge(questions).diversions
 
 
-def predicted(spec: NodeSpec) -> list[Stray]:
-    """Return the strays that policy rules will cause on a host that is not set up as `spec` yet.
+def predicted(spec: NodeSpec) -> list[Diversion]:
+    """Return the diversions that policy rules will cause on a host that is not set up as `spec` yet.
 
     This uses only the model of the rules; the kernel is not asked.
     """
@@ -261,9 +261,9 @@ class _Look:
         return self.judge([question for node in nodes for question in self._questions(node)])
 
     def judge(self, questions: Sequence[RouteQuestion]) -> RouteFindings:
-        """Ask about these packets; return the strays."""
+        """Ask about these packets; return the diversions."""
         unforwarded: dict[str, None] = {}
-        strays = []
+        diversions = []
         for question, route in zip(
             questions, route_lookup.look_up_all([question.packet for question in questions]), strict=True
         ):
@@ -273,10 +273,10 @@ class _Look:
             if switch:
                 unforwarded[switch] = None
             elif question.kind != TO_OUTSIDE or self._is_diverted(question, route):
-                stray = self._stray(question, route)
-                if not (route.spoofed and stray.rule is None and question.kind in (FROM_PODS, FROM_OUTSIDE)):
-                    strays.append(stray)  # else the reverse path filter refuses it, which another check reports
-        return RouteFindings(list(_distinct(strays)), tuple(unforwarded))
+                diversion = self._diversion(question, route)
+                if not (route.spoofed and diversion.rule is None and question.kind in (FROM_PODS, FROM_OUTSIDE)):
+                    diversions.append(diversion)  # else the reverse path filter refuses it, which another check reports
+        return RouteFindings(list(_distinct(diversions)), tuple(unforwarded))
 
     def _questions(self, node: NodeSpec) -> Iterator[RouteQuestion]:
         marks = [mark for mark in MARKS if not mark or any(rule.mask & mark for rule in self._rules)]
@@ -338,8 +338,8 @@ class _Look:
             return own.kind == route_lookup.UNICAST and not own.errno
         return True
 
-    def _stray(self, question: RouteQuestion, route: RouteResult) -> Stray:
-        """Return the stray with the rule or route that causes it."""
+    def _diversion(self, question: RouteQuestion, route: RouteResult) -> Diversion:
+        """Return the diversion with the rule or route that causes it."""
         rule, decided = policy_rules.decide(self._rules, self._tables, question.packet, self._vrf_table)
         refused = route.errno != 0 and rule is not None and (decided is None or decided.kind in REFUSING)
         if refused:
@@ -354,7 +354,7 @@ class _Look:
             rule = fitting[0] if route.table and fitting else None
         if rule is not None and rule.action == policy_rules.TO_TABLE and route.table in (0, MAIN_TABLE, LOCAL_TABLE):
             rule = None
-        return Stray(question, route, rule, self._selector(question), self._hint(question, route, rule))
+        return Diversion(question, route, rule, self._selector(question), self._hint(question, route, rule))
 
     def _vrf_table(self, name: str) -> int:
         """Return the table of a link's VRF, IFLA_VRF_TABLE of its master; 0 without a VRF."""
@@ -365,7 +365,7 @@ class _Look:
         return 0
 
     def _hint(self, question: RouteQuestion, route: RouteResult, rule: Rule | None) -> Hint:
-        """Return the hint for a stray that no policy rule causes."""
+        """Return the hint for a diversion that no policy rule causes."""
         if rule is not None:
             return NONE
         peer = question.peer
@@ -399,21 +399,21 @@ class _Look:
             return f"from {subnet} to {route[0] if route and route[0].prefix else question.packet.target}"
         return f"to {_holding(self._spec.networks, question.packet.target)}"
 
-    def predicted(self) -> list[Stray]:
-        """Return the strays that the rules will cause."""
-        strays = []
+    def predicted(self) -> list[Diversion]:
+        """Return the diversions that the rules will cause."""
+        diversions = []
         for node in by_family(self._spec):
             for peer in node.known_peers:
                 pod = pod_of(node.subnet)
                 for target in (pod_of(peer.pod_cidr), *self._more_specific.get(peer.pod_cidr, [])):
                     there = RouteQuestion(TO_PODS, Packet(target, pod, node.bridge), "", peer.via, peer)
-                    strays += self._predicted(there, peer.pod_cidr)
+                    diversions += self._predicted(there, peer.pod_cidr)
                 link = self._peer_links[peer]
                 back = RouteQuestion(FROM_PODS, Packet(pod, pod_of(peer.pod_cidr), link or "?"), node.bridge, "", peer)
-                strays += self._predicted(back, node.subnet)
-        return list(_distinct(strays))
+                diversions += self._predicted(back, node.subnet)
+        return list(_distinct(diversions))
 
-    def _predicted(self, question: RouteQuestion, cidr: str) -> list[Stray]:
+    def _predicted(self, question: RouteQuestion, cidr: str) -> list[Diversion]:
         planned = (
             parse_cidr(cidr),
             RouteResult(((question.dev, question.gateway),), table=MAIN_TABLE, destination=cidr),
@@ -423,7 +423,7 @@ class _Look:
         rule, route = policy_rules.decide(self._rules, tables, question.packet, self._vrf_table)
         if rule is None or rule.l3mdev or route is planned[1] or (route is not None and route.table == MAIN_TABLE):
             return []
-        return [Stray(question, route or RouteResult(kind=rule.action), rule, self._selector(question))]
+        return [Diversion(question, route or RouteResult(kind=rule.action), rule, self._selector(question))]
 
 
 def pod_of(pod_cidr: str) -> str:
@@ -471,14 +471,14 @@ def switch_on(name: str) -> Hint:
     return hint.command(f"sysctl -qw {setting}=1")
 
 
-def _distinct(strays: Iterable[Stray]) -> Iterator[Stray]:
-    """Yield strays without repeats: one per kind, peer and target, so the same stray with a mark is left out."""
+def _distinct(diversions: Iterable[Diversion]) -> Iterator[Diversion]:
+    """Yield diversions without repeats: one per kind, peer and target. The same one with a mark is left out."""
     seen = set()
-    for stray in strays:
-        plain = (stray.question.kind, stray.question.peer, stray.question.packet.target)
+    for diversion in diversions:
+        plain = (diversion.question.kind, diversion.question.peer, diversion.question.packet.target)
         if plain not in seen:
             seen.add(plain)
-            yield stray
+            yield diversion
 
 
 def _holding(cidrs: Sequence[str], address: str) -> str:

@@ -10,6 +10,7 @@ import importlib.metadata
 import os
 import re
 import shlex
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 
@@ -27,8 +28,8 @@ CURRENT = f"{HOME}/current"
 COMMAND = f"{CURRENT}/cnictl"
 """The program in the units' ExecStart."""
 
-_OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
-_NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
+OWN = ("cnictl", "cnictl_plugin", "cnictl_conf")
+NEEDED = ("typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus-client")
 """Distributions that cnictl depends on (pyproject.toml)."""
 _EXTRAS = ("lightkube",)
 """Optional dependencies, copied if they are installed: `cnictl watch` follows a source of peers with them."""
@@ -134,9 +135,22 @@ def sources() -> dict[str, str]:
                 "run `cnictl apply` from another installation",
             )
         return files
-    for package in _OWN:
-        files |= _package(package)
-    waiting, seen = [*_NEEDED, *_EXTRAS], set[str]()
+    for package in OWN:
+        files |= package_files(package)
+    for name, distribution in distributions((*NEEDED, *_EXTRAS)):
+        if distribution is not None:
+            files |= files_of(distribution)
+        elif name in NEEDED:
+            files |= package_files(name.replace("-", "_"))
+    return files
+
+
+def distributions(names: Iterable[str]) -> Iterator[tuple[str, importlib.metadata.Distribution | None]]:
+    """Yield these distributions and all that they require, by normalized name.
+
+    None stands for one that is not installed: an extra, or a requirement of another platform or Python.
+    """
+    waiting, seen = list(names), set[str]()
     while waiting:
         name = _normal(waiting.pop())
         if name in seen:
@@ -145,16 +159,14 @@ def sources() -> dict[str, str]:
         try:
             distribution = importlib.metadata.distribution(name)
         except importlib.metadata.PackageNotFoundError:
-            if name in _NEEDED:
-                files |= _package(name.replace("-", "_"))
-            continue  # an extra, or a requirement of another platform or Python
-        files |= _files_of(distribution)
+            yield name, None
+            continue
+        yield name, distribution
         waiting += [
             re.split(r"[^A-Za-z0-9._-]", line, maxsplit=1)[0]
             for line in distribution.requires or []
             if not re.search(r"\bextra\s*==", line)
         ]
-    return files
 
 
 def digest_of(files: dict[str, str]) -> str:
@@ -199,7 +211,7 @@ def remove_all() -> None:
     folders.unmake(HOME)
 
 
-def _package(name: str) -> dict[str, str]:
+def package_files(name: str) -> dict[str, str]:
     """Return a package's files by their path in the copy. Raises Problem if it is not installed."""
     spec = find_spec(name)
     if spec is None:
@@ -218,12 +230,12 @@ def _below(top: str) -> list[str]:
     return paths
 
 
-def _files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
+def files_of(distribution: importlib.metadata.Distribution) -> dict[str, str]:
     """Return a distribution's modules and metadata, without its scripts, by their path in the copy."""
     if distribution.files is None:  # Debian's packages come without the list
         name = _normal(distribution.metadata["Name"])
         tops = (distribution.read_text("top_level.txt") or _IMPORTED_AS.get(name, name.replace("-", "_"))).split()
-        return {path: place for top in tops if find_spec(top) for path, place in _package(top).items()}
+        return {path: place for top in tops if find_spec(top) for path, place in package_files(top).items()}
     outside = {"..", "__pycache__"}
     kept = [file for file in distribution.files if not outside & set(file.parts) and file.suffix != ".pth"]
     places = {str(file): str(distribution.locate_file(file)) for file in kept}

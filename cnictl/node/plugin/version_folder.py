@@ -130,7 +130,7 @@ def clear_half_built(parent: str) -> None:
 
 
 def _sync(folder: str) -> None:
-    """Sync the whole file system at once, because a version has hundreds of files (syncfs(2))."""
+    """Sync the whole file system in one call, because a version has hundreds of files (syncfs(2))."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         if ctypes.CDLL(None, use_errno=True).syncfs(descriptor):

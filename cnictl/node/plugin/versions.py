@@ -136,10 +136,10 @@ def chosen_version() -> str:
 def newer_than_in_use(lib_dir: str, current: str) -> bool:
     """Return whether this cnictl is newer than the plugin in use."""
     in_use = plugin_version.noted(f"{lib_dir}/{current}", "version") if current else ""
-    return bool(in_use) and _sort_key(cnictl.__version__) > _sort_key(in_use)
+    return bool(in_use) and sort_key(cnictl.__version__) > sort_key(in_use)
 
 
-def _sort_key(version: str) -> tuple[tuple[int, ...], bool]:
+def sort_key(version: str) -> tuple[tuple[int, ...], bool]:
     """Return a version's sort key; `0.2.0.dev0` comes before `0.2.0` (PEP 440)."""
     numbers, development, _ = version.partition("+")[0].partition(".dev")
     return tuple(int(number) for number in re.findall(r"\d+", numbers)), not development

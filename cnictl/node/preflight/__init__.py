@@ -6,7 +6,7 @@ As with kubeadm, an operator can ignore the findings of a check by its name. `_N
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import hint
 from cnictl.node.preflight import addresses, forward, host, ownership, places
@@ -61,7 +61,9 @@ def parse_ignored(texts: Iterable[str]) -> frozenset[str]:
             raise UsageProblem(f"preflight check {name} can't be ignored: {_NEVER[name]}")
         if name not in CHECKS:
             listed = ", ".join((*IGNORABLE, _ALL))
-            raise UsageProblem(f"there is no preflight check {outside.line(name)!r}", f"the checks are: {listed}")
+            raise UsageProblem(
+                f"there is no preflight check {untrusted_text.line(name)!r}", f"the checks are: {listed}"
+            )
     return frozenset(IGNORABLE) if _ALL in names else frozenset(names)
 
 

@@ -153,10 +153,10 @@ def _hidden_hosts(spec: NodeSpec, foreign: list[HostRoute], index: CidrIndex) ->
 def policy_rules(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
     """Check that no policy rule (`ip rule`) diverts pods' packets before the kernel looks in the main table."""
     findings = []
-    for strays in pod_routes.causes(pod_routes.predicted(spec)):
-        rule = strays[0].rule
+    for diversions in pod_routes.causes(pod_routes.predicted(spec)):
+        rule = diversions[0].rule
         subject = f"rule {rule.priority}" if rule is not None else "rules"
-        findings.append(warning("policy-rules", subject, strays[0].words, pod_routes.hint_for(strays)))
+        findings.append(warning("policy-rules", subject, diversions[0].words, pod_routes.hint_for(diversions)))
     return findings
 
 
@@ -212,7 +212,7 @@ def peer_link(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFindin
             findings.append(error("peer-link", subject, f"the host has no route to {peer.via}", what_to_do))
         elif reached.gateway:
             message = (
-                f"is not on a link of this host, but behind the gateway {reached.gateway}: "
+                f"is not on a network segment of this host, but behind the gateway {reached.gateway}: "
                 "plain routes can't carry pods' packets there"
             )
             what_to_do = hint.advice(

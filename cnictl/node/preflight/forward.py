@@ -1,4 +1,4 @@
-"""Check the host's firewalls for drops that the accepts for pods' packets come ahead of."""
+"""Check the host's firewalls for drops that the accept rules for pods' packets come ahead of."""
 
 import os
 
@@ -13,7 +13,7 @@ _HINT = hint.option("--no-forward", "the firewall's own rules then decide about 
 
 
 def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  # noqa: ARG001
-    """Report each drop, by a policy or a rule, that an accept for pods' packets precedes."""
+    """Report each drop, by a policy or a rule, that an accept rule for pods' packets precedes."""
     if not spec.forward or os.geteuid() != 0:
         return []  # `root` reports it
     drops = list(NftLook(spec).survey().passed_over)
@@ -22,5 +22,5 @@ def passed_over(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFind
         if family in families(spec) and resource.works():
             look = IptablesLook(resource.program, family, spec)
             drops += [(f"{resource.program} {chain}", drop) for chain, drop in look.survey().passed_over]
-    message = "pods' packets are accepted ahead of this drop: {}"
+    message = "cnictl will insert an accept rule for pods before this rule or policy: {}"
     return [warning("forward", chain, message.format(drop), _HINT) for chain, drop in dict.fromkeys(drops)]

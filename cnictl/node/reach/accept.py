@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.cidr import AddressError, Cidr, format_address, parse_address, parse_cidr, parse_pod_cidr
 from cnictl.core.errors import UsageProblem
 from cnictl.node.reach.source import Announcement, Snapshot
@@ -182,11 +182,11 @@ class _Judge:
         judged = []
         families = set()
         for text in node.pod_cidrs[:4]:
-            pod_cidr = outside.line(text[:64])
+            pod_cidr = untrusted_text.line(text[:64])
             try:
                 cidr = parse_pod_cidr(text, "pod CIDR")
             except AddressError as error:
-                judged.append(JudgedNode(name, pod_cidr, "", REFUSED, outside.line(str(error))[:200]))
+                judged.append(JudgedNode(name, pod_cidr, "", REFUSED, untrusted_text.line(str(error))[:200]))
                 continue
             families.add(cidr.bits)
             if cidr.bits not in self._subnets:
@@ -270,7 +270,7 @@ def _canonical_cidr(text: str) -> str:
     try:
         return str(parse_cidr(text))
     except AddressError:
-        return outside.line(text[:64])
+        return untrusted_text.line(text[:64])
 
 
 def _bits(address: str) -> int:
@@ -286,4 +286,4 @@ def _of_family(addresses: tuple[str, ...], bits: int) -> str:
 
 
 def _shown(name: str) -> str:
-    return outside.line(name[:253])
+    return untrusted_text.line(name[:253])

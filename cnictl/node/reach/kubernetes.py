@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from lightkube.resources.core_v1 import ConfigMap
 
-from cnictl.core import cidr, outside
+from cnictl.core import cidr, untrusted_text
 from cnictl.node.reach import kubernetes_access as access
 from cnictl.node.reach.kubernetes_api import MAX_API_NODES, Api, Node, announced, of_each_family
 from cnictl.node.reach.source import Announcement, Snapshot, SourceLost
@@ -72,7 +72,7 @@ class KubernetesSource:
             api.end()
 
     def close(self) -> None:
-        """Make `watch` end at once, whatever it waits for."""
+        """Make `watch` end immediately, whatever it waits for."""
         self._closed = True
         if self._api is not None:
             self._api.end()
@@ -125,7 +125,9 @@ class _Follower(threading.Thread):
         except SourceLost as lost:
             self._failure = lost
         except Exception as error:  # a bug of ours must not leave `wait` waiting for ever
-            self._failure = SourceLost(f"{self._api.title}: {type(error).__name__}: {outside.line(str(error), 300)}")
+            self._failure = SourceLost(
+                f"{self._api.title}: {type(error).__name__}: {untrusted_text.line(str(error), 300)}"
+            )
         self.end()
 
     def _note(self, kind: str, node: Node) -> None:

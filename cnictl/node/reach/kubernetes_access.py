@@ -10,7 +10,7 @@ import socket
 import stat
 from dataclasses import dataclass
 
-from cnictl.core import durable, outside
+from cnictl.core import durable, untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.plugin import output_file, ownership
 from cnictl.node.state import folders
@@ -247,4 +247,4 @@ def right_to(kind: str) -> str:
 
 def shown(text: str) -> str:
     """Return an API server's message as one bounded line."""
-    return outside.line(text, 300)
+    return untrusted_text.line(text, 300)

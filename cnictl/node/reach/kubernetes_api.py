@@ -23,7 +23,7 @@ from lightkube.core.exceptions import ConfigError, NotReadyError
 from lightkube.resources.core_v1 import Node as FullNode
 from lightkube.resources.core_v1 import Secret
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.reach import kubernetes_access as access
 from cnictl.node.reach.kubernetes_transport import TooLarge, Transport
@@ -83,7 +83,7 @@ class Api:
         anew = f"write a new one on a control-plane node: {access.written_to(path)}"
         self._another = anew if private else access.right_to("secrets")
         """Hint where the credential is refused."""
-        self.server = outside.word(config.cluster.server)
+        self.server = untrusted_text.word(config.cluster.server)
         self.title = f"kubernetes {self.server}"
         """The server as messages name it."""
         try:
@@ -96,7 +96,7 @@ class Api:
                 config, timeout=httpx2.Timeout(_ANSWERS_WITHIN), trust_env=False, transport=self._transport
             )
         except (OSError, ValueError, ConfigError, httpx2.InvalidURL) as error:
-            raise UsageProblem(f"{path}: {outside.line(str(error), 300)}") from None
+            raise UsageProblem(f"{path}: {untrusted_text.line(str(error), 300)}") from None
 
     @contextlib.contextmanager
     def reading(self, verb: str, kind: str) -> Iterator[None]:
@@ -240,7 +240,7 @@ def _configuration(path: str, private: bool) -> tuple[SingleConfig, str]:
         assert config is not None
         cluster = next(each["cluster"] for each in document["clusters"] if each["name"] == config.context.cluster)
     except (yaml.YAMLError, msgspec.MsgspecError, LookupError, TypeError, AttributeError, ConfigError) as error:
-        said = outside.line(" ".join(str(error).split()), 300)
+        said = untrusted_text.line(" ".join(str(error).split()), 300)
         raise UsageProblem(f"{path} is not a usable kubeconfig: {said}") from None
     if cluster.get("proxy-url"):
         raise UsageProblem(f"{path}: proxy-url is not supported", "name an address of the API server itself")
@@ -264,9 +264,9 @@ def announced(node: Node) -> Announcement:
     pod_cidrs = spec.podCIDRs or ([spec.podCIDR] if spec.podCIDR else [])
     addresses = [entry.address for entry in status.addresses or () if entry.type == "InternalIP"]
     return Announcement(
-        outside.cut(node.metadata.name, outside.LONGEST_NAME),
-        tuple(outside.cut(text, _LONGEST_CIDR) for text in of_each_family(pod_cidrs)),
-        tuple(outside.cut(text, _LONGEST_CIDR) for text in addresses[:_MOST_ADDRESSES]),
+        untrusted_text.cut(node.metadata.name, untrusted_text.LONGEST_NAME),
+        tuple(untrusted_text.cut(text, _LONGEST_CIDR) for text in of_each_family(pod_cidrs)),
+        tuple(untrusted_text.cut(text, _LONGEST_CIDR) for text in addresses[:_MOST_ADDRESSES]),
     )
 
 

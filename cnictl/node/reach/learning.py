@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from cnictl.core import outside
+from cnictl.core import untrusted_text
 from cnictl.core.cidr import parse_address
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import host_links, reading, route_lookup
@@ -82,7 +82,7 @@ def stale(spec: NodeSpec, title: str, why: str) -> Learned:
         known,
         source=known.source or title,
         stale_since=known.stale_since or time.time(),
-        trouble=outside.line(why),
+        trouble=untrusted_text.line(why),
     )
 
 
@@ -99,7 +99,7 @@ def absence(learned: Learned) -> str:
 
 def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
     data = dict(vars(node))
-    return {**data, "typed": data.pop("is_static"), "since": since}
+    return {**data, "static": data.pop("is_static"), "since": since}
 
 
 @reading.once()
@@ -132,7 +132,10 @@ def _off_link(address: str, route: RouteResult) -> str:
     if route.errno or not route.dev:
         return f"this node has no route to {address}"
     if route.gateway:
-        return f"{address} is behind gateway {route.gateway}, not on a link: plain routes can't carry pods' packets"
+        return (
+            f"{address} is behind gateway {route.gateway}, not on a network segment of this host: "
+            "plain routes can't carry pods' packets"
+        )
     return ""
 
 

@@ -111,7 +111,7 @@ class PeerHints:
         entries += [node for node in record.nodes if node["address"] == peer.via and node not in entries]
         entry: dict[str, Any] = next(iter(entries), {})
         where = f"{entry.get('name')} in {record.source}"
-        if entry.get("typed") and entry["address"] == peer.via:
+        if entry.get("static") and entry["address"] == peer.via:
             return hint.command(
                 f"cnictl route del-peer {peer.pod_cidr} --yes; cnictl apply", f"node.toml overrides {where}"
             )

@@ -76,7 +76,7 @@ class Bridge:
         """Record the original state of an adopted bridge."""
         original_state.remember(self.id, {"state": self.observe()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original state of an adopted bridge, except for a fixed MAC, which can't be undone; else None."""
         now = self.observe()
         if now is None or _is_ours(now):
@@ -116,15 +116,16 @@ class Bridge:
         return summary, f"ip link set {name} {' '.join(options)}"
 
     def carries(self) -> str:
-        """Return its ports, and its addresses that are not the node's, in words."""
+        """Return the message that it has ports, or addresses that are not the node's."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
             if link is None:
                 return ""
             ports = _ports(netlink, link.index)
             others = [other for other in _texts(netlink, link) if other not in map(str, self._gateways)]
-        standing = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
-        return ", ".join([*standing, *(f"the address {other}" for other in others)])
+        ports_used = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
+        uses = [*ports_used, *(f"the address {other}" for other in others)]
+        return f"it has {', '.join(uses)}" if uses else ""
 
     def carry_out(self, change: Change) -> None:
         """Create, change or remove the bridge. Raises Problem."""
@@ -218,7 +219,7 @@ class Address:
         """Record the original addresses."""
         original_state.remember(self.id, {"state": _addresses(self._all())})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the addresses without ours, unless it was on the bridge before cnictl."""
         remembered = original_state.recall(self.id)
         before = (remembered["state"] or {}).get("addresses", []) if remembered else _listed(self.observe())

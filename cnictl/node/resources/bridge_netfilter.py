@@ -49,7 +49,7 @@ class BridgeNetfilter:
         """Record an adopted bridge's original switches."""
         original_state.remember(self.id, {"state": self._read(_SWITCHES)})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return an adopted bridge's original switches; None on our own bridge, which is removed."""
         now = self.observe()
         with Netlink() as netlink:

@@ -25,6 +25,6 @@ class ClusterFile(TextFile):
         if self.offered:
             super().remember()
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return what a reset leaves: the original content, or the present one if cnictl has never written it."""
-        return super().former() if self.is_remembered() else self.observe()
+        return super().state_after_reset() if self.is_remembered() else self.observe()

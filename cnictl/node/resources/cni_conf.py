@@ -46,14 +46,14 @@ class CniConf:
         texts = {path: files.read(path) for path in paths if os.path.exists(path)}
         return {"files": texts} if texts else None
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return another tool's files of our name, which a reset leaves."""
         texts = {path: text for path, text in _files(self.observe()).items() if is_foreign(path)}
         return {"files": texts} if texts else None
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return the files for `spec`. Another tool's file stays where our conf does not belong."""
-        texts = _files(self.former())
+        texts = _files(self.state_after_reset())
         # our conf also stays in a folder that no runtime reads now: one that starts later may read it
         ours = [os.path.dirname(path) for path in sorted(_noted()) if os.path.exists(path) and not is_foreign(path)]
         for folder in dict.fromkeys([*runtimes.conf_dirs(self._runtimes), *ours]):

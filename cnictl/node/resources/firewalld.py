@@ -79,7 +79,7 @@ class Firewalld:
         texts = {path: text for path, text in _files().items() if _OURS not in text}
         original_state.remember(self.id, {"files": texts, "zones": self._zones()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original files; each name is in its original zone, or in the zone that somebody chose since."""
         foreign = {path: text for path, text in _files().items() if _OURS not in text}
         before = original_state.recall(self.id) or {"files": foreign, "zones": {}}

@@ -19,7 +19,15 @@ from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.host.verdicts import iptables, nft, places
 from cnictl.node.host.verdicts.model import UNKNOWN, Branch, Chain, Place, Rule, Ruleset
 from cnictl.node.host.verdicts.places import AHEAD, Flows, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, COVERS, RECEIVED, SENT, peers_addresses, told_apart, traffic
+from cnictl.node.host.verdicts.pods import (
+    AMONG,
+    COVERS,
+    RECEIVED,
+    SENT,
+    merge_equivalent_peers,
+    peers_addresses,
+    traffic,
+)
 from cnictl.node.resources import hidden_chains, placed_rules
 from cnictl.node.resources.forward_nft import MARK
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -41,7 +49,7 @@ _AT_ONCE = 250
 
 
 class IptablesForward:
-    """Our chain of accepts and the jumps to it, in one address family (`ip` or `ip6`, as nftables names it).
+    """Our chain of accept rules and the jumps to it, in one address family (`ip` or `ip6`, as nftables names it).
 
     With `legacy`: in iptables' old kernel interface, if it is in use beside iptables-nft.
     """
@@ -52,9 +60,9 @@ class IptablesForward:
         self.id = f"forward/{self.program}"
 
     def observe(self) -> State | None:
-        """Return the accepts and, by chain, the jumps to them, with a note on misplaced ones. None without any.
+        """Return the accept rules and, by chain, the jumps to them, with a note on misplaced ones. None without any.
 
-        Raises Problem if the accepts exist and the command that shows them is missing.
+        Raises Problem if the accept rules exist and the command that shows them is missing.
         """
         if not self._legacy and hidden_chains.hides("filter", CHAIN, self._family):
             return {_UNREADABLE: f"{CHAIN} exists, but {hidden_chains.reason('filter', self._family)}"}
@@ -96,7 +104,7 @@ class IptablesForward:
         if _UNREADABLE in (after or {}):
             return f"put {CHAIN} back", ""
         if _UNREADABLE in (before or {}):
-            summary = f"remove {CHAIN}, the accepts for pods in {program}' FORWARD"
+            summary = f"remove {CHAIN}, the accept rules for pods in {program}' FORWARD"
             return summary, "\n".join(hidden_chains.removal_commands("filter", CHAIN, self._family))
         look = IptablesLook(program, self._family, self._spec) if self.works() else None
         moves = look is not None and _moves_jumps(before, after)
@@ -104,7 +112,7 @@ class IptablesForward:
         if after is None:
             ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
             ends += [] if self._legacy else firewall.left_over_commands("filter", BASE, self._family)
-            return f"remove the accepts for pods from {program}' FORWARD", "\n".join([*removed, *ends])
+            return f"remove the accept rules for pods from {program}' FORWARD", "\n".join([*removed, *ends])
         if look is None or look.accepts is None:
             lines = [f"{program} -w -N {CHAIN}", *(f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"])]
         else:
@@ -129,7 +137,7 @@ class IptablesForward:
             )
         if _UNREADABLE in (change.before or {}):
             hidden_chains.remove("filter", CHAIN, self._family)
-            firewall.drop_left_over("filter", BASE, self._family)
+            firewall.drop_remnant("filter", BASE, self._family)
             return
         look = IptablesLook(self.program, self._family, self._spec)
         moves = _moves_jumps(change.before, after)
@@ -144,7 +152,7 @@ class IptablesForward:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
         self._restore(lines)
         if after is None and not self._legacy:
-            firewall.drop_left_over("filter", BASE, self._family)
+            firewall.drop_remnant("filter", BASE, self._family)
 
     def _restore(self, lines: list[str]) -> None:
         run([f"{self.program}-restore", "--noflush", "-w"], "\n".join(["*filter", *lines, "COMMIT", ""]))
@@ -201,7 +209,7 @@ class IptablesLook:
     def _flows(self) -> Flows:
         if self._spec is None or not self._labels:
             return []
-        peers = told_apart(self._spec, self.model)
+        peers = merge_equivalent_peers(self._spec, self.model)
         return [traffic(peers, self._family, host_links.links_to_others(self._spec))]
 
     def _surveyed(self, model: Ruleset, kinds: dict[str, Any], valid: set[str]) -> Survey:
@@ -255,7 +263,7 @@ class IptablesLook:
         return not judged.misplaced and not judged.needs
 
     def fresh_needs(self) -> tuple[Need, ...]:
-        """Return the accepts that are missing if ours are ignored."""
+        """Return the accept rules that are missing if ours are ignored."""
         return self._surveyed(places.without_ours(self.model), {}, set()).needs
 
     def removals(self) -> list[str]:
@@ -397,7 +405,7 @@ def _with_unread(model: Ruleset, family: str) -> Ruleset:
 
 
 def _moves_jumps(before: State | None, after: State | None) -> bool:
-    """Return whether a change is one of the jumps too, and not of the accepts alone."""
+    """Return whether a change is one of the jumps too, and not of the accept rules alone."""
     return (before or {}).get("jumps") != (after or {}).get("jumps")
 
 

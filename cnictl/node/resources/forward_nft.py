@@ -1,6 +1,6 @@
-"""Add accepts for pods' packets to other programs' nftables base chains that drop them at the forward hook.
+"""Add accept rules for pods' packets to other programs' nftables base chains that drop them at the forward hook.
 
-An accept in a table of our own would not help, because the kernel still calls the other tables. So each accept is in
+An accept rule in a table of our own would not help, because the kernel still calls the other tables. So each one is in
 the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
 """
 
@@ -15,7 +15,16 @@ from cnictl.node.host.verdicts import nft, places
 from cnictl.node.host.verdicts.model import Chain, Place, Ruleset
 from cnictl.node.host.verdicts.nft import chain_name, entries
 from cnictl.node.host.verdicts.places import AHEAD, Drop, Flows, Need, Survey
-from cnictl.node.host.verdicts.pods import AMONG, KINDS, RECEIVED, SENT, families, peers_addresses, told_apart, traffic
+from cnictl.node.host.verdicts.pods import (
+    AMONG,
+    KINDS,
+    RECEIVED,
+    SENT,
+    families,
+    merge_equivalent_peers,
+    peers_addresses,
+    traffic,
+)
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.firewalld import POLICY_CHAIN, TABLE_NAME, is_about_to_bind
 from cnictl.node.resources.placed_rules import StoredRule, stored
@@ -26,7 +35,7 @@ MARK = "cnictl:"
 
 
 class NftForward:
-    """Our accepts in other programs' nftables chains that drop pods' packets."""
+    """Our accept rules in other programs' nftables chains that drop pods' packets."""
 
     id = "forward/nft"
     parted = True
@@ -48,7 +57,7 @@ class NftForward:
         return {chain: placed_rules.in_order(rules) for chain, rules in rules_by_chain.items()} or None
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the accepts in each chain that drops pods' packets; well-placed accepts in other chains stay."""
+        """Return the accept rules in each chain that drops pods' packets; well-placed ones in other chains stay."""
         if not spec.forward:
             return None
         self._look = look = NftLook(spec)
@@ -74,13 +83,14 @@ class NftForward:
         for chain, rules in new.items():
             if old.get(chain) != rules:
                 drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if need.place.chain == chain)
-                words.append(f"accept packets from and to pods in {chain}, ahead of {' and '.join(drops) or 'its end'}")
+                place = f"in {chain}, ahead of {' and '.join(drops)}" if drops else f"at the end of {chain}"
+                words.append(f"accept packets from and to pods {place}")
                 commands += [f"nft {line}" for line in look.insertions(chain, rules, needs)]
         for chain, rules in old.items():
             if chain not in new:
                 reasons = dict.fromkeys(placed_rules.reasons(rules))
                 why = f" ({', '.join(reasons)})" if reasons else ""
-                words.append(f"remove the accepts for pods from {chain}{why}")
+                words.append(f"remove the accept rules for pods from {chain}{why}")
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
@@ -135,7 +145,7 @@ class NftLook:
         return [need.drop for need in self.survey().suffering]
 
     def fresh_needs(self) -> tuple[Need, ...]:
-        """Return the accepts that are missing if ours are ignored."""
+        """Return the accept rules that are missing if ours are ignored."""
         bare = places.without_ours(self.model)
         bases = [bare.chains[chain.name] for chain in self._bases]
         return places.survey(bare, bases, self._flows, {}).needs
@@ -143,22 +153,22 @@ class NftLook:
     def _flows(self, base: Chain) -> Flows:
         table = base.name.partition(" ")[0]
         seen = [family for family in families(self._spec) if family in nft.SEES[table]]
-        return [traffic(self._told_apart, family, self._links, table == "bridge") for family in seen]
+        return [traffic(self._merged_spec, family, self._links, table == "bridge") for family in seen]
 
     @cached_property
-    def _told_apart(self) -> NodeSpec:
-        return told_apart(self._spec, self.model)
+    def _merged_spec(self) -> NodeSpec:
+        return merge_equivalent_peers(self._spec, self.model)
 
     @cached_property
     def _links(self) -> list[str]:
         return host_links.links_to_others(self._spec)
 
     def valid(self, chain: Chain) -> list[str]:
-        """Return every accept that is valid in a chain."""
+        """Return every accept rule that is valid in a chain."""
         return self.rules(chain.name, set(KINDS))
 
     def rules(self, chain: str, kinds: set[str]) -> list[str]:
-        """Return the accepts of some kinds for a chain."""
+        """Return the accept rules of some kinds for a chain."""
         by_kind = accepts(self._spec, chain.partition(" ")[0])
         return [text for kind in KINDS if kind in kinds for text in by_kind[kind]]
 

@@ -1,4 +1,4 @@
-"""List the drops of pods' packets that cnictl leaves, because accepts are switched off or the table has an owner."""
+"""List the drops of pods' packets that cnictl leaves: accept rules are switched off, or the table has an owner."""
 
 from collections.abc import Iterator
 

@@ -108,10 +108,10 @@ def _unwanted_sysctls(spec: NodeSpec | None) -> list[Resource]:
     return [resource for resource in (BridgeIpv6(spec), *every) if resource.id not in wanted]
 
 
-def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
+def remnants(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resource]:
     """Return what earlier specs made under names that `spec` no longer has, in the order of their removal."""
     table = RouteTable()
-    left: list[Resource] = [PeerRoute(pod_cidr, table) for pod_cidr in table.orphans(spec)]
+    left: list[Resource] = [PeerRoute(pod_cidr, table) for pod_cidr in table.without_peer(spec)]
     left += [resource for resource in _unwanted_sysctls(spec) if original_state.recall(resource.id) is not None]
     names = {spec.name} if spec is not None else set()
     bridges = {spec.bridge} if spec is not None else set()
@@ -125,7 +125,7 @@ def left_over(spec: NodeSpec | None, earlier: Sequence[NodeSpec]) -> list[Resour
     return left
 
 
-def strays(specs: Sequence[NodeSpec], networks: Sequence[str]) -> list[Resource]:
+def remnants_without_spec(specs: Sequence[NodeSpec], networks: Sequence[str]) -> list[Resource]:
     """Return what the plugin made for `networks` without a spec, such as by a hand-written conf. A reset removes it."""
     names, bridges = {spec.name for spec in specs}, {spec.bridge for spec in specs}
     unknown: list[Resource] = [Masquerade(replace(specs[-1], name=name)) for name in networks if name not in names]

@@ -48,7 +48,7 @@ class LearnedRoutes:
         """Return the same for the routes to the learned peers."""
         return _state(wanted(spec))
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the present routes: a reset removes them by their mark."""
         return self.observe()
 

@@ -47,7 +47,7 @@ class RouterAdvertisements:
         if new:
             original_state.amend(self.id, {**_remembered(), **new})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original values, except where somebody has changed our value since."""
         now = self.observe() or {}
         return {link: _remembered().get(link, v) if v == ROUTERS_TOO else v for link, v in now.items()} or None
@@ -89,7 +89,7 @@ def _advertised() -> list[str]:
 
 
 class BridgeIpv6:
-    """IPv6 on the bridge: it is enabled, its addresses are usable at once, and no pod is accepted as a router.
+    """IPv6 on the bridge: it is enabled, its addresses are usable immediately, and no pod is accepted as a router.
 
     Some hosts disable IPv6 on every new link. An adopted bridge that is an uplink keeps accepting router
     advertisements. accept_dad is 0, because otherwise the bridge's link-local address, from which it asks for pods'
@@ -124,7 +124,7 @@ class BridgeIpv6:
         """Record an adopted bridge's original values."""
         original_state.remember(self.id, {"state": self.observe()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original values of an adopted bridge; the present ones of our own bridge, which is removed."""
         remembered, now = original_state.recall(self.id), self.observe()
         return remembered["state"] if now and remembered and remembered["state"] else now

@@ -65,7 +65,7 @@ class Masquerade:
                 words.append(f"leave the masquerade rules of {self._name} as they are ({backend})")
             elif old.get(backend) != rules:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
-                words.append(f"masquerade {subnets} to all but {networks} ({backend})")
+                words.append(f"masquerade packets from {subnets} to destinations outside {networks} ({backend})")
                 steps = backends.backend(backend).steps(_of(self._name, rules))
                 commands += [by_hand.heredoc(shlex.join(argv), stdin) for argv, stdin in steps]
         return ", ".join(words), "\n".join(commands)
@@ -93,7 +93,7 @@ class Masquerade:
                 hidden_chains.remove("nat", chain, family)
         backends.backend(backend).remove(self._name)
         for family in families:
-            firewall.drop_left_over("nat", "POSTROUTING", family)
+            firewall.drop_remnant("nat", "POSTROUTING", family)
 
     def _recognised(self, backend: str) -> dict[str, Any]:
         for spec in self._known:

@@ -58,7 +58,7 @@ KeepConfiguration=static
 class NetworkdFile(TextFile):
     """A file that networkd reads when it starts, if networkd is used.
 
-    With `reloads`, a running networkd reads it at once. A removal needs no reload, because no link is left to manage.
+    With `reloads`, a running networkd reads it immediately. A removal needs no reload: no link is left to manage.
     (A reload removes the addresses of links whose files have changed since networkd started.)
     """
 

@@ -24,7 +24,7 @@ class PeerRouteState:
     link: str = ""
     """In words: whether the peer is on the link or behind a gateway."""
     on_link: bool = False
-    strays: tuple[pod_routes.Stray, ...] = ()
+    diversions: tuple[pod_routes.Diversion, ...] = ()
     """The packets that are diverted."""
 
 
@@ -32,8 +32,8 @@ def states(spec: NodeSpec, findings: pod_routes.RouteFindings | None = None) -> 
     """Return the state of each peer's route, then the routes of ours that belong to no peer. Raises OSError."""
     table, findings, names = RouteTable(), findings or pod_routes.look(spec), host_links.link_names()
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
-    orphans = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.orphans(spec)]
-    stale = [PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale") for pod_cidr, route in orphans]
+    stale_routes = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.without_peer(spec)]
+    stale = [PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale") for pod_cidr, route in stale_routes]
     return [_state(peer, reached[peer], spec, table, findings, names) for peer in spec.known_peers] + stale
 
 
@@ -52,15 +52,15 @@ def _state(
 ) -> PeerRouteState:
     dev, present = table.link_to(peer, spec), table.to(peer.pod_cidr)
     same = [route for route in present if (route["via"], route["dev"]) == (peer.via, dev)]
-    strays = findings.of(peer)
+    diversions = findings.of(peer)
     off = [name for name in findings.unforwarded if ("ipv6" in name) == is_ipv6(peer.pod_cidr)]
-    works = bool(same) and not strays and not off
+    works = bool(same) and not diversions and not off
     if works:
         state = (
             "ok" if any(route["owner"] in (OURS, LEARNED) for route in same) else f"ok: adopted ({same[0]['owner']})"
         )
     elif same:
-        state = strays[0].short if strays else f"not forwarded: {off[0]} is 0"
+        state = diversions[0].short if diversions else f"not forwarded: {off[0]} is 0"
     elif not present:
         state = "missing"
     elif present[0]["owner"] in (OURS, LEARNED):
@@ -72,5 +72,5 @@ def _state(
     if peer.dev and peer.dev not in names:
         link = f"there is no link {peer.dev}"
     elif reached is not None and reached.gateway:
-        link = f"not on the same link, reached through {reached.gateway}"
-    return PeerRouteState(peer, peer.pod_cidr, peer.via, dev, state, works, link, on_link, tuple(strays))
+        link = f"not on the same network segment, reached through {reached.gateway}"
+    return PeerRouteState(peer, peer.pod_cidr, peer.via, dev, state, works, link, on_link, tuple(diversions))

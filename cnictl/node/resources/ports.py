@@ -39,7 +39,7 @@ class Ports:
         """Return None: no port has a fault."""
         return None
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the present state: a reset ends pods and does not repair them."""
         return self.observe()
 

@@ -119,7 +119,7 @@ class TaggedIptables(_Remnant):
                 text = "\n".join([f"*{table}", *_removal(standing), "COMMIT", ""])
                 run([f"{self._program}-restore", "--noflush", "-w"], text)
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-            firewall.drop_left_over(table, chain, self._family)
+            firewall.drop_remnant(table, chain, self._family)
 
     @property
     def _family(self) -> str:

@@ -27,8 +27,8 @@ class PeerRoute:
     def observe(self) -> State | None:
         """Return the route's next hop, link and owner; our route, if there are several.
 
-        A learned one is another resource's, and the kernel's own comes and goes with a link's address: where a peer's
-        pod CIDR becomes this node's, or was this node's, it is that of the bridge.
+        Learned routes are ignored: `LearnedRoutes` handles them. Kernel routes are ignored too: if a pod CIDR moves
+        between a peer and this node, the bridge's connected route has the same destination.
         """
         routes = [route for route in self._table.to(self._pod_cidr) if route["owner"] not in (LEARNED, KERNELS)]
         return next((route for route in routes if route["owner"] == OURS), routes[0] if routes else None)
@@ -38,11 +38,11 @@ class PeerRoute:
         peer = self._table.peer_at(self._pod_cidr, spec)
         now = self.observe()
         if peer is None:
-            return self.former()
+            return self.state_after_reset()
         wanted = {"via": peer.via, "dev": self._table.link_to(peer, spec), "owner": OURS}
         return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return a route that is not ours, also one beside ours, which a reset leaves; else None."""
         others = (route for route in self._table.to(self._pod_cidr) if route["owner"] not in (OURS, LEARNED))
         return next(others, None)
@@ -58,7 +58,7 @@ class PeerRoute:
 
     @property
     def batch(self) -> "RouteTable":
-        """The table that carries out the changes of all its routes at once."""
+        """The table that carries out the changes of all its routes together."""
         return self._table
 
     def carry_out(self, change: Change) -> None:
@@ -120,7 +120,7 @@ class RouteTable:
             self._links = (spec, host_links.peer_links(spec))
         return self._links[1].get(peer, "")
 
-    def orphans(self, spec: NodeSpec | None) -> list[str]:
+    def without_peer(self, spec: NodeSpec | None) -> list[str]:
         """Return the destinations of our routes that belong to no peer of `spec`."""
         claimed = {peer.pod_cidr for peer in spec.peers} if spec is not None else set()
         ours = {cidr for cidr, routes in self._all().items() if any(route["owner"] == OURS for route in routes)}

@@ -39,13 +39,13 @@ class Forwarding:
             values = {"value": sysctl.read(self._path), "conf": self._side_effects()}
             original_state.remember(self.id, {**values, "bridges": self._bridges()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original value; the present one if cnictl never changed it or other bridges need it now."""
         remembered = original_state.recall(self.id)
         return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
 
     def carries(self) -> str:
-        """Return in words the bridges with an address that were made after cnictl turned on forwarding, and need it.
+        """Return the message that bridges with an address, made after cnictl turned on forwarding, need it.
 
         Docker and libvirt check forwarding only when they start.
         """
@@ -54,7 +54,7 @@ class Forwarding:
             return ""
         known = {*remembered["bridges"], *(spec.bridge for spec in original_state.specs())}
         others = [name for name in self._bridges() if name not in known]
-        return f"new bridges to forward for: {', '.join(others)}" if others else ""
+        return f"bridges created since need it: {', '.join(others)}" if others else ""
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the sysctl command."""

@@ -38,7 +38,7 @@ class NodeFile:
         """Return the present text with the smallest change that makes it describe `spec`."""
         return {"text": merged(text_of_file(), spec)}
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return what a reset leaves: an operator's own file behind a symbolic link, unchanged; else None."""
         return self.observe() if is_operators() else None
 
@@ -104,7 +104,7 @@ class TextFile:
         """Record the text of a file that had this name before cnictl."""
         original_state.remember(self.id, {"state": self.observe()})
 
-    def former(self) -> State | None:
+    def state_after_reset(self) -> State | None:
         """Return the original file; if our records are lost, the present file unless it has our first line."""
         remembered = original_state.recall(self.id)
         if remembered:

@@ -60,7 +60,7 @@ def specs_in_place() -> list[NodeSpec]:
 
 
 @dataclass(frozen=True)
-class Move:
+class NodeChange:
     """The changes that make this host match `spec`, or only its resources of the kinds in `only`."""
 
     spec: NodeSpec
@@ -79,20 +79,20 @@ class Move:
 
 
 @reading.once()
-def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) -> Move:
+def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) -> NodeChange:
     """Return every difference between this host and `spec`; with `only`, those of some kinds and of the node file.
 
     `reapplies`: the node file is applied unedited, which may raise the pods' MTU again.
     """
     earlier = original_state.specs()
     node_file, *wanted = inventory.resources(spec, earlier, reapplies)
-    left = inventory.left_over(spec, earlier)
+    left = inventory.remnants(spec, earlier)
     if only:
         left = [resource for resource in left if inventory.kind(resource) in only]
         wanted = [resource for resource in wanted if inventory.kind(resource) in only]
     plans = [spine.plan([node_file], spec), spine.plan_removal(left), spine.plan(wanted, spec)]
     file, removal, rest = _with_repairs(plans, spec, earlier)
-    return Move(spec, tuple(only), file, removal, rest, reapplies)
+    return NodeChange(spec, tuple(only), file, removal, rest, reapplies)
 
 
 def _with_repairs(plans: list[Plan], spec: NodeSpec, earlier: list[NodeSpec]) -> list[Plan]:
@@ -134,16 +134,16 @@ def note_mtu(done: Plan, spec: NodeSpec) -> None:
             note_bridge_mtu(spec, _state_after(step))
 
 
-def _note_made(move: Move) -> None:
+def _note_made(node_change: NodeChange) -> None:
     """Record which resources are as the spec asks; if one of these differs later, it has drifted.
 
-    On a node of an earlier cnictl, which did not record it, only a run over the whole node begins the record.
+    An earlier cnictl did not keep this record. On its nodes, only a run that covers every resource starts it.
     """
-    note_mtu(move.wanted, move.spec)
+    note_mtu(node_change.wanted, node_change.spec)
     known: list[str] | None = original_state.recall(_MADE)
-    if known is None and move.only:
+    if known is None and node_change.only:
         return
-    steps = [*move.node_file.steps, *move.wanted.steps]
+    steps = [*node_change.node_file.steps, *node_change.wanted.steps]
     made = {*(known or ()), *(step.resource.id for step in steps if _state_after(step) is not None)}
     if made - {*(known or ())}:
         original_state.amend(_MADE, sorted(made))
@@ -161,48 +161,48 @@ def _state_after(step: Step) -> State | None:
     return step.state if step.change is None else step.change.after
 
 
-def journal_of(move: Move, command: str, ignored: Collection[str] = ()) -> Journal:
+def journal_of(node_change: NodeChange, command: str, ignored: Collection[str] = ()) -> Journal:
     """Return a journal for the run. `ignored`: preflight checks whose findings were accepted."""
     about = {"ignored": sorted(ignored)} if ignored else {}
-    return Journal(command, {"spec": as_data(move.spec), **about})
+    return Journal(command, {"spec": as_data(node_change.spec), **about})
 
 
-def establish(move: Move, on_step: OnStep, journal: Journal) -> Plan:
-    """Carry a move out. The caller has held `spine.exclusive` since before it was planned.
+def establish(node_change: NodeChange, on_step: OnStep, journal: Journal) -> Plan:
+    """Carry out a change of the node. The caller has held `spine.exclusive` since before it was planned.
 
-    Returns what was made beyond the plan. Raises Problem after undoing this run's changes. If the spec is in effect
-    already, the run repairs what it can, and nothing is undone.
+    Returns the changes that were needed in addition to the plan. Raises Problem after undoing this run's changes. If
+    the spec is in effect already, the run repairs what it can, and nothing is undone.
     """
     added = Plan(())
-    repairs = move.reapplies and original_state.specs() == [move.spec]
-    if not repairs or not move.whole.changes:
-        move.whole.refuse_unknown()
-    if not move.whole.changes:
+    repairs = node_change.reapplies and original_state.specs() == [node_change.spec]
+    if not repairs or not node_change.whole.changes:
+        node_change.whole.refuse_unknown()
+    if not node_change.whole.changes:
         return added
     before = original_state.snapshot()
     if repairs:
-        spine.remember(move.wanted)
-        spine.repair(move.whole, on_step, journal)
-        _note_made(move)
+        spine.remember(node_change.wanted)
+        spine.repair(node_change.whole, on_step, journal)
+        _note_made(node_change)
         return added
     if not original_state.specs():
         original_state.amend(_MADE, [])  # from now on this host is a node, and what isn't noted was never made
-    original_state.add_spec(move.spec)
-    sweep.remember(move.spec)
-    spine.remember(move.wanted)
+    original_state.add_spec(node_change.spec)
+    sweep.remember(node_change.spec)
+    spine.remember(node_change.wanted)
     try:
-        done = spine.apply(move.whole, on_step, journal)
-        if any(change.resource == Firewalld.id for change in move.wanted.changes):
-            added = spine.plan([NftForward(move.spec)], move.spec)  # firewalld's rules have just changed
+        done = spine.apply(node_change.whole, on_step, journal)
+        if any(change.resource == Firewalld.id for change in node_change.wanted.changes):
+            added = spine.plan([NftForward(node_change.spec)], node_change.spec)  # firewalld's rules have just changed
             spine.apply(added, on_step, journal, done)
     except BaseException:
         if journal.outcome == UNDONE:
             original_state.restore(before)
         raise
-    for step in move.removal.steps:
+    for step in node_change.removal.steps:
         original_state.forget(step.resource.id)
-    if not move.only:
-        original_state.only_spec(move.spec)
-    _note_made(move)
+    if not node_change.only:
+        original_state.only_spec(node_change.spec)
+    _note_made(node_change)
     journal.end(DONE)
     return added

@@ -18,7 +18,7 @@ from cnictl.node.spec.named_peers import NamedPeers
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
 PEER_KINDS = ("route", "forward", "firewalld")
-"""The kinds that a peer changes: the route to its pods, and the accepts for its packets in the host's firewalls."""
+"""The kinds that a peer changes: the route to its pods, and the accept rules for its packets."""
 
 _BRIDGE_KINDS: tuple[str, ...] = ("file", "sysctl", "bridge", "address", "netfilter", "forward")
 
@@ -53,7 +53,9 @@ class SetUp:
         specs = converge.specs_in_place()
         notes = []
         if specs and converge.lost_its_file():
-            notes.append("/etc/cnictl/node.toml is missing: what no option says stays as cnictl last set it up here")
+            notes.append(
+                "/etc/cnictl/node.toml is missing: options that you leave out keep the values cnictl last applied"
+            )
         gone = [subnet for subnet in (specs[-1].subnets if specs else ()) if subnet not in spec.subnets]
         notes += [f"drops this node's pod CIDR {subnet}, which --subnet does not name" for subnet in gone]
         notes += chosen.in_words()
@@ -158,10 +160,9 @@ def _refuse_gateways(spec: NodeSpec) -> None:
     for peer, reached in host_links.reach_peers(host_links.peer_links(spec)).items():
         if reached is not None and reached.gateway and not peer.dev:
             raise Problem(
-                f"{peer.via} is not on the same link, it is reached through {reached.gateway}: "
-                "plain routes can't carry pod traffic there",
-                "put both nodes on one link (a prefix that holds both addresses), or name the link to it: "
-                f"{peer.pod_cidr}={peer.via}%LINK",
+                f"{peer.via} is not on the same network segment, but reached through {reached.gateway}: "
+                "plain routes can't carry pods' packets there",
+                f"give both nodes addresses in one subnet, or name the link to it: {peer.pod_cidr}={peer.via}%LINK",
             )
 
 

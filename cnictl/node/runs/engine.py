@@ -36,7 +36,7 @@ class Options:
     force: bool = False
     """Continue although live pods lose their network."""
     no_wait: bool = False
-    """Fail at once if another command holds the node."""
+    """Fail immediately if another command holds the node."""
     confirm_within: int | None = None
     """Seconds after which the run is undone, unless it is confirmed."""
 
@@ -192,18 +192,18 @@ def establish(
     `pods` are detached first. `ignored`: preflight checks whose findings were accepted. `reapplies`: the node file is
     applied unedited.
     """
-    move = converge.plan(spec, only, reapplies)
-    if not move.whole.changes:
-        operator.report(Report(move.whole, spec=spec))
-        move.whole.refuse_unknown()
+    node_change = converge.plan(spec, only, reapplies)
+    if not node_change.whole.changes:
+        operator.report(Report(node_change.whole, spec=spec))
+        node_change.whole.refuse_unknown()
         return
-    record = converge.journal_of(move, command, ignored)
+    record = converge.journal_of(node_change, command, ignored)
 
     def work(on_step: OnStep) -> Plan:
-        further = converge.establish(move, on_step, record)
-        return spine.joined(move.whole, Plan(further.changed))
+        further = converge.establish(node_change, on_step, record)
+        return spine.joined(node_change.whole, Plan(further.changed))
 
-    _carry_out(Report(move.whole, spec=spec), work, record, options, operator, pods, reapplies)
+    _carry_out(Report(node_change.whole, spec=spec), work, record, options, operator, pods, reapplies)
 
 
 def take_bridge_down(options: Options, operator: Operator) -> None:

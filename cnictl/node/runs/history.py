@@ -157,8 +157,8 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             if dependent:
                 others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
-            elif goes and isinstance(resource, Carrying) and (standing := resource.carries()):
-                target, notes = now, [f"it has {standing}"]
+            elif goes and isinstance(resource, Carrying) and (needed := resource.carries()):
+                target, notes = now, [needed]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
         if target != now:
             summary, command = resource.describe(now, target)
@@ -262,7 +262,7 @@ def _resources(run: Run) -> dict[str, Resource]:
     specs = [*([from_data(run.spec)] if run.spec else []), *reversed(earlier), *reversed(converge.specs_in_place())]
     resources: dict[str, Resource] = {NodeFile.id: NodeFile()}
     for spec in specs:
-        for resource in [*inventory.resources(spec, specs), *inventory.left_over(None, specs)]:
+        for resource in [*inventory.resources(spec, specs), *inventory.remnants(None, specs)]:
             resources.setdefault(resource.id, resource)
     table = RouteTable()
     for trace in traces(run):

@@ -8,7 +8,8 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.detach import detach
 from cnictl.core.errors import Problem
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
+from cnictl.core.foreign_pair import remove_pair
 from cnictl.core.leases.lease import Lease
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.shared_store import may_be_shared
@@ -16,7 +17,6 @@ from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import OWNER_MARK, Link, Netlink
 from cnictl.core.netlink.veth_peer import addresses_behind
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.core.taken_over import remove_pair
 from cnictl.core.unlinking import unlink
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import is_link_local
@@ -141,7 +141,7 @@ def refuse(pods: Sequence[AttachedPod], command: str) -> None:
     others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
     raise Problem(
         f"{command} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{others}",
-        "move them away first, or use --force, which deletes their attachments as at the end of a pod",
+        "move them away first, or use --force, which detaches them as when a pod stops",
     )
 
 

@@ -43,7 +43,7 @@ def networks_of_links() -> list[str]:
 def resources(names: Sequence[str], ports: Iterable[str]) -> list[Resource]:
     """Return resources for everything that may carry our marks, except what other resources remove.
 
-    Those others remove the rules of the networks `names`, the accepts in iptables' FORWARD, and the guards of the host
+    Those others remove the rules of the networks `names`, the accept rules in iptables' FORWARD, and guards of the host
     veths `ports`.
     """
     own = [rule_set.chain(name) for name in names]

@@ -56,17 +56,19 @@ def plan() -> Reset:
     left = [
         f"{path} is not cnictl's (its first plugin is not {PLUGIN_TYPE}): it stays"
         for resource in conf
-        for path in (spine.former_state(resource) or {"files": {}})["files"]
+        for path in (spine.state_after_reset(resource) or {"files": {}})["files"]
     ]
     left += [
-        f"{resource.key} stays on: it has {standing}"
+        f"{resource.key} stays on: {needed}"
         for resource in rest
-        if isinstance(resource, Forwarding) and (standing := resource.carries())
+        if isinstance(resource, Forwarding) and (needed := resource.carries())
     ]
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():
         target = os.path.realpath(NODE_FILE)
-        left.append(f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the link and the file stay")
+        left.append(
+            f"{NODE_FILE} leads to {target}, a file that cnictl did not make: the symbolic link and the file stay"
+        )
     if os.path.lexists(KUBECONFIG):
         left.append(f"{KUBECONFIG} stays: it is an operator's credential; delete it when this host leaves the cluster")
     if not known and removal.changes:
@@ -88,7 +90,7 @@ def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Reso
     file, *made = inventory.resources(specs[-1], specs)
     conf = [resource for resource in made if inventory.kind(resource) == CONF_KIND]
     middle = [resource for resource in reversed(made) if inventory.kind(resource) not in (CONF_KIND, PLUGIN_KIND)]
-    left = [*inventory.strays(specs, names), *inventory.left_over(specs[-1], specs)]
+    left = [*inventory.remnants_without_spec(specs, names), *inventory.remnants(specs[-1], specs)]
     marked = remnants.resources(names, [*remnants.ports_of_records(), *live_pods.unrecorded_ports(names)])
     return conf, [*marked, *left, *middle, file, plugin]
 

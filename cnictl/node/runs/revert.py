@@ -54,7 +54,10 @@ def add_repairs(changed: list[Trace], later: Iterable[Run]) -> None:
 
 
 def reverted(resource: Resource, trace: Trace, now: State | None) -> tuple[State | None, list[str]]:
-    """Return the state in which the change is reverted, given the state `now`, and in words what has to stay."""
+    """Return the state to restore, and a message for each part that can't be reverted.
+
+    `now`: the present state.
+    """
     if isinstance(resource, Following):
         return resource.followed(), []
     if now == trace.before:

@@ -7,7 +7,7 @@ import contextlib
 import glob
 import os
 
-from cnictl.core import adopted, attachments, durable, isolation, macspoof
+from cnictl.core import attachments, bridge_notes, durable, isolation, macspoof
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.leases.shared_store import may_be_shared
 from cnictl.core.netlink.messages import Netlink
@@ -65,7 +65,7 @@ def sweep(names: list[str], ours: list[str]) -> None:
     macspoof.remove_others(())  # of pods whose records are lost
     isolation.remove_others((), everything=True)
     with Netlink() as netlink:
-        adopted.settle(netlink)
+        bridge_notes.settle(netlink)
     sweep_chains()
     _remove_files(_LOG_DIR, (os.path.basename(PLUGIN_LOG),))
     for folder in sorted(were_there, reverse=True):
@@ -108,7 +108,7 @@ def sweep_chains() -> None:
     """Remove iptables' built-in chains, and their tables, that did not exist before cnictl and are empty now."""
     for family in firewall.PROGRAMS:
         for table, chain in (("filter", "FORWARD"), ("nat", "POSTROUTING")):
-            firewall.drop_left_over(table, chain, family)
+            firewall.drop_remnant(table, chain, family)
 
 
 def plugin_folders() -> tuple[set[str], set[str]]:

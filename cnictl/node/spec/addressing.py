@@ -13,7 +13,7 @@ from cnictl.core.cidr import AddressError, Cidr, format_address, parse_cidr, par
 from cnictl.core.conf.network import LOG_LEVELS
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade.backends import BACKENDS
-from cnictl.core.outside import NETWORK_NAME_MAX
+from cnictl.core.untrusted_text import NETWORK_NAME_MAX
 from cnictl.node.spec import swapped
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
 from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_address, is_link_local
@@ -82,7 +82,7 @@ def _check(spec: NodeSpec) -> NodeSpec:
     if spec.backend not in BACKENDS:
         raise UsageProblem(f"backend {spec.backend!r} is neither {' nor '.join(BACKENDS)}")
     if spec.log_level and spec.log_level not in LOG_LEVELS:
-        raise UsageProblem(f"log_level {spec.log_level!r} is none of {', '.join(LOG_LEVELS)}")
+        raise UsageProblem(f"log_level {spec.log_level!r} is not one of {', '.join(LOG_LEVELS)}")
     if spec.log_file and (not spec.log_file.startswith("/") or "\0" in spec.log_file):
         raise UsageProblem(f"log_file {spec.log_file!r} is not an absolute path")
     bin_dirs, conf_dirs = _folders(spec.bin_dirs, "bin_dir"), _folders(spec.conf_dirs, "conf_dir")
@@ -165,7 +165,7 @@ def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
 
 
 def changed_families(now: tuple[str, ...], new: tuple[str, ...]) -> tuple[str, ...]:
-    """Return `now` with each value replaced by the one of its family in `new`, and `new`'s other values added."""
+    """Merge two lists by address family: values in `new` win, and families that are only in `now` stay."""
     kept = [next((value for value in new if is_ipv6(value) == is_ipv6(old)), old) for old in now]
     return (*kept, *(value for value in new if value not in kept))
 

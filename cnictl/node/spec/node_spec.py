@@ -68,7 +68,7 @@ class NodeSpec:
     plugin_version: str = ""
     """The version of the plugin that runtimes start, as `plugin list` names it; empty: the one in use stays."""
     forward: bool = True
-    """Whether cnictl adds accepts for pods' packets where the host's firewalls drop forwarded packets."""
+    """Whether cnictl adds accept rules for pods' packets where the host's firewalls drop forwarded packets."""
     bin_dirs: tuple[str, ...] = ()
     """Folders for the plugin, besides those of the runtimes that are found on this host."""
     conf_dirs: tuple[str, ...] = ()

@@ -151,6 +151,8 @@ _FIELDS = {"taken_back": "undone_by"}
 
 _LARGEST = 256 << 20
 """Bytes; a longer journal is not read. It contains whole files and rule sets, before and after each change."""
+_LONGEST_HEAD = 1 << 20
+"""Bytes; the first line of a journal has the run's command and the host's former state."""
 
 
 def append(number: int, *entries: dict[str, Any]) -> None:
@@ -184,6 +186,17 @@ def next_number() -> int:
 def path_of(number: int) -> str:
     """Return the path of a run's journal."""
     return f"{FOLDER}/{number:06}.jsonl"
+
+
+def command_of(number: int) -> str:
+    """Return a run's command without reading the whole journal; empty if it can't be read."""
+    try:
+        with os.fdopen(os.open(path_of(number), os.O_RDONLY | durable.AT_ONCE), "rb") as file:
+            durable.ensure_regular(file.fileno(), path_of(number))
+            head = json.loads(file.readline(_LONGEST_HEAD))
+    except (OSError, ValueError):
+        return ""
+    return str(head.get("command", "")) if isinstance(head, dict) else ""
 
 
 def read(number: int) -> Run | None:

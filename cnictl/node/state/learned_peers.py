@@ -5,11 +5,12 @@ The node uses this list, whatever happens to the source: if the source is lost, 
 
 import json
 import os
+import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from cnictl.core import durable, odd
-from cnictl.core.paths import CONFLICT_FILE, STATE_DIR
+from cnictl.core.paths import CLUSTER_FILE, CONFLICT_FILE, STATE_DIR
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
 RECORD = f"{STATE_DIR}/peers.json"
@@ -38,7 +39,7 @@ class Learned:
     conflict: str = ""
     """How the source contradicts this node's pod CIDR, in words; empty if it doesn't."""
     nodes: tuple[dict[str, Any], ...] = ()
-    """Every announced node as JSON: name, pod_cidr, address, state, why, typed, since."""
+    """Every announced node as JSON: name, pod_cidr, address, state, why, static, since."""
     networks: tuple[str, ...] = ()
     """The cluster's pod networks according to the source."""
     peers: tuple[Peer, ...] = field(default=())
@@ -48,6 +49,12 @@ class Learned:
 def identity(reach: Reach) -> str:
     """Return a text that tells one source from another."""
     return f"{reach.source} {reach.file or reach.kubeconfig}".strip()
+
+
+def from_argument(learned: Learned) -> str:
+    """Return the argument of `init-node --from` that names the source: `kubernetes`, or the cluster file's path."""
+    source, _, path = learned.reach.partition(" ")
+    return shlex.quote(path or CLUSTER_FILE) if source == "file" else source
 
 
 def load() -> Learned | None:
@@ -72,7 +79,8 @@ def save(learned: Learned) -> None:
     durable.make_folder(STATE_DIR, 0o755)
     durable.replace(RECORD, json.dumps(data).encode(), 0o644)
     if learned.conflict:
-        durable.replace(CONFLICT_FILE, f"{learned.name}\n{learned.conflict}\n".encode(), 0o644)
+        text = f"{learned.name}\n{learned.conflict}\n{from_argument(learned)}\n"
+        durable.replace(CONFLICT_FILE, text.encode(), 0o644)
     elif os.path.lexists(CONFLICT_FILE):
         os.unlink(CONFLICT_FILE)
 

@@ -11,10 +11,8 @@ from dataclasses import asdict, dataclass, replace
 
 from cnictl.core import durable, liveness
 from cnictl.core.errors import Problem
-from cnictl.core.paths import STATE_DIR
+from cnictl.core.paths import CONFIRM_FILE, STATE_DIR
 from cnictl.node.state import journal
-
-RECORD = f"{STATE_DIR}/confirm.json"
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,12 @@ class Pending:
 def read() -> Pending | None:
     """Return the run that waits to be confirmed; None if none does. Raises Problem if the record is damaged."""
     try:
-        return Pending(**json.loads(durable.contents(RECORD)))
+        return Pending(**json.loads(durable.contents(CONFIRM_FILE)))
     except FileNotFoundError:
         return None
     except (ValueError, TypeError) as error:
         raise Problem(
-            f"{RECORD} is damaged: {error}",
+            f"{CONFIRM_FILE} is damaged: {error}",
             "`cnictl history` shows the runs, and `cnictl undo` undoes one; then remove the file",
         ) from None
 
@@ -63,7 +61,7 @@ def start_clock() -> Pending:
     """Start the countdown: the run has ended. The caller holds `exclusive`. Raises Problem if the record is gone."""
     waiting = read()
     if waiting is None:
-        raise Problem(f"{RECORD} is gone", "the run stays; `cnictl undo` undoes it")
+        raise Problem(f"{CONFIRM_FILE} is gone", "the run stays; `cnictl undo` undoes it")
     waiting = replace(waiting, deadline=_now() + waiting.seconds)
     write(waiting)
     return waiting
@@ -71,15 +69,15 @@ def start_clock() -> Pending:
 
 def disarm() -> None:
     """Remove the record: no run waits any more. The caller holds `exclusive`."""
-    if os.path.lexists(RECORD):
-        os.unlink(RECORD)
+    if os.path.lexists(CONFIRM_FILE):
+        os.unlink(CONFIRM_FILE)
         _sync()
 
 
 def write(waiting: Pending) -> None:
     """Replace the record. The caller holds `exclusive`."""
     durable.make_folder(STATE_DIR)
-    durable.replace(RECORD, json.dumps(asdict(waiting)).encode() + b"\n", 0o600)
+    durable.replace(CONFIRM_FILE, json.dumps(asdict(waiting)).encode() + b"\n", 0o600)
 
 
 def _now() -> float:

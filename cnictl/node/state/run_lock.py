@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from cnictl.core import durable, outside
+from cnictl.core import durable, untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.core.locks import hold
 from cnictl.core.paths import RUN_DIR
@@ -30,7 +30,7 @@ class Held(Problem):
 def tell(message: str) -> None:
     """Print a message on stderr."""
     with contextlib.suppress(OSError):  # a closed stderr must not stop the work
-        print(outside.line(message), file=sys.stderr, flush=True)
+        print(untrusted_text.line(message), file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -38,7 +38,7 @@ def exclusive(wait: float = RUN_LOCK_WAIT, on_wait: Callable[[str], None] = tell
     """Keep other commands from changing this node within this context. Only for the main thread.
 
     If this process is killed, the lock stays until the programs that it started have ended.
-    `on_wait` is called once, with a message about the holder. Raises Held after `wait` seconds (0: at once), and
+    `on_wait` is called once, with a message about the holder. Raises Held after `wait` seconds (0: immediately), and
     KeyboardInterrupt on SIGTERM.
     """
     descriptor = _take(wait, on_wait)

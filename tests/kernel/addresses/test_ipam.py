@@ -126,7 +126,7 @@ def test_list_tells_every_state_with_its_proof_and_changes_nothing(mixed: Mixed)
     assert said[mixed.live.container][1].split(" ")[0] in veth
     assert said[mixed.stale.container] == ("stale", f"its namespace {mixed.stale.netns} is gone")
     assert said[mixed.cut.container] == ("stale", "its ADD was cut off")
-    assert said[mixed.busy.container] == ("in flight", "an ADD or DEL is at work on it")
+    assert said[mixed.busy.container] == ("in flight", "an ADD or DEL is working on it")
     assert said[mixed.old.container] == ("stale", "its lease is from before the last boot")
     assert said[mixed.foreign.container][0] == "unknown"
     assert said[mixed.torn] == ("torn", "its lease names no owner")
@@ -194,7 +194,7 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
     assert {one["container"] or one["address"] for one in done if one["action"] == "freed"} == stale
     left = {one["container"]: one["reason"] for one in done if one["action"] == "left"}
     assert left.keys() == {mixed.live.container, mixed.busy.container, mixed.foreign.container}
-    assert left[mixed.busy.container] == "an ADD or DEL is at work on it"
+    assert left[mixed.busy.container] == "an ADD or DEL is working on it"
     holders = {content.split("\r\n")[0] for content in host.leases().values()}
     assert holders == {mixed.live.container, mixed.busy.container, mixed.foreign.container}
     assert host.records() == {f"{mixed.live.container}@eth0", f"{mixed.busy.container}@eth0"}
@@ -229,7 +229,7 @@ def test_a_live_lease_is_released_by_force_alone_and_then_as_a_whole(mixed: Mixe
 def test_one_in_flight_is_not_released_even_by_force(mixed: Mixed) -> None:
     refused = cnictl(mixed.host, "ipam", "release", mixed.busy.container, "--force")
     assert refused.returncode == 1
-    assert "an ADD or DEL is at work on it" in refused.stderr
+    assert "an ADD or DEL is working on it" in refused.stderr
     assert f"{mixed.busy.container}@eth0" in mixed.host.records()
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cnictl.doctor.catalogue import CHECKS
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.commands import Lines, cnictl, init, start_pod
 
@@ -120,9 +121,28 @@ def test_metrics_are_sound_and_only_grow(node: Node) -> None:
     used = 'cnictl_addresses_used{network="mynet"'
     assert value(second, used) == value(first, used) + 2
     assert value(second, 'cnictl_doctor_findings{check="forwarding"') == 0
+    assert "cnictl_doctor_" not in first
     cnictl(node, "metrics", "--textfile", "/tmp/cnictl.prom")
     assert adds in node.run(["cat", "/tmp/cnictl.prom"]).stdout
     assert cnictl(node, "metrics", "--textfile", "/tmp/x.txt", check=False).status == 2
+
+
+WAITING = {"mtu-path", "pods-filtered", "peer-pods", "peer-silent", "same-pod-cidr"}
+"""Doctor's checks that wait for answers of peers."""
+
+
+def test_metrics_name_the_checks_that_were_not_made(node: Node) -> None:
+    def checks(text: str, metric: str) -> set[str]:
+        return set(re.findall(rf'^{metric}{{check="([^"]+)"', text, re.MULTILINE))
+
+    usual, asked = (cnictl(node, "metrics", *words).stdout for words in ((), ("--ask-peers",)))
+    assert {check.id for check in CHECKS if check.waits} == WAITING
+    assert checks(usual, "cnictl_doctor_checks_not_made") == WAITING
+    assert value(usual, 'cnictl_doctor_checks_not_made{check="peer-silent",reason="waits"}') == 1
+    assert checks(usual, "cnictl_doctor_findings") == {check.id for check in CHECKS} - WAITING
+    assert checks(asked, "cnictl_doctor_findings") == {check.id for check in CHECKS}
+    assert not checks(asked, "cnictl_doctor_checks_not_made")
+    assert cnictl(node, "metrics", "--no-doctor", "--ask-peers", check=False).status == 2
 
 
 def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:

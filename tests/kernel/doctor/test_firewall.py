@@ -53,7 +53,7 @@ CASES = (
         "iptables -t nat -N CNI-0123; iptables -t nat -A CNI-0123 ! -d 224.0.0.0/4 -j MASQUERADE; "
         "iptables -t nat -A POSTROUTING -s {pod} -m comment --comment 'name: \"mynet\" id: \"gone\"' -j CNI-0123",
         SOURCE_LOST, source_lost, also="cnictl nat disable", restore="cnictl nat enable",
-        hint="doctor.firewall._leaked_chains: {}",
+        hint="doctor.firewall._remnant_chains: {}",
     ),
     Case(
         "pods-masqueraded", "iptables -t nat -A POSTROUTING -s {cidr} ! -o cni0 -j MASQUERADE",
@@ -150,7 +150,8 @@ def test_two_connections_that_take_one_source_port(world: World) -> None:
     run(
         world,
         Case(
-            "port-race", fault, "of two connections that begin at once, one waits a second and more", loses, fixed,
+            "port-race", fault, "of two connections that begin at the same time, one waits a second and more",
+            loses, fixed,
             also=random, restore="nft delete table ip mangle; iptables -t nat -F; cnictl nat enable",
         ),
     )  # fmt: skip
@@ -202,7 +203,7 @@ def test_connection_to_a_pod_that_is_gone(world: World) -> None:
     )
 
 
-DELETE_PORT = "doctor.links._orphans: ip link delete {}"
+DELETE_PORT = "doctor.links._remnant_veths: ip link delete {}"
 
 
 @applies(DELETE_PORT)

@@ -233,7 +233,7 @@ def test_address_of_a_pod_that_died(world: World) -> None:
     run(world, Case("stale-lease", kill, USED_BY_NOBODY, is_dead_and_counted))
 
 
-COLLECT = "doctor.runtime._residue: cnictl ipam gc --name {}"
+COLLECT = "doctor.runtime._remnant_leases: cnictl ipam gc --name {}"
 
 
 @applies(COLLECT)
@@ -247,7 +247,7 @@ def test_residue_of_a_former_life(world: World, by_hint: bool) -> None:
     assert world.doctor("--fix") == []
     assert not world.sh(f"ls {folder} | grep 10.9 || true")
     world.sh(f"rm -r {folder}")
-    note("residue", "leases of a network that no conf is of any more", "every tool counts pods that are gone")
+    note("residue", "leases of a network that has no conf any more", "every tool counts pods that are gone")
 
 
 ANOTHER = "doctor.path._another_uplink: cnictl init-node --uplink ''"
@@ -328,4 +328,4 @@ def test_pool_that_is_nearly_full(world: World) -> None:
     assert world.doctor() == [("pool-low", "mynet")]
     world.sh("grep -l filler /var/lib/cni/networks/mynet/* | xargs rm")
     assert world.doctor() == []
-    note("pool-low", "all addresses but 20 are leased", "a rollout runs out of addresses", "end pods")
+    note("pool-low", "all addresses but 20 are leased", "a rollout runs out of addresses", "stop pods")

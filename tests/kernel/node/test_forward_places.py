@@ -172,13 +172,13 @@ def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Fire
     cnictl(here, "apply")
     assert world.reached() == PROMISED
     assert drifted(here) == []
-    # a later rule of theirs stands behind the accept, and is passed over until the accept is moved
+    # a later rule of theirs stands behind the accept rule, and is passed over until the accept rule is moved
     world.run(firewall.append)
     if "last-rule" not in firewall.name:
         ahead = pings(here, world.pod.command(), world.there.address, world.there.address6)
         assert ahead
         assert drifted(here) == list(firewall.resources)
-        assert "comes ahead of another program's rule" in cnictl(here, "doctor", check=False).stdout
+        assert "comes before another program's drop rule" in cnictl(here, "doctor", check=False).stdout
         cnictl(here, "apply")
         assert not pings(here, world.pod.command(), world.there.address, world.there.address6)
     assert drifted(here) == []
@@ -205,7 +205,8 @@ def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(world: Wo
         assert "forward = false" in here.run(["cat", "/etc/cnictl/node.toml"]).stdout
         warned = cnictl(here, *init, "--forward").stderr
         assert (
-            "warning [forward] inet theirs guard: pods' packets are accepted ahead of this drop: policy drop" in warned
+            "warning [forward] inet theirs guard: cnictl will insert an accept rule for pods before this "
+            "rule or policy: policy drop" in warned
         )
         assert world.reached() == PROMISED
     finally:
@@ -263,7 +264,7 @@ def test_watch_moves_accepts_that_a_new_rule_came_behind(world: World) -> None:
         world.run(firewall.append)
         wait_for(
             lambda: not pings(here, world.pod.command(), world.there.address, world.there.address6),
-            "the accept is behind the new rule", 30,
+            "the accept rule is behind the new rule", 30,
         )  # fmt: skip
         assert world.reached() == PROMISED
     finally:

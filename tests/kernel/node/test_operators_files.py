@@ -105,7 +105,7 @@ def test_folders_that_are_links_are_used_and_stay(node: Node) -> None:
         (f"ln -s {REPOSITORY}/missing/node.toml {NODE_FILE}", f"there is no folder {REPOSITORY}/missing"),
         (f"ln -s node.toml {NODE_FILE}", "node.toml"),
         (f"ln -s /dev/null {NODE_FILE}", "is a device, a pipe or a socket, not a file"),
-        (f"rmdir /etc/cnictl; ln -s {REPOSITORY}/missing /etc/cnictl", "where there is no folder"),
+        (f"rmdir /etc/cnictl; ln -s {REPOSITORY}/missing /etc/cnictl", "which is not a folder"),
         (
             f"mkdir {REPOSITORY}/ro; mount -t tmpfs -o ro none {REPOSITORY}/ro; ln -s {REPOSITORY}/ro/n {NODE_FILE}",
             "node.toml: is not writable",

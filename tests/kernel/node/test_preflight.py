@@ -126,7 +126,8 @@ def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
     found = errors(node, spec)["peer-link"]
     assert "172.20.0.5" in found.subject
     assert found.message == (
-        "is not on a link of this host, but behind the gateway 10.0.0.99: plain routes can't carry pod traffic there"
+        "is not on a network segment of this host, but behind the gateway 10.0.0.99: "
+        "plain routes can't carry pods' packets there"
     )
 
 

@@ -248,7 +248,7 @@ def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> 
     assert learned(first) == all_routes(lab)
     shown = states(first)
     assert shown["gateway"] == ("refused", "10.0.0.1 is this node's default gateway")
-    assert shown["far"][0] == "refused" and "not on a link" in shown["far"][1]
+    assert shown["far"][0] == "refused" and "not on a network segment" in shown["far"][1]
     assert "node-refused" in findings(first)
     fault = "a node of cluster.toml with this node's default gateway as its address"
     symptom = "its pods are not reached, and nothing is hijacked"

@@ -76,7 +76,7 @@ def test_several_peers_are_dropped_as_one_run(node: Node) -> None:
 @pytest.mark.parametrize(
     ("words", "status", "named"),
     [
-        ((*TWO, "10.244.3.0/24=192.0.2.10"), 1, ["192.0.2.10 is not on the same link"]),
+        ((*TWO, "10.244.3.0/24=192.0.2.10"), 1, ["192.0.2.10 is not on the same network segment"]),
         ((*TWO, "10.244.3.0/24=10.0.2.54%nope"), 1, ["there is no link nope, the link to peer 10.244.3.0/24"]),
         ((*TWO, "10.244.3.0/24=10.0.2.54%spare"), 1, ["the kernel refuses the route"]),
         ((*TWO, "10.244.9.0/24=10.0.2.54"), 1, ["already has a route through 10.0.2.99", "cnictl did not make"]),
@@ -213,7 +213,7 @@ def test_peer_behind_a_gateway_is_refused_with_the_cause(node: Node) -> None:
     init(node)
     refused = cnictl(node, "route", "add-peer", "10.244.1.0/24", "192.0.2.10", check=False)
     assert refused.status == 1
-    assert "192.0.2.10 is not on the same link, but reached through 10.0.0.1" in refused.stderr
+    assert "192.0.2.10 is not on the same network segment, but reached through 10.0.0.1" in refused.stderr
 
 
 def test_route_the_kernel_refuses_leaves_the_node_file_as_it_was(node: Node) -> None:

@@ -19,7 +19,8 @@ DUAL = ("--subnet", "10.244.0.0/24,fd00:244::/64", "--network", "10.244.0.0/20,f
 BARE = (
     ("history", 0), ("plugin list", 0), ("doctor", 1), ("doctor --list", 0), ("doctor --explain mtu-path", 0),
     ("doctor --fix --dry-run", 1), ("support-bundle --dry-run", 0), ("logs", 0), ("ipam gc --all", 0),
-    ("confirm --status", 1), ("reset-node --dry-run", 0), ("reset-node --yes", 0), ("plugin uninstall", 0),
+    ("confirm --status", 1), ("version", 0), ("reset-node --dry-run", 0), ("reset-node --yes", 0),
+    ("plugin uninstall", 0),
     ("plugin install --dry-run", 0), ("bridge up --subnet 10.244.0.0/24 --network 10.244.0.0/20 --dry-run", 0),
 )  # fmt: skip
 """Commands and their exit statuses on a host that is not set up."""
@@ -43,6 +44,8 @@ FULL = (
     ("status", 1), ("plan", 0), ("plan --exit-code", 1), ("apply --dry-run", 0), ("doctor", 1),
     ("doctor --fix --dry-run", 1), ("test-connectivity --count 1 --timeout 0.3", 1),
     ("test-connectivity --from web --count 1 --timeout 0.3", 1), ("history", 0), ("history 1", 0),
+    ("ping host web -c 1 --trace", 0), ("ping host 10.244.0.1:9/udp -c 1", 0),
+    ("ping web external:9 -c 1 -W 0.3", 1),
     ("undo --dry-run", 0), ("confirm --status", 1), ("logs", 0), ("logs --failed", 0),
     ("pod list", 0), ("pod show web --to 10.0.10.51", 0), ("pod show gone", 0),
     ("support-bundle /tmp/b.tar.gz", 0), ("bridge show", 1), ("bridge up --mtu 1300 --dry-run", 0),
@@ -51,7 +54,7 @@ FULL = (
     ("route del-peer 10.244.7.0/24 --dry-run", 0), ("ipam list", 0), ("ipam show web", 0), ("ipam check", 1),
     ("ipam release web --force --dry-run", 0), ("ipam gc --dry-run", 0), ("plugin list", 0), ("plugin install", 0),
     ("plugin install --lib-dir /opt/lib --bin-dir /opt/bin --dry-run", 0), ("plugin uninstall --force --dry-run", 0),
-    ("reset-node --yes", 1), ("reset-node --force --dry-run", 0),
+    ("reset-node --yes", 1), ("reset-node --force --dry-run", 0), ("version", 0),
 )  # fmt: skip
 """The same of a node with pods and those faults."""
 IN_LAB = ("lab status", "lab demo")
@@ -180,7 +183,9 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
 def test_no_command_is_left_out() -> None:
     """The tables above and the tests' own lines name every command."""
     tables = {command_of(words) for words, _ in (*BARE, *FULL)}
-    over_ssh = {f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test")}  # tests/cluster
+    over_ssh = {
+        f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test", "install", "upgrade")
+    }  # tests/cluster
     assert {*tables, *IN_LAB, *over_ssh, "init-node", "apply", "confirm", "undo", "plugin use"} == set(
         commands_with_json()
     )

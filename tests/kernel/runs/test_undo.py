@@ -93,7 +93,7 @@ def test_forwarding_stays_on_for_a_bridge_that_came_since(node: Node) -> None:
     node.run(["ip", "address", "add", "172.17.0.1/16", "dev", "docker0"])
     done = cnictl(node, "undo", check=False)
     assert done.status == 1
-    assert "sysctl/net.ipv4.ip_forward: it has new bridges to forward for: docker0" in done.stderr
+    assert "sysctl/net.ipv4.ip_forward: bridges created since need it: docker0" in done.stderr
     switch = ["sysctl", "-n", "net.ipv4.ip_forward"]
     assert node.run(switch).stdout == "1\n"
     node.run(["ip", "link", "delete", "docker0"])

@@ -55,7 +55,7 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
     assert (refused.status, "only repairs are left to undo" in refused.stderr) == (1, True)
 
 
-def test_repair_is_taken_back_by_its_number_alone_and_says_what_that_means(node: Node) -> None:
+def test_repair_is_undone_by_its_number_alone_and_says_what_that_means(node: Node) -> None:
     init(node, *PEER)
     lose_routes(node)
     cnictl(node, "apply")

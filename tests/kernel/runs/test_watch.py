@@ -62,7 +62,7 @@ def node() -> Iterator[Node]:
 @pytest.mark.parametrize(
     ("taken", "told", "by"),
     [
-        ("nft flush ruleset", "masquerade 10.244.0.0/24", "nft"),
+        ("nft flush ruleset", "masquerade packets from 10.244.0.0/24", "nft"),
         ("ip address flush dev cni0", "add address 10.244.0.1/24 to cni0", ""),
         ("ip route del 10.244.1.0/24", "route 10.244.1.0/24 through", ""),
         ("ip link delete cni0", "make the bridge cni0", ""),
@@ -75,7 +75,7 @@ def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: 
         node.run(taken.split())
         line = one.until(told)
         assert line.startswith("repaired: ")
-        assert not by or f"removed by {by} (process" in line
+        assert not by or f"changed by {by} (process" in line
         wait_for(lambda: drifted(node) == [], "all is as it should be")
     run = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]
     assert (run["command"], run["outcome"]) == ("watch", "done")

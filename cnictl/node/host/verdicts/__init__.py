@@ -1,1 +1,4 @@
-"""Model what a host's packet filters do to pods' packets, and decide where accepts belong. All functions are pure."""
+"""Model what a host's packet filters do to pods' packets, and decide where accept rules belong.
+
+All functions are pure.
+"""

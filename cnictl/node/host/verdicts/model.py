@@ -202,7 +202,7 @@ class Chain:
         return tuple(enumerate(self.rules))
 
     @cached_property
-    def telling(self) -> tuple[tuple[int, Rule], ...]:
+    def decisive_rules(self) -> tuple[tuple[int, Rule], ...]:
         """The rules that may apply to all packets of a kind: our own rules, and rules without an unknown match."""
         return tuple(
             (index, rule)
@@ -218,15 +218,15 @@ class Ruleset:
     chains: dict[str, Chain]
 
     @cached_property
-    def borders(self) -> dict[int, list[int]]:
-        """Where the CIDRs that rules name begin, and what follows their ends: sorted numbers by bits of an address."""
-        borders: dict[int, set[int]] = {32: set(), 128: set()}
+    def boundaries(self) -> dict[int, list[int]]:
+        """Sorted boundaries of the CIDRs in rules (first address, last address + 1), by address length in bits."""
+        boundaries: dict[int, set[int]] = {32: set(), 128: set()}
         for chain in self.chains.values():
             for match in (match for rule in chain.rules for branch in rule.branches for match in branch.matches):
                 for cidr in map(network, match.values) if match.about in ("source", "target") else ():
                     if cidr is not None:
-                        borders[cidr.bits] |= {cidr.first, cidr.last + 1}
-        return {bits: sorted(numbers) for bits, numbers in borders.items()}
+                        boundaries[cidr.bits] |= {cidr.first, cidr.last + 1}
+        return {bits: sorted(numbers) for bits, numbers in boundaries.items()}
 
     def reachable(self, name: str) -> set[str]:
         """Return the names of a chain and of all chains that it leads to."""
@@ -290,7 +290,7 @@ class _Walk:
         return ended
 
     def _rules(self, chain: Chain, path: tuple[Place, ...], certain: bool) -> bool:
-        for index, rule in chain.telling if self.whole else chain.numbered:
+        for index, rule in chain.decisive_rules if self.whole else chain.numbered:
             here = (*path, Place(chain.name, index))
             if rule.ours:
                 self.events.append(Event("ours", here, certain, rule.ours))

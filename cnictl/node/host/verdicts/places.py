@@ -1,7 +1,7 @@
-"""Decide where accepts for pods' packets belong in a rule set, and whether existing accepts are well placed.
+"""Decide where accept rules for pods' packets belong in a rule set, and whether existing accept rules are well placed.
 
 These are pure functions. A base chain drops pods' packets if a whole flow that pods need meets a drop in it: a rule or
-the policy. The accept belongs immediately before that drop, and so after every rule that drops particular packets.
+the policy. The accept rule belongs immediately before that drop, and so after every rule that drops particular packets.
 """
 
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -37,16 +37,16 @@ class Misplaced(NamedTuple):
 
 @dataclass(frozen=True)
 class Need:
-    """A missing accept: packets of this kind are dropped."""
+    """A missing accept rule: packets of this kind are dropped."""
 
     kind: str
     path: tuple[Place, ...]
-    """The places on the way to the drop where an accept is possible."""
+    """The places on the way to the drop where an accept rule is possible."""
     drop: Drop
 
     @property
     def place(self) -> Place:
-        """The place for the accept: the last possible one."""
+        """The place for the accept rule: the last possible one."""
         return self.path[-1]
 
 
@@ -55,13 +55,13 @@ class Survey:
     """What base chains do to pods' packets, and how cnictl's rules in them are placed."""
 
     needs: tuple[Need, ...]
-    """The missing accepts, after the misplaced ones are removed."""
+    """The missing accept rules, after the misplaced ones are removed."""
     misplaced: Mapping[Place, Misplaced]
     """Our rules in the wrong place."""
     suffering: tuple[Need, ...]
-    """The accepts that are missing now: these packets are dropped."""
+    """The accept rules that are missing now: these packets are dropped."""
     passed_over: tuple[Drop, ...]
-    """The drops that existing or missing accepts come ahead of."""
+    """The drops that existing or missing accept rules come ahead of."""
 
 
 def survey(
@@ -109,7 +109,7 @@ class _Look:
         return min(dropped, key=_order, default=None)
 
     def needs(self) -> list[Need]:
-        """Return the missing accepts."""
+        """Return the missing accept rules."""
         need_by_chain: dict[tuple[str, str], Need] = {}
         for kind, _, walks in self._walks:
             enough = {
@@ -130,9 +130,9 @@ class _Look:
         return [need for need in every if not any(_is_enough(other, need) for other in every)]
 
     def _anchored(self, path: tuple[Place, ...]) -> tuple[Place, ...]:
-        """Return the way to a drop, up to the first chain that must not contain an accept.
+        """Return the way to a drop, up to the first chain that must not contain an accept rule.
 
-        An accept in a chain that other hooks use would apply there too. A sealed chain takes no rules.
+        An accept rule in a chain that other hooks use would apply there too. A sealed chain takes no rules.
         """
         others = {
             name
@@ -163,7 +163,7 @@ class _Look:
         return reasons
 
     def passed_over(self) -> list[Drop]:
-        """Return the drops that existing or missing accepts come ahead of."""
+        """Return the drops that existing or missing accept rules come ahead of."""
         passed: list[Drop] = []
         for kind, traffic, walks in self._walks:
             first = self._first(walks)
@@ -191,13 +191,16 @@ def _order(event: Event) -> list[int]:
 
 
 def _is_enough(accept: Need, need: Need) -> bool:
-    """Return whether one accept makes another needless: it covers its kind, in the same chain and no later."""
+    """Return whether `accept` makes `need` redundant.
+
+    It does if it covers `need`'s kind and is in the same chain, at or before its place.
+    """
     covered = accept.kind != need.kind and need.kind in COVERS[accept.kind]
     return covered and accept.place.chain == need.place.chain and accept.place.index <= need.place.index
 
 
 def place_in(ruleset: Ruleset, chain: str, kind: str, needs: Sequence[Need]) -> Place:
-    """Return the last possible place for an accept in a chain: on the way to its drop, else the chain's end."""
+    """Return the last possible place for an accept rule in a chain: on the way to its drop, else the chain's end."""
     for need in sorted(needs, key=lambda need: need.kind != kind):
         if kind in COVERS[need.kind]:
             for place in need.path:

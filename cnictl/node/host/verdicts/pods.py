@@ -1,4 +1,4 @@
-"""Describe the packets that a node's pods send and receive, by the kind of accept that they need."""
+"""Describe the packets that a node's pods send and receive, by the kind of accept rule that they need."""
 
 from bisect import bisect_right
 from collections.abc import Hashable, Iterator, Sequence
@@ -12,7 +12,7 @@ SENT, AMONG, RECEIVED = "sent", "among", "received"
 """Packets from pods; packets from pods to other pods; packets to pods that the pods need."""
 KINDS = (SENT, AMONG, RECEIVED)
 COVERS = {SENT: (SENT, AMONG), AMONG: (AMONG,), RECEIVED: (RECEIVED,)}
-"""The kinds that an accept of each kind covers."""
+"""The kinds that an accept rule of each kind covers."""
 
 _NEW, _OLD = frozenset({"new"}), frozenset({"established", "related"})
 
@@ -27,15 +27,15 @@ class Traffic:
     """All possible packets of this kind, of new connections or not."""
 
 
-def told_apart(spec: NodeSpec, ruleset: Ruleset) -> NodeSpec:
-    """Return `spec` with one of the peers whose packets no rule tells apart: there may be thousands of them."""
+def merge_equivalent_peers(spec: NodeSpec, ruleset: Ruleset) -> NodeSpec:
+    """Return `spec` with one peer of each group that all rules treat alike: there may be thousands of peers."""
     peers: dict[Hashable, Peer] = {}
     for peer in spec.known_peers:
-        borders = ruleset.borders[128 if is_ipv6(peer.pod_cidr) else 32]
+        boundaries = ruleset.boundaries[128 if is_ipv6(peer.pod_cidr) else 32]
         between: Hashable = 0
-        if borders:
+        if boundaries:
             cidr = parse_cidr(peer.pod_cidr)
-            before, within = bisect_right(borders, cidr.first), bisect_right(borders, cidr.last)
+            before, within = bisect_right(boundaries, cidr.first), bisect_right(boundaries, cidr.last)
             between = before if before == within else peer.pod_cidr  # a rule names a part of this one
         peers.setdefault((is_ipv6(peer.pod_cidr), peer.dev, between), peer)
     return replace(spec, peers=tuple(peers.values()), learned=())

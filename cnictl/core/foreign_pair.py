@@ -7,7 +7,7 @@ own interface.
 from cnictl.core import attachments
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address
-from cnictl.core.foreign import ForeignLinks
+from cnictl.core.foreign_links import ForeignLinks
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Link, Netlink

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from cnictl.node.host.verdicts import iptables, places
 from cnictl.node.host.verdicts.model import Ruleset
-from cnictl.node.host.verdicts.pods import told_apart, traffic
+from cnictl.node.host.verdicts.pods import merge_equivalent_peers, traffic
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/16",))
@@ -53,14 +53,14 @@ def test_peers_that_are_left_out_change_no_judgement(lines: list[str], peers: li
         flows = [traffic(known, "ip", ["eth0", "eth1"])]
         return places.survey(model, [model.chains["FORWARD"]], lambda _: flows, kinds)
 
-    assert judged(told_apart(spec, model)) == judged(spec)
+    assert judged(merge_equivalent_peers(spec, model)) == judged(spec)
 
 
 def test_one_peer_stands_for_all_whose_pod_cidrs_no_rule_names() -> None:
     peers = tuple(Peer(f"10.244.{at}.0/24", f"10.0.10.{at}") for at in range(1, 255))
     spec = replace(SPEC, peers=peers[:200], learned=peers[200:])
     plain = ruleset(["-A FORWARD -i docker0 -j ACCEPT"])
-    assert told_apart(spec, plain).known_peers == peers[:1]
+    assert merge_equivalent_peers(spec, plain).known_peers == peers[:1]
     named = ruleset(["-A FORWARD -d 10.244.7.0/24 -j DROP", "-A FORWARD -s 10.244.9.8/32 -j DROP"])
-    left = [peer.pod_cidr for peer in told_apart(spec, named).known_peers]
+    left = [peer.pod_cidr for peer in merge_equivalent_peers(spec, named).known_peers]
     assert left == ["10.244.1.0/24", "10.244.7.0/24", "10.244.8.0/24", "10.244.9.0/24", "10.244.10.0/24"]

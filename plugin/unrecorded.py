@@ -4,9 +4,9 @@ from cnictl.core.attachments import Record
 from cnictl.core.cidr import AddressError, parse_address
 from cnictl.core.conf.netconf import NetConf
 from cnictl.core.detach import detach
+from cnictl.core.foreign_pair import remove_pair
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.netlink.rtnetlink import Netlink
-from cnictl.core.taken_over import remove_pair
 
 from .environment import Call
 

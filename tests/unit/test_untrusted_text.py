@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cnictl.core.outside import LONGEST_NAME, line, word
+from cnictl.core.untrusted_text import LONGEST_NAME, line, word
 
 
 @given(st.text(), st.integers(2, 300))

@@ -1,0 +1,33 @@
+"""Suggest the command or option that was meant by one that does not exist."""
+
+from collections.abc import Collection
+from difflib import get_close_matches
+from typing import Any
+
+_NEAR = 0.65
+"""How much of two words must be the same (difflib)."""
+
+
+def command(typed: str, group: str, known: Collection[str]) -> str:
+    """Return the words of the command that `typed` may mean in a group (empty: the program); empty if none is near.
+
+    `known` has the words of every command. A word of another group counts if it is the same: `gc` means `ipam gc`.
+    """
+    before = f"{group} " if group else ""
+    inside = {words.removeprefix(before).split(" ")[0] for words in known if words.startswith(before)}
+    near = get_close_matches(typed, sorted(inside), 1, _NEAR)
+    if near:
+        return f"{before}{near[0]}"
+    return next((words for words in known if typed in words.split(" ")), "")
+
+
+def option(typed: str, context: Any) -> str:
+    """Return the option of the context's command that `typed` may mean; empty if none is near."""
+    options = [
+        name
+        for each in context.command.get_params(context)
+        if not getattr(each, "hidden", False) and each.param_type_name == "option"
+        for name in (*each.opts, *each.secondary_opts)
+    ]
+    begun = [name for name in options if len(typed) > 3 and name.startswith(typed)]
+    return next(iter(begun or get_close_matches(typed, options, 1)), "")

@@ -1,0 +1,131 @@
+"""Say what `cnictl ping` finds, in lines for people and as JSON values. Pure."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from cnictl.node import hint
+from cnictl.probe.answer import REFUSED, REJECTED, REPLY, SILENT, TOO_BIG, Answer, times
+from cnictl.probe.ends import Origin, Target
+from cnictl.probe.failure import FailureCause
+from cnictl.probe.packet_path import Step
+from cnictl.probe.ports import UDP
+
+OK, FAILED, LOSS = "ok", "failed", "loss"
+
+
+def heading(source: Origin, own: str, to: Target, size: int) -> str:
+    """Return the first line: both ends and what is sent."""
+    sender = f"{source.name} ({own})" if own and own != source.name else source.name
+    target = f"{to.name} ({to.address})" if to.name != to.address else to.address
+    sized = f", {size} bytes" if size else ""
+    return f"{sender} to {target}, {to.place.service}{sized}"
+
+
+def resolved(to: Target, source: str) -> str:
+    """Return how a DNS name was resolved; empty if the target was no DNS name. `source` is the configuration's."""
+    if to.resolved is None:
+        return ""
+    if not to.resolved.server:
+        return f"{to.name} is {to.address} by the hosts file"
+    name = f"{to.name} is {to.resolved.name}, " if to.resolved.name.strip(".") != to.name.strip(".") else ""
+    took = f"{to.resolved.seconds * 1000:.1f} ms"
+    return f"{name}{to.resolved.server} says {', '.join(to.resolved.addresses)} in {took} ({source})"
+
+
+def line(answer: Answer, timeout: float) -> str:
+    """Return the line for one request."""
+    number = f"seq={answer.sequence + 1}"
+    took = f"time={answer.seconds * 1000:.3f} ms"
+    if answer.state == REPLY:
+        return f"reply from {answer.by}: {number} {took}"
+    if answer.state == REFUSED:
+        return f"refused by {answer.by}: {number} {took} ({answer.words})"
+    if answer.state == REJECTED:
+        return f"{answer.by} answers: {number} {answer.words}"
+    if answer.state == TOO_BIG:
+        mtu = f", the MTU is {answer.mtu}" if answer.mtu else ""
+        return f"{answer.by} answers: {number} packet too big{mtu}" if answer.by else f"not sent: {number} too big{mtu}"
+    if answer.state == SILENT:
+        return f"no answer: {number} within {timeout:g} s"
+    return f"not sent: {number} {answer.words}"
+
+
+def summary(answers: Sequence[Answer]) -> list[str]:
+    """Return the last lines: how many came back, and how long they took."""
+    counted = tally(answers)
+    words = f"{counted['sent']} sent, {counted['answered']} answered"
+    if counted["refused"]:
+        words += f", {counted['refused']} refused"
+    lines = [f"{words}, {counted['loss']:g} % lost"]
+    figures = times(answers)
+    if figures is not None:
+        lines.append("time: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.in_ms.items()) + " ms")
+    return lines
+
+
+def tally(answers: Sequence[Answer]) -> dict[str, Any]:
+    """Return how many requests were sent, answered and refused, and the loss in percent."""
+    came = sum(answer.came for answer in answers)
+    return {
+        "sent": len(answers),
+        "answered": sum(answer.state == REPLY for answer in answers),
+        "refused": sum(answer.state == REFUSED for answer in answers),
+        "loss": round(100 * (len(answers) - came) / len(answers), 1) if answers else 0.0,
+    }
+
+
+def note(to: Target, answers: Sequence[Answer]) -> str:
+    """Return what to know of a datagram's refusal, which counts as an answer; empty without one."""
+    if to.place.protocol != UDP or not any(answer.state == REFUSED for answer in answers):
+        return ""
+    return f"nothing listens on {to.place.service} of {to.address}; its refusals show that packets pass both ways"
+
+
+def path_lines(path: Sequence[Step]) -> list[str]:
+    """Return a line for each step of a traced request and its reply, in aligned columns."""
+    width = max((len(step.place) for step in path), default=0)
+    return [f"  {step.packet:7}  {step.place:{width}}  {step.what}" for step in path]
+
+
+def as_json(
+    source: Origin,
+    own: str,
+    to: Target,
+    answers: Sequence[Answer],
+    served: bool,
+    cause: FailureCause | None,
+    path: Sequence[Step] | None,
+) -> dict[str, Any]:
+    """Return what `-o json` prints, without the version."""
+    figures = times(answers)
+    came = any(answer.state == REPLY for answer in answers)
+    return {
+        "from": {"name": source.name, "kind": source.kind, "address": own or None, "netns": source.pod.netns},
+        "to": {
+            "name": to.name,
+            "kind": to.kind,
+            "address": to.address,
+            "protocol": to.place.protocol,
+            "port": to.place.port or None,
+            "dns_server": to.resolved.server if to.resolved is not None else None,
+        },
+        "result": OK if served else LOSS if came else FAILED,
+        **tally(answers),
+        "rtt_ms": figures.in_ms if figures is not None else None,
+        "items": [_answer(answer) for answer in sorted(answers, key=lambda answer: answer.sequence)],
+        "cause": cause.words if cause is not None else None,
+        "cause_name": cause.name if cause is not None else None,
+        "hint": hint.as_json(cause.hint) if cause is not None else None,
+        "trace": [step.as_json() for step in path] if path is not None else None,
+    }
+
+
+def _answer(answer: Answer) -> dict[str, Any]:
+    return {
+        "seq": answer.sequence + 1,
+        "state": answer.state,
+        "time_ms": round(answer.seconds * 1000, 3) if answer.came else None,
+        "by": answer.by or None,
+        "words": answer.words,
+        "mtu": answer.mtu or None,
+    }

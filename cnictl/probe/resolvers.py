@@ -1,0 +1,211 @@
+"""Resolve names as a pod does: with the resolver configuration of its processes, from its network namespace.
+
+Sources: resolv.conf(5), hosts(5), ip-netns(8) for /etc/netns.
+"""
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from cnictl.core import durable
+from cnictl.core.cidr import AddressError, format_address, parse_address
+from cnictl.core.errors import Problem
+from cnictl.core.netns import identity
+from cnictl.node.host import other_root
+from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.probe import dns
+
+_RESOLV_CONF, _HOSTS = "/etc/resolv.conf", "/etc/hosts"
+_MOST_SERVERS, _MOST_DOMAINS = 3, 32
+_LARGEST = 1 << 20
+_TIMEOUT, _TRIES = 1.5, 2
+
+
+_SILENCE, _NO_NAME = "nothing", dns.RCODES[dns.NO_SUCH_NAME]
+"""What a server says that does not answer, or has no such name."""
+
+
+@dataclass(frozen=True)
+class Resolver:
+    """A resolver configuration."""
+
+    servers: tuple[str, ...] = ()
+    search: tuple[str, ...] = ()
+    ndots: int = 1
+    """A name with fewer dots is looked up in the search domains first."""
+    hosts: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Addresses by name, from /etc/hosts."""
+    netns: str = ""
+    """Path of the network namespace to ask from; empty: our own."""
+    source: str = ""
+    """Where the configuration comes from, in words."""
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The addresses of a name."""
+
+    addresses: tuple[str, ...]
+    name: str
+    """The name that has them: with the search domain in which it was found."""
+    server: str
+    """The address of the DNS server that answered; empty for /etc/hosts."""
+    seconds: float = 0.0
+
+
+class NotResolved(Problem):
+    """No DNS server has the name. `said`: the servers that were asked, each with its answer in words."""
+
+    def __init__(self, message: str, said: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(message)
+        self.said = said
+
+    @property
+    def silent(self) -> tuple[str, ...]:
+        """The servers that did not answer."""
+        return tuple(server for server, what in self.said if what == _SILENCE)
+
+
+def parse_resolv_conf(text: str) -> Resolver:
+    """Return the servers and the search list of a resolv.conf. Lines that it can't contain are skipped."""
+    servers: list[str] = []
+    search: tuple[str, ...] = ()
+    ndots = 1
+    for line in text.splitlines():
+        words = line.partition("#")[0].partition(";")[0].split()
+        if words[:1] == ["nameserver"] and len(words) > 1:
+            address = words[1].partition("%")[0]
+            if _is_address(address):
+                servers.append(format_address(parse_address(address)))
+        elif words[:1] in (["search"], ["domain"]):
+            search = tuple(word.strip(".") for word in words[1:] if word.strip("."))[:_MOST_DOMAINS]
+        elif words[:1] == ["options"]:
+            values = [word.partition(":")[2] for word in words[1:] if word.startswith("ndots:")]
+            ndots = min(15, int(values[-1])) if values and values[-1].isdecimal() else ndots
+    return Resolver(tuple(servers[:_MOST_SERVERS]), search, ndots)
+
+
+def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
+    """Return the addresses by name, in lower case, of a hosts file."""
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        words = line.partition("#")[0].split()
+        if len(words) > 1 and _is_address(words[0]):
+            address = format_address(parse_address(words[0]))
+            for name in words[1:]:
+                found[name.lower()] = (*found.get(name.lower(), ()), address)
+    return found
+
+
+def candidates(name: str, search: Sequence[str], ndots: int) -> list[str]:
+    """Return the names to ask for, in order (resolv.conf(5), `ndots`)."""
+    if name.endswith("."):
+        return [name.strip(".")]
+    within = [f"{name}.{domain}" for domain in search]
+    return [name, *within] if name.count(".") >= ndots else [*within, name]
+
+
+def resolver_of(netns: str) -> Resolver:
+    """Return the resolver of the pod whose namespace is at path `netns`; of this host if the pod's is not known.
+
+    A pod's is that of a process in its network namespace, else /etc/netns/NAME/resolv.conf. This host's is asked from
+    this host's namespace.
+    """
+    if netns:
+        for process in _processes_in(netns):
+            text = _text(_RESOLV_CONF, f"/proc/{process}/root")
+            if text is not None:
+                hosts = _text(_HOSTS, f"/proc/{process}/root")
+                return _configured(text, hosts, netns, f"the {_RESOLV_CONF} of process {process} in the pod")
+        own = f"/etc/netns/{os.path.basename(netns)}"
+        text = _text(f"{own}/resolv.conf")
+        if text is not None:
+            return _configured(text, _text(f"{own}/hosts"), netns, f"{own}/resolv.conf")
+    return _configured(_text(_RESOLV_CONF) or "", _text(_HOSTS), "", f"this host's {_RESOLV_CONF}")
+
+
+def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved:
+    """Return the addresses of a name. `families`: whether IPv6, for each family to ask for, the preferred one first.
+
+    Raises NotResolved with what each server said if there is none.
+    """
+    families = list(families)
+    in_file = [address for address in resolver.hosts.get(name.lower().strip("."), ()) if is_ipv6(address) in families]
+    if in_file:
+        return Resolved(tuple(sorted(in_file, key=lambda a: families.index(is_ipv6(a)))), name, "")
+    if not resolver.servers:
+        raise NotResolved(f"{name} has no address: {resolver.source} names no DNS server", ())
+    said: dict[str, str] = {}
+    for server in resolver.servers:
+        for full in candidates(name, resolver.search, resolver.ndots):
+            try:
+                found = _ask(server, full, resolver.netns, families)
+            except ValueError:
+                raise NotResolved(f"{name} is no name that DNS can hold", ()) from None
+            except OSError as error:
+                said[server] = (error.strerror or str(error)).lower()
+                break
+            if isinstance(found, Resolved):
+                return found
+            said[server] = found
+            if found == _SILENCE:
+                break
+        if said.get(server) == _NO_NAME:
+            break  # the next server has the same names
+    listed = "; ".join(f"{server} says {what}" if what != _SILENCE else f"{server} does not answer"
+                       for server, what in said.items())  # fmt: skip
+    raise NotResolved(f"{name} has no address: {listed} ({resolver.source})", tuple(said.items()))
+
+
+def _ask(server: str, name: str, netns: str, families: Sequence[bool]) -> Resolved | str:
+    """Return the addresses of a name; if there are none, what the server says. Raises OSError, ValueError."""
+    words = _SILENCE
+    addresses: list[str] = []
+    seconds = 0.0
+    for ipv6 in families:
+        answers = (dns.ask(netns, server, name, dns.AAAA if ipv6 else dns.A, _TIMEOUT) for _ in range(_TRIES))
+        answer = next((answer for answer in answers if answer is not None), None)
+        if answer is None:
+            break
+        words, seconds = answer.words, seconds + answer.seconds
+        addresses += answer.addresses
+        if answer.rcode:
+            break
+    return Resolved(tuple(addresses), name, server, seconds) if addresses else words
+
+
+def _configured(resolv_conf: str, hosts: str | None, netns: str, source: str) -> Resolver:
+    read = parse_resolv_conf(resolv_conf)
+    return Resolver(read.servers, read.search, read.ndots, parse_hosts(hosts or ""), netns, source)
+
+
+def _processes_in(netns: str) -> Iterator[int]:
+    """Yield the processes in a network namespace, the lowest process id first."""
+    wanted = identity(netns)
+    for process in sorted(int(entry) for entry in os.listdir("/proc") if entry.isdigit()):
+        if wanted is not None and _namespace_of(process) == wanted:
+            yield process
+
+
+def _namespace_of(process: int) -> tuple[int, int] | None:
+    try:
+        return identity(f"/proc/{process}/ns/net")
+    except OSError:
+        return None  # it has just ended
+
+
+def _text(path: str, root: str = "") -> str | None:
+    """Return a file's text, as a process with another root folder sees it if one is given; None without the file."""
+    try:
+        data = other_root.contents_within(root, path, _LARGEST) if root else durable.contents(path, _LARGEST)
+    except OSError:
+        return None
+    return data.decode("utf-8", "replace")
+
+
+def _is_address(text: str) -> bool:
+    try:
+        parse_address(text)
+    except AddressError:
+        return False
+    return True

@@ -1,0 +1,115 @@
+"""Help is wrapped once and shows its examples as they are; a mistyped word's hint is the word that was meant."""
+
+import os
+import re
+import subprocess
+import sys
+
+import pytest
+import typer
+
+from cnictl.cli import help_text
+from tests.schemas import commands
+
+PROGRAM = (sys.executable, "-I", "-c", "import sys; sys.argv[0] = 'cnictl'; from cnictl.cli.entry import main; main()")
+NARROW, WIDE = 60, 100
+
+
+def run(*words: str) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {"COLUMNS": "80"}
+    return subprocess.run([*PROGRAM, *words], capture_output=True, text=True, check=False, env=environment)
+
+
+def rendered(words: str, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("COLUMNS", str(width))
+    command = commands()[words]
+    context = typer.Context(command, info_name=f"cnictl {words}")
+    return help_text.text(command, context)
+
+
+@pytest.mark.parametrize("words", commands())
+@pytest.mark.parametrize("width", [NARROW, WIDE])
+def test_text_is_wrapped_once(words: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No line is too long, and none is so short that the next word had room."""
+    text = rendered(words, width, monkeypatch)
+    prose, _, _ = text.partition("\n\nOptions:")
+    for paragraph in prose.partition("\n\nExamples:")[0].split("\n\n"):
+        lines = paragraph.split("\n")
+        for line, following in zip(lines, [*lines[1:], ""], strict=True):
+            assert len(line) <= width or " " not in line.strip()
+            assert not following or len(line) + 1 + len(following.split()[0]) > width
+
+
+@pytest.mark.parametrize("words", commands())
+def test_examples_stand_under_a_heading_as_they_are_written(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    text, source = rendered(words, NARROW, monkeypatch), commands()[words].help or ""
+    assert text.count("Examples:\n") == source.count("\b\n")
+    assert "\b" not in text
+    for example in re.findall(r"\x08\n((?:.+\n?)+)", source):
+        for line in example.splitlines():
+            assert line.strip() in text
+
+
+def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = rendered("nat enable", WIDE, monkeypatch)
+    options = [line.split()[0].rstrip(",") for line in text.partition("Options:\n")[2].splitlines() if line[2] == "-"]
+    assert options == ["--backend", "--dry-run", "--exit-code", "--no-wait", "--confirm-within", "-o", "--help"]
+
+
+def test_program_and_group_without_a_word_show_their_commands() -> None:
+    for words, command in (((), "init-node"), (("ipam",), "release")):
+        done = run(*words)
+        assert (done.returncode, done.stderr) == (2, "")
+        assert f"\n  {command} " in done.stdout
+        assert done.stdout == run(*words, "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("ipam lst", "ipam list"),
+        ("statsu", "status"),
+        ("brige", "bridge"),
+        ("gc", "ipam gc"),
+        ("add-peer 10.244.1.0/24=10.0.0.2", "route add-peer"),
+    ],
+)
+def test_hint_for_a_mistyped_command_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+    done = run(*typed.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith("cnictl: No such command ")
+    assert done.stderr.endswith(f"  hint: did you mean cnictl {meant}?\n")
+    assert run(*meant.split(), "--help").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [
+        ("ipam list --nam x", "--name"),
+        ("doctor --dry", "--dry-run"),
+        ("apply --confirm 60", "--confirm-within"),
+        ("nat enable --no-wiat", "--no-wait"),
+        ("--verson", "--version"),
+        ("ipam --hlp", "--help"),
+    ],
+)
+def test_hint_for_a_mistyped_option_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+    done = run(*typed.split())
+    assert done.returncode == 2
+    assert done.stderr.startswith("cnictl: No such option: --")
+    assert done.stderr.endswith(f"  hint: did you mean {meant}?\n")
+
+
+@pytest.mark.parametrize("typed", ["frobnicate", "ipam frobnicate", "ipam list --frobnicate"])
+def test_what_is_near_to_nothing_has_no_hint(typed: str) -> None:
+    done = run(*typed.split())
+    assert (done.returncode, done.stdout, "hint" in done.stderr) == (2, "", False)
+
+
+def test_headings_are_bold_only_at_a_terminal_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert "\x1b[1mOptions:\x1b[0m" in rendered("status", WIDE, monkeypatch)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert "\x1b" not in rendered("status", WIDE, monkeypatch)
