@@ -260,7 +260,7 @@ def test_uninstall_refuses_while_a_pod_or_the_conf_needs_the_plugin(node: Node) 
     node.run(["sh", "-c", environment.format("ADD") + LAUNCHERS[0]], json.dumps(conf))
     refused = run(node, "uninstall", check=False)
     assert refused.status == 1
-    assert "1 live pod needs" in refused.stderr
+    assert "1 live pod can't be deleted without the plugin" in refused.stderr
     assert "mynet c1" in refused.stderr
     node.run(["sh", "-c", environment.format("DEL") + LAUNCHERS[0]], json.dumps(conf))
     node.run(["touch", "/etc/cni/net.d/10-cnictl.conflist"])
