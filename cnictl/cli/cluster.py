@@ -12,7 +12,7 @@ import typer
 
 from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli.output import Format, ListOption, OutputOption, print_json, print_list, print_table, say, working
 from cnictl.cluster import change, inventory, ssh, survey
 from cnictl.cluster import hosts as cluster_hosts
 from cnictl.core.errors import Problem, UsageProblem
@@ -42,7 +42,7 @@ _NOT_CHANGED = (
 )
 
 
-def status(file: FileOption = "", limit: LimitOption = None, output: OutputOption = Format.TABLE) -> None:
+def status(file: FileOption = "", limit: LimitOption = None, output: ListOption = Format.TABLE) -> None:
     """Show every host of the cluster file on one screen, and what is wrong between them.
 
     Each host reports its own `cnictl status` over ssh. The command also finds faults that no host can see alone: a
@@ -63,7 +63,7 @@ def status(file: FileOption = "", limit: LimitOption = None, output: OutputOptio
         items = [row.as_json() for row in statuses]
         print_json({"version": 1, "items": items, "findings": [finding.as_json() for finding in findings]})
     else:
-        _show_statuses(statuses)
+        _show_statuses(statuses, output)
         _say_findings(findings)
         if not findings and all(row.state == survey.OK for row in statuses):
             say(
@@ -292,7 +292,7 @@ def _count(rows: Iterable[change.HostChange]) -> str:
     return f"{len(changing)} hosts" if len(changing) != 1 else changing[0]
 
 
-def _show_statuses(statuses: Sequence[survey.HostStatus]) -> None:
+def _show_statuses(statuses: Sequence[survey.HostStatus], output: Format) -> None:
     rows = []
     for status in statuses:
         row = status.as_json()
@@ -301,7 +301,8 @@ def _show_statuses(statuses: Sequence[survey.HostStatus]) -> None:
         mtu = str(status.mtu) if status.mtu else ""
         rows.append((status.name, status.node.addresses[0], ", ".join(row["pod_cidrs"]), peers, mtu, status.version,
                      status.plugin, state))  # fmt: skip
-    print_table(("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state"), rows)
+    columns = ("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state")
+    print_list(output, columns, rows, (status.name for status in statuses))
     for hint in dict.fromkeys(status.hint for status in statuses if status.hint):
         names = [status.name for status in statuses if status.hint == hint]
         say(f"hint for {', '.join(names)}: {hint}")

@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import connectivity_watch
-from cnictl.cli.output import Format, OutputOption, Progress, print_json, print_json_line, print_table, say, working
+from cnictl.cli import connectivity_watch, reports
+from cnictl.cli.output import Format, OutputOption, Progress, print_json, print_json_line, say, working
 from cnictl.cli.steps import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import is_ipv6
-from cnictl.probe import matrix, pods, request, trace
+from cnictl.probe import pods, request, trace
 from cnictl.probe.cells import names
 from cnictl.probe.cells.mapped_before import REASON, mapped_before
 from cnictl.probe.cells.round import Round, run_round
@@ -114,7 +114,7 @@ def test_connectivity(
         pods_to_check = _looked_at(asked, chosen, bool(only), source, chain, tell)
         if watch:
             with connectivity_watch.until_interrupted() as seen, pods_to_check as look:
-                connectivity_watch.follow(look.run, interval, output, seen, tell, _show)
+                connectivity_watch.follow(look.run, interval, output, seen, tell, reports.show)
             report = seen.last
         else:
             with pods_to_check as look:
@@ -123,7 +123,7 @@ def test_connectivity(
     if not watch and output is Format.JSON:
         print_json(report.as_json())
     elif not watch:
-        _show(report)
+        reports.show(report)
     if report.overall == FAILED:
         raise typer.Exit(1)
 
@@ -189,8 +189,3 @@ def _serve(chain: Chain, seconds: float, output: Format) -> None:
                 say(f"pinged by {source}")
     except KeyboardInterrupt:
         return
-
-
-def _show(report: Report) -> None:
-    columns, rows = matrix.lines(report)
-    print_table(columns, rows)

@@ -1,4 +1,4 @@
-"""Show changes as a diff with the manual commands: in colour at a terminal, plain in a pipe."""
+"""Show what differs as a diff, and the manual commands: in colour at a terminal, plain in a pipe."""
 
 from __future__ import annotations  # a type would execute the module that the loader postpones
 
@@ -9,7 +9,7 @@ from typing import Any
 from cnictl.cli import output
 from cnictl.node import spine
 
-_STYLES = {"+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
+_STYLES = {"": "", "+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
 """The longest value, in characters, that gets a line of its own; the manual command shows longer ones."""
 
@@ -19,26 +19,9 @@ Line = tuple[str, str]
 """The kind of line (a key of `_STYLES`), and its text."""
 
 
-def show(steps: Iterable[spine.Step]) -> None:
-    """Print each step of a plan on stdout: what is there, what should be, and the manual command."""
-    write(line for step in steps for line in of_step(step))
-
-
 def write(lines: Iterable[Line]) -> None:
     """Print lines on stdout, in colour at a terminal."""
     output.print_lines((_STYLES[kind], text) for kind, text in lines)
-
-
-def of_step(step: spine.Step) -> Iterator[Line]:
-    """Return the lines of one step."""
-    if step.unknown:
-        yield "~", f"can't be read: {step.resource.id}: {step.unknown}"
-        return
-    if step.change is None:
-        yield "=", f"unchanged: {step.summary}"
-        return
-    yield "~", f"would change: {step.summary}"
-    yield from of_change(step.change.before, step.change.after, step.change.command)
 
 
 def of_change(before: spine.State | None, after: spine.State | None, command: str) -> Iterator[Line]:
@@ -49,23 +32,27 @@ def of_change(before: spine.State | None, after: spine.State | None, command: st
         yield "#", f"{_INDENT}{'#' if number == 0 else ' '} {line}"
 
 
-def difference(before: spine.State, after: spine.State, within: str = "") -> Iterator[Line]:
-    """Return `- key: before` and `+ key: after` for each difference; texts of several lines line by line."""
+def difference(before: spine.State, after: spine.State, within: str = "", texts: bool = True) -> Iterator[Line]:
+    """Return `- key: before` and `+ key: after` for each difference.
+
+    Texts of several lines are compared line by line, or left out without `texts`.
+    """
     for key in dict.fromkeys([*before, *after]):
         old, new = before.get(key), after.get(key)
         name = f"{within}{key}"
         if old == new:
             continue
         if isinstance(old, str) and isinstance(new, str) and "\n" in old + new:
-            yield from _of_text(name, old, new)
+            yield from _of_text(name, old, new) if texts else ()
         elif isinstance(old, dict) and isinstance(new, dict):
-            yield from difference(old, new, f"{name} ")
+            yield from difference(old, new, f"{name} ", texts)
         elif isinstance(old, list) and isinstance(new, list):
             yield from (("-", f"- {name}: {compact(entry)}") for entry in old if entry not in new)
             yield from (("+", f"+ {name}: {compact(entry)}") for entry in new if entry not in old)
         else:
             for sign, value in (("-", old), ("+", new)):
-                if value is not None and len(shown := compact(value)) <= _LONGEST:
+                shown = compact(value) if value is not None else ""
+                if shown and len(shown) <= _LONGEST and "\n" not in shown:
                     yield sign, f"{sign} {name}: {shown}"
 
 

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, working, write
+from cnictl.cli import differences, script
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    print_items,
+    print_json,
+    print_list,
+    print_names,
+    refuse_list_format,
+    say,
+    working,
+    write,
+)
 from cnictl.cli.steps import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.doctor import catalogue, fixes
@@ -33,7 +45,7 @@ def doctor(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="With --fix: change nothing, show what would be fixed.")
     ] = False,
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
     """Find what keeps this node's pods from working: one line for each fault, with its fix.
 
@@ -60,13 +72,13 @@ def doctor(
     facts, fixed = host.Facts(), list[tuple[str, str]]()
     if facts.spec is None:
         say("this host is not set up as a cnictl node: only checks that do not need /etc/cnictl/node.toml are run")
-    with working("looking at this node"):
+    with working("looking at this node") as tell:
         if fix and not dry_run:
             examined, fixed = fixes.fix(
-                facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}")
+                facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}"), tell
             )
         else:
-            examined = catalogue.examine(facts, only or (), skip or ())
+            examined = catalogue.examine(facts, only or (), skip or (), tell)
     examined = examined.with_read_failures()
     notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
     note = "; ".join(filter(None, notes))
@@ -92,8 +104,9 @@ def _show(examined: catalogue.Examined, output: Format, note: str, is_node: bool
             (finding.severity, finding.id, finding.subject, finding.message, _fix_words(finding))
             for finding in examined.findings
         ]
-        print_table(("", "check", "subject", "found", "fix"), rows)
-    elif healthy:
+        columns = ("severity", "check", "subject", "found", "fix")
+        print_list(output, columns, rows, (finding.id for finding in examined.findings), whole=1)
+    elif healthy and output is not Format.NAME:
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
@@ -111,18 +124,21 @@ def _show_remedies(facts: host.Facts, examined: catalogue.Examined, output: Form
     if output is Format.JSON:
         print_items(rows)
         return
+    if output is Format.NAME:
+        print_names(row["for"] for row in rows)
+        return
+    left = [finding for finding in examined.findings if not finding.fixable]
+    lines = [("~", script.comment(f"would fix: {row['for']} {row['subject']}")) for row in rows]
+    lines += [("=", script.comment(f"left to you: {finding.id} {finding.subject}: {finding.hint}")) for finding in left]
     for row in rows:
-        write(f"would fix: {row['for']} {row['subject']}")
-        for line in row["command"].splitlines():
-            write(f"    # {line}")
-    for finding in examined.findings:
-        if not finding.fixable:
-            write(f"left to you: {finding.id} {finding.subject}: {finding.hint}")
+        lines += [("", ""), *script.of_commands(f"{row['for']}: {row['subject']}", [row["command"]])]
+    differences.write(lines)
     if not examined.findings:
         say("nothing to fix")
 
 
 def _explain(name: str, output: Format) -> None:
+    refuse_list_format(output, "doctor --explain")
     check = catalogue.by_id(name)
     assert check is not None
     if output is Format.JSON:
@@ -146,7 +162,16 @@ def _list(output: Format) -> None:
     if output is Format.JSON:
         print_items({"id": check.id, "severity": check.severity, "why": check.why} for check in catalogue.CHECKS)
         return
-    print_table(
-        ("check", "severity", "fix", "why"),
-        [(check.id, check.severity, "yes" if check.fix else "", check.why) for check in catalogue.CHECKS],
-    )
+    rows = [
+        (
+            check.id,
+            check.severity,
+            "yes" if check.fix else "-",
+            check.why,
+            check.looks_at,
+            ", ".join(check.behind) or "-",
+        )
+        for check in catalogue.CHECKS
+    ]
+    columns = ("check", "severity", "fix", "why", "looks at", "left out behind")
+    print_list(output, columns, rows, (check.id for check in catalogue.CHECKS), more=2)

@@ -16,6 +16,7 @@ _TERMINAL = "terminal"
 _PLAIN = {
     "…": "...", "→": "->", "←": "<-", "\u2013": "-", "\u2014": "--", "\u00d7": "x", "·": "-", "•": "*", "✔": "+",
     "✘": "X", "“": '"', "”": '"', "\u2018": "'", "\u2019": "'",
+    "█": "#", "░": ".",
     **dict.fromkeys("─━┄┈╴╶╸╺═", "-"), **dict.fromkeys("│┃┆┊╷╹╻║", "|"),
 }  # fmt: skip
 """Plain forms of characters that cnictl, and the libraries that draw tables and help, print."""

@@ -53,7 +53,14 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands."""
+    """A group of commands, one of which may be left out."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put in the command that was left out, and return the words that are left over."""
+        default = _DEFAULTS.get(self.name or "")
+        if default and args and args[0] not in (*self.commands, "--help", "-h"):
+            args = [default, *args]
+        return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help (typer)."""
@@ -138,7 +145,6 @@ _COMMANDS = {
     "watch": "watch:watch",
     "logs": "logs:logs",
     "metrics": "metrics:metrics",
-    "pod": "pod:pod",
     "support-bundle": "support_bundle:support_bundle",
     "version": "version:version",
     "completion": "completion_command:completion",
@@ -153,6 +159,8 @@ _COMMANDS = {
     "route del-peer": "route:del_peer",
     "route list": "route:list_peers",
     "node list": "nodes:list_nodes",
+    "pod list": "pod:list_pods",
+    "pod show": "pod:show",
     "ipam list": "ipam:list_leases",
     "ipam show": "ipam:show",
     "ipam release": "ipam:release",
@@ -183,6 +191,7 @@ _GROUPS = {
     "nat": "Masquerade: what pods send outside leaves with the node's address.",
     "route": "Routes to the pods of other nodes.",
     "node": "The cluster's nodes as this one knows them.",
+    "pod": "This node's pods: list them, and show one from both ends.",
     "ipam": "Pod addresses: who holds them, which are stale, and how to free them.",
     "plugin": "The CNI plugin: install it for the runtimes, switch and list its versions.",
     "kubernetes": "Learn peers from a Kubernetes cluster: the rights that this needs, and the nodes' credential.",
@@ -190,6 +199,8 @@ _GROUPS = {
     "lab": "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
 }
 """The groups of commands, with the first line of their help."""
+_DEFAULTS = {"pod": "show"}
+"""The command of a group that runs if the words after the group's name begin with no command: `pod web`."""
 _SETTINGS = {"lab exec": {"ignore_unknown_options": True, "allow_interspersed_args": False}}
 """click's context settings of the commands that have any."""
 _HIDDEN = ("cluster-probe",)

@@ -9,12 +9,26 @@ import typer
 from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import DryRunOption, ExitCodeOption, NoWaitOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    OutputOption,
+    print_items,
+    print_json,
+    print_list,
+    print_table,
+    refuse_list_format,
+    say,
+)
 from cnictl.cli.steps import Terminal, options_of, require_root
+from cnictl.core import untrusted_text
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past
 from cnictl.node.state import journal
 from cnictl.views import run_history
+
+_LONGEST = 240
+"""The most characters of a command line in the list. `-o wide` and `history RUN` show all of a longer one."""
 
 
 def history(
@@ -22,9 +36,9 @@ def history(
         int | None, typer.Argument(metavar="[RUN]", help="Show the changes of the run with this number.")
     ] = None,
     limit: Annotated[int, typer.Option(metavar="COUNT", help="How many runs to list.")] = 20,
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
-    """List the runs that changed this host, latest first, or show each change of one run with its manual command.
+    """List the runs that changed this host with their arguments, latest first, or show each change of one run.
 
     A run either changes the node or repairs it. Repairs are made by `watch`, by `doctor --fix`, and by `apply` if the
     node file is unchanged.
@@ -37,6 +51,8 @@ def history(
     cnictl history 7
     cnictl history -o json | jq '.items[] | select(.outcome != "done")'
     """
+    if run is not None:
+        refuse_list_format(output, "history RUN")
     require_root("history", "reads /var/lib/cnictl/journal")
     if run is None:
         _list(past.runs()[:limit], output)
@@ -52,8 +68,14 @@ def _list(runs: list[journal.Run], output: Format) -> None:
     if not rows:
         say("no run has changed this host since it was set up or reset")
         return
-    columns = ("run", "time", "command", "kind", "outcome", "changes")
-    print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
+    keys = ("run", "time", "kind", "outcome", "changes")
+    cells = [
+        (*(str(row[key]) for key in keys), run_history.command_line(run), row["user"] or "root")
+        for row, run in zip(rows, runs, strict=True)
+    ]
+    if output is not Format.WIDE:
+        cells = [(*cell[:5], untrusted_text.cut(cell[5], _LONGEST), cell[6]) for cell in cells]
+    print_list(output, (*keys, "command", "user"), cells, (str(row["run"]) for row in rows), more=1)
 
 
 def _show(run: journal.Run, output: Format) -> None:
@@ -144,7 +166,7 @@ def _about(todo: past.Undo) -> dict[str, Any]:
 def _announce(todo: past.Undo, is_default: bool) -> None:
     """Say which run is undone, and which changes of it stay."""
     row = run_history.summary(todo.run)
-    say(f"run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
+    say(f"undoes run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
     if is_default and (repairs := past.passed_over(todo.run)):
         named = ", ".join(f"{repair.number} ({repair.command})" for repair in repairs[:5])
         unnamed = f" and {len(repairs) - 5} more" if repairs[5:] else ""

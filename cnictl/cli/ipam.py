@@ -5,13 +5,24 @@ from __future__ import annotations  # a type would execute the module that the l
 import os
 import time
 from contextlib import nullcontext
+from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, differences
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, write
+from cnictl.cli.layout import bar, text_of
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    OutputOption,
+    laid_out,
+    print_items,
+    print_list,
+    print_table,
+    say,
+)
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
@@ -39,34 +50,53 @@ DataDirOption = Annotated[
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Free nothing: show what would be freed.")]
 
 
+class Order(StrEnum):
+    """The values of --sort, which are those of `lease_list.ORDERS`."""
+
+    ADDRESS = "address"
+    AGE = "age"
+    POD = "pod"
+    STATE = "state"
+
+
 def list_leases(
     name: NameOption = "",
     former: FormerNetworkOption = "",
     data_dir: DataDirOption = "",
-    output: OutputOption = Format.TABLE,
+    sort: Annotated[
+        Order, typer.Option("--sort", help="The order: by address, by age (longest held first), by pod or by state.")
+    ] = Order.ADDRESS,
+    stale: Annotated[bool, typer.Option("--stale", help="Only the stale leases: what `ipam gc` would free.")] = False,
+    output: ListOption = Format.TABLE,
 ) -> None:
     """List a network's leased addresses: container, interface, pod, age and state.
 
     live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
     working on it. unknown: a lease from another plugin, decided only at the next boot; in a shared store, possibly
-    another node's lease. torn: a lease file without an owner. The last lines say how much of each range set is used.
-    The command changes nothing. It also lists networks of host-local:
+    another node's lease. torn: a lease file without an owner. The last lines show how much of each range set is used,
+    as a bar and in numbers. The command changes nothing. It also lists networks of host-local:
 
     \b
       cnictl ipam list
-      cnictl ipam list --name podman
+      cnictl ipam list --stale --sort age
+      cnictl ipam list --name podman -o wide
       cnictl ipam list -o json | jq '.items[] | select(.state == "stale")'
     """
     listing = observe(name or former, data_dir, "ipam list")
+    shown = listing.ordered(sort, stale)
     if output is Format.JSON:
-        facts = listing.as_json()
+        facts = {**listing.as_json(), "leases": shown.as_json()["leases"]}
         print_items(facts.pop("leases"), facts)
         return
-    columns = ("address", "container", "interface", "pod", "age", "state")
-    if listing.rows:
-        print_table(columns, [_cells(row) for row in listing.rows])
-    for line in _utilisation(listing):
-        write(line)
+    if shown.rows:
+        columns = ("address", "container", "interface", "pod", "age", "state", "host veth", "netns")
+        rows = [_cells(row, output is Format.WIDE) for row in shown.rows]
+        print_list(output, columns, rows, (row.address for row in shown.rows), more=2)
+    elif stale and output is not Format.NAME:
+        say(f"{listing.network}: no stale leases")
+    if output is Format.NAME:
+        return
+    print_table(("", ""), _utilisation(listing))
     _mention_unrecorded_veths(listing)
 
 
@@ -201,31 +231,35 @@ def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
         return lease_list.listing_asked_for(name, data_dir)
 
 
-def _utilisation(listing: lease_list.Listing) -> list[str]:
-    """Return a line for each range set, and one for leases outside of all if there are several."""
+def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
+    """Return a row for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
-        return [f"{listing.network}: {listing.used} used; no conf here says how many addresses there are"]
+        return [(listing.network, f"{listing.used} used; no conf here says how many addresses there are")]
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
         of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
-        return [f"{listing.network} {listing.ranges[0]}: {of}"]
-    lines = []
+        used = bar(listing.used - listing.outside, listing.total)
+        return [(f"{listing.network} {listing.ranges[0]}", f"{used} {of}")]
+    rows = []
     for ranges in listing.sets:
-        used = listing.used_of(ranges)
-        lines.append(f"{listing.network} {ranges}: {used} used, {max(0, ranges.size - used)} free of {ranges.size}")
+        used_here = listing.used_of(ranges)
+        of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {ranges.size}"
+        rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
-        lines.append(
-            f"{listing.network}: {listing.outside} lease{'s' if listing.outside != 1 else ''} outside these ranges"
-        )
-    return lines
+        leases = f"lease{'s' if listing.outside != 1 else ''}"
+        rows.append((listing.network, f"{listing.outside} {leases} outside these ranges"))
+    return rows
 
 
-def _cells(row: lease_list.Row) -> tuple[str, ...]:
-    owner = (row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
-    return (row.address or "-", *(cell or "-" for cell in owner), _age(row.since), row.words)
+def _cells(row: lease_list.Row, wide: bool = False) -> tuple[str, ...]:
+    owner = (row.container if wide else row.container[: lease_list.SHOWN_ID], row.ifname, row.pod)
+    netns = row.record.netns if row.record is not None else ""
+    ends = (cell or "-" for cell in (row.host_veth, netns))
+    return (row.address or "-", *(cell or "-" for cell in owner), age(row.since), row.words, *ends)
 
 
-def _age(since: float) -> str:
+def age(since: float) -> str:
+    """Return in a word how long ago a time was; `-` if it is not known."""
     if not since:
         return "-"
     seconds = max(0, int(time.time() - since))
@@ -242,7 +276,7 @@ def _lines(details: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, dict):
             lines += _lines(value, f"{name}: ")
         elif key == "since":
-            lines.append(("age", _age(value)))
+            lines.append(("age", age(value)))
         else:
             shown = (
                 {None: "none", True: "yes", False: "no"}.get(value) if value is None or value in (True, False) else None
@@ -263,13 +297,15 @@ def _report(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome],
 
 
 def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseOutcome]) -> None:
-    if outcomes:
-        columns = ("address", "container", "interface", "pod", "outcome", "reason")
-        rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
-        print_table(columns, rows)
     freeing = [outcome.row for outcome in outcomes if outcome.action == "would free"]
-    for line in dict.fromkeys(line for row in freeing for line in reclaim.commands(listing, row)):
-        write(f"  {line}")
+    columns = ("address", "container", "interface", "pod", "outcome", "reason")
+    rows = [(*_cells(outcome.row)[:4], outcome.action, outcome.reason) for outcome in outcomes]
+    if freeing:  # the table and the manual commands are a script
+        lines = [("~", f"# {text_of(line)}") for line in laid_out(columns, rows, None)]
+        commands = dict.fromkeys(line for row in freeing for line in reclaim.commands(listing, row))
+        differences.write([*lines, *(("", command) for command in commands)])
+    elif outcomes:
+        print_table(columns, rows)
     actions = [outcome.action for outcome in outcomes]
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
     summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)

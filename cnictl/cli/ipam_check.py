@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from cnictl.cli.ipam import DataDirOption, NameOption, observe
-from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
+from cnictl.cli.output import Format, ListOption, print_items, print_list, say
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.node.spec import node_file
 from cnictl.probe import wire
@@ -18,7 +18,7 @@ def check(
     no_wire: Annotated[
         bool, typer.Option("--no-wire", help="Don't ask on the bridge who answers for each address.")
     ] = False,
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
     """Check every leased address: live, stale boot, namespace gone, torn, seen twice. Find those held without a lease.
 
@@ -37,7 +37,8 @@ def check(
         print_items(rows)
     elif rows:
         columns = ("address", "pod", "found", "evidence")
-        print_table(columns, [tuple(str(row[column]) for column in columns) for row in rows])
+        cells = [tuple(str(row[column]) for column in columns) for row in rows]
+        print_list(output, columns, cells, (row["address"] for row in rows))
     problems = sum(row["problem"] for row in rows)
     if output is not Format.JSON:
         say(f"{len(rows)} addresses, {problems} with a problem")

@@ -7,7 +7,7 @@ import typer
 
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
+from cnictl.cli.output import Format, ListOption, print_items, print_list, say
 from cnictl.cli.renamed import FormerLabOption
 from cnictl.lab import named, plan, state
 from cnictl.lab.lab import environment
@@ -61,7 +61,7 @@ def down(lab: LabOption = "lab", former: FormerLabOption = "", yes: YesOption = 
     say(f"lab {name!r} is down" if was_up else f"lab {name!r} was not up")
 
 
-def status(lab: LabOption = "lab", former: FormerLabOption = "", output: OutputOption = Format.TABLE) -> None:
+def status(lab: LabOption = "lab", former: FormerLabOption = "", output: ListOption = Format.TABLE) -> None:
     """Show a lab's machines and their addresses; exit status 1 if it is not up.
 
     \b
@@ -83,23 +83,21 @@ def status(lab: LabOption = "lab", former: FormerLabOption = "", output: OutputO
     ]
     healthy = bool(rows) and all(row["up"] for row in rows)
     if output is Format.JSON:
-        print_json(
-            {
-                "name": name,
-                "up": healthy,
-                "holder": running.holder if running is not None else None,
-                "network": plan.NETWORK,
-                "machines": rows,
-            }
-        )
+        facts = {
+            "name": name,
+            "up": healthy,
+            "holder": running.holder if running is not None else None,
+            "network": plan.NETWORK,
+        }
+        print_items(rows, {**facts, "machines": rows})
     elif rows:
-        print_table(
-            ("machine", "address", "pod CIDR", "state"),
-            [
-                (row["name"], _both(row, "address"), _both(row, "pod_cidr"), "ok" if row["up"] else "failed")
-                for row in rows
-            ],
-        )
+        cells = [
+            (row["name"], _both(row, "address"), _both(row, "pod_cidr"), "ok" if row["up"] else "failed",
+             str(row["pid"]))
+            for row in rows
+        ]  # fmt: skip
+        columns = ("machine", "address", "pod CIDR", "state", "pid")
+        print_list(output, columns, cells, (row["name"] for row in rows), more=1)
     else:
         say(f"lab {name!r} is not up (cnictl lab up)")
     if not healthy:

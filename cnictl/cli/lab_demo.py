@@ -1,23 +1,19 @@
 """`cnictl lab demo`: run the walk-through; progress goes to stderr, each act's commands and matrix to stdout."""
 
-import io
 import sys
 import time
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console, RenderableType
-from rich.text import Text
 
-from cnictl.cli import cluster_test
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
+from cnictl.cli import cluster_test, groups, reports
+from cnictl.cli.output import Format, OutputOption, print_json, print_lines, say, working
 from cnictl.cluster import lab_cluster
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab.demo import Played, play
-from cnictl.probe.checks import report_from_json
-from cnictl.probe.matrix import lines, matrix
+from cnictl.probe.checks import Report, report_from_json
 
-_SVG_WIDTH = 126
+_PICTURE_WIDTH = 80
 
 
 def demo(
@@ -92,29 +88,19 @@ def _cluster(count: int, dual_stack: bool, output: Format) -> None:
 def _show(number: int, played: Played) -> None:
     """Show an act: its commands, the manual commands, and the matrix after it."""
     verdict = "as expected" if not played.surprises else "NOT as expected"
-    if not sys.stdout.isatty():
-        print(f"{number}. {played.act.title} ({played.seconds:.1f} s, {verdict})")
-        for line in _commands(played):
-            print(line)
-        for name, form in played.reports.items():
-            print(f"\npods on {name}:")
-            print_table(*lines(report_from_json(form)))
-        print(flush=True)
-        return
-    console = Console()
-    heading = Text.assemble((f"{number}. {played.act.title}", "bold"), f"  {played.seconds:.1f} s, {verdict}")
-    console.print(heading)
-    for line in _commands(played):
-        console.print(Text(line, style="" if line.startswith("  node") else "dim"), soft_wrap=True)
-    console.print(_matrix(played), "")
+    print_lines([("bold", f"{number}. {played.act.title} ({played.seconds:.1f} s, {verdict})")])
+    print_lines(("" if line.startswith("  node") else "dim", line) for line in _commands(played))
+    print_lines([("", "")])
+    reports.show_matrix(_reports(played))
+    print_lines([("", "")])
+    sys.stdout.flush()
 
 
 def _save_svg(played: Played, path: str) -> None:
     """Save an act's matrix as a picture. Raises Problem if the file can't be written."""
-    console = Console(record=True, width=_SVG_WIDTH, file=io.StringIO(), force_terminal=True, color_system="truecolor")
-    console.print(_matrix(played))
+    lines = reports.lines(_reports(played), _PICTURE_WIDTH)
     try:
-        console.save_svg(path, title="cnictl test-connectivity")
+        groups.terminal().save_picture(lines, path, "cnictl lab demo", _PICTURE_WIDTH)
     except OSError as error:
         raise Problem(f"{path}: {error.strerror}") from None
 
@@ -139,5 +125,5 @@ def _commands(played: Played) -> list[str]:
     return lines + [f"    {line}" for line in played.by_hand[first]]
 
 
-def _matrix(played: Played) -> RenderableType:
-    return matrix([(name, report_from_json(form)) for name, form in played.reports.items()])
+def _reports(played: Played) -> list[tuple[str, Report]]:
+    return [(name, report_from_json(form)) for name, form in played.reports.items()]

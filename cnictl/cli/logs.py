@@ -1,10 +1,11 @@
 """`cnictl logs`: show the plugin's calls and their outcomes."""
 
+import sys
 from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, OutputOption, plain, print_items, print_json_line, print_table, say
+from cnictl.cli.output import Format, ListOption, plain, print_items, print_json_line, print_list, print_names, say
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import plugin_log
 from cnictl.node.host.plugin_log import Call
@@ -21,7 +22,7 @@ def logs(
     failed: Annotated[bool, typer.Option("--failed", help="Only calls that failed.")] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", metavar="COUNT", min=0, help="How many calls.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Also show each new call, until Ctrl-C.")] = False,
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
     """Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error if a call failed.
 
@@ -51,13 +52,22 @@ def logs(
         for call in past_calls:
             print_json_line(vars(call))
     elif past_calls:
-        print_table(("time", "verb", "pod", "address", "ms", "outcome"), [_cells(call) for call in past_calls])
+        columns = ("time", "verb", "pod", "address", "ms", "outcome", "container", "interface")
+        rows = [(*_cells(call), call.container, call.ifname) for call in past_calls]
+        print_list(output, columns, rows, map(_name, past_calls), more=2)
     if follow:
         for call in filter(wanted, plugin_log.follow(path)):
             if output is Format.JSON:
                 print_json_line(vars(call))
+            elif output is Format.NAME:
+                print_names([_name(call)])
+                sys.stdout.flush()
             else:
                 print("  ".join(map(plain, _cells(call))), flush=True)
+
+
+def _name(call: Call) -> str:
+    return call.pod or call.container
 
 
 def _cells(call: Call) -> tuple[str, ...]:

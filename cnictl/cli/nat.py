@@ -8,7 +8,7 @@ import typer
 from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
+from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say
 from cnictl.core.errors import UsageProblem
 from cnictl.core.masquerade import backends
 from cnictl.node.runs import converge, edits, engine
@@ -67,7 +67,7 @@ def disable(
     )
 
 
-def show(output: OutputOption = Format.TABLE) -> None:
+def show(output: ListOption = Format.TABLE) -> None:
     """Show the masquerade rules that are loaded, with the packets and bytes that each has counted.
 
     Exit status 1 if the rules differ from what node.toml asks for.
@@ -94,7 +94,8 @@ def show(output: OutputOption = Format.TABLE) -> None:
             )
             for rule in rules
         ]
-        print_table(("from", "to", "effect", "packets", "bytes", "where"), rows)
+        columns = ("from", "to", "effect", "packets", "bytes", "where")
+        print_list(output, columns, rows, (rule["where"] for rule in rules))
         if not spec.nat:
             say("masquerade is off: `cnictl nat enable` turns it on")
         if not is_right:

@@ -280,10 +280,11 @@ def plan(
     ] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Show how this host differs from /etc/cnictl/node.toml: what `cnictl apply` would change, as a diff.
+    """Show how this host differs from /etc/cnictl/node.toml: what `cnictl apply` would change, as a script.
 
-    Nothing is changed. Lines with - show what is there, lines with + what should be, lines with # the manual command.
-    `init-node`, `reset-node` and `undo` show their changes in the same way with --dry-run.
+    Nothing is changed. First comes a summary, then each step: what is there (-), what should be (+), and the manual
+    commands. All but these is a comment, so the whole can be pasted into a shell of root's, where it does what `cnictl
+    apply` does, except that no run is recorded. --dry-run of every command prints its changes in the same way.
 
     \b
     cnictl plan

@@ -5,13 +5,13 @@ from typing import Any
 import typer
 
 from cnictl.cli import steps
-from cnictl.cli.output import Format, OutputOption, print_items, print_table, say
+from cnictl.cli.output import Format, ListOption, print_items, print_list, print_names, say
 from cnictl.node.reach.accept import ABSENT
 from cnictl.node.runs import converge
 from cnictl.views import nodes, source_view
 
 
-def list_nodes(output: OutputOption = Format.TABLE) -> None:
+def list_nodes(output: ListOption = Format.TABLE) -> None:
     """List the nodes that this node's source of peers knows: for each its state, and whether it answers.
 
     The states: routed; pending, without a pod CIDR yet; refused, with the reason; conflict, where the source
@@ -27,15 +27,18 @@ def list_nodes(output: OutputOption = Format.TABLE) -> None:
     source = shown["source"]
     if output is Format.JSON:
         print_items(shown["items"], {"source": source})
+    elif output is Format.NAME:
+        print_names(row["name"] for row in shown["items"])
     else:
-        _show(shown["items"], source)
+        _show(shown["items"], source, output)
     raise typer.Exit(int(nodes.has_fault(shown)))
 
 
-def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:
+def _show(rows: list[dict[str, Any]], source: dict[str, Any], output: Format) -> None:
     print(f"source: {source_view.in_words(source)}")
-    print_table(
-        ("NAME", "ADDRESS", "POD CIDR", "STATE", "ROUTE", "ANSWERS", "SINCE", "WHY"),
+    print_list(
+        output,
+        ("name", "address", "pod CIDR", "state", "route", "answers", "since", "why", "link"),
         [
             (
                 row["name"] or ("(this node)" if row["state"] == ABSENT else "(node.toml)"),
@@ -46,9 +49,12 @@ def _show(rows: list[dict[str, Any]], source: dict[str, Any]) -> None:
                 {True: "yes", False: "no", None: "-"}[row["answers"]],
                 source_view.clock(row["since"]) if row["since"] else "-",
                 row["why"] or "-",
+                row["dev"] or "-",
             )
             for row in rows
         ],
+        (),
+        more=1,
     )
     for words in (source["conflict"], source["trouble"]):
         if words:

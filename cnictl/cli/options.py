@@ -5,7 +5,10 @@ from typing import Annotated
 import typer
 
 DryRunOption = Annotated[
-    bool, typer.Option("--dry-run", help="Change nothing: show each difference and the manual command for it.")
+    bool,
+    typer.Option(
+        "--dry-run", help="Change nothing: print what would change as a shell script, with each manual command."
+    ),
 ]
 ExitCodeOption = Annotated[
     bool, typer.Option("--exit-code", help="With --dry-run: exit status 1 if something would change, 0 if nothing.")

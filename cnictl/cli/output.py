@@ -1,10 +1,12 @@
-"""Print the output of commands: a rich table at a terminal, plain text in a pipe, or one JSON document on stdout.
+"""Print the output of commands: tables without boxes, names, or one JSON document on stdout.
 
-Messages go to stderr. Colour never carries meaning alone: every state is also a word.
+A table looks the same at a terminal and in a pipe, except that a terminal adds colour and is only so wide. Messages go
+to stderr. Colour never carries meaning alone: every state is also a word.
 """
 
 import contextlib
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,23 +15,59 @@ from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import groups
+from cnictl.cli import groups, layout
 from cnictl.core import untrusted_text
+from cnictl.core.errors import UsageProblem
 
 
 class Format(StrEnum):
     """The values of `-o`."""
 
     TABLE = "table"
+    WIDE = "wide"
+    NAME = "name"
     JSON = "json"
 
 
-OutputOption = Annotated[Format, typer.Option("--output", "-o", help="table for people, json for programs.")]
+_SINGLE = (Format.TABLE, Format.JSON)
+
+
+def refuse_list_format(chosen: Format, command: str) -> None:
+    """Raise UsageProblem if a command that prints no list, such as `history RUN`, shall print it as one."""
+    if chosen not in _SINGLE:
+        raise UsageProblem(f"-o {chosen}: {command} prints no list", "it takes -o table or -o json")
+
+
+def _of_one_thing(context: typer.Context, chosen: Format) -> Format:
+    if not context.resilient_parsing:
+        refuse_list_format(chosen, context.command_path)
+    return chosen
+
+
+OutputOption = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        metavar="[table|json]",
+        callback=_of_one_thing,
+        autocompletion=lambda: [str(each) for each in _SINGLE],
+        help="table for people, json for programs.",
+    ),
+]
+"""The option of commands that show one thing."""
+ListOption = Annotated[
+    Format,
+    typer.Option(
+        "--output",
+        "-o",
+        help="table for people; wide: more columns, nothing shortened; name: one name on each line; json for programs.",
+    ),
+]
+"""The option of commands that list things."""
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
 """The most characters of a line on stderr and of one on stdout, where a command to copy must stay whole."""
-_WIDEST = 80
-"""The most characters that a column is padded to in a pipe, so that one long cell does not pad every row."""
 
 
 def plain(text: str, longest: int = _LONGEST_LINE) -> str:
@@ -47,14 +85,19 @@ def say(message: str) -> None:
 
 
 def say_diversions(diversions: Sequence[dict[str, Any]]) -> None:
-    """Print where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
+    """Print where the kernel sends pods' packets elsewhere."""
+    for line in diversion_lines(diversions):
+        say(line)
+
+
+def diversion_lines(diversions: Sequence[dict[str, Any]]) -> Iterator[str]:
+    """Yield where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
     for diversion in diversions:
         causes_by_hint.setdefault(diversion["hint"]["text"], []).append(diversion["cause"])
     for hint, causes in causes_by_hint.items():
-        for cause in dict.fromkeys(causes):
-            say(cause)
-        say(f"  hint: {hint}")
+        yield from dict.fromkeys(causes)
+        yield f"  hint: {hint}"
 
 
 def write(text: str = "", flush: bool = False) -> None:
@@ -117,13 +160,94 @@ def print_json_line(document: Mapping[str, Any]) -> None:
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str = "") -> None:
-    """Print rows: a rich table at a terminal, aligned plain columns in a pipe."""
-    rows = [[untrusted_text.line(cell) for cell in row] for row in rows]
-    if not sys.stdout.isatty():
-        _print_plain(columns, rows)
+def print_table(
+    columns: Sequence[str], rows: Sequence[Sequence[str]], whole: int = 0, wide: bool = False, prose: int = 0
+) -> None:
+    """Print rows in columns, as `cnictl.cli.layout` lays them out for the screen.
+
+    The last `whole` columns hold commands to copy, and the `prose` columns ahead of them sentences: they stand on lines
+    of their own. `wide`: never wrap a line, as in a pipe.
+    """
+    width = None if wide else screen_width()
+    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else untrusted_text.LONGEST_TEXT, prose))
+
+
+def laid_out(
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    width: int | None,
+    whole: int = 0,
+    longest: int = untrusted_text.LONGEST_TEXT,
+    prose: int = 0,
+) -> list[layout.Line]:
+    """Return the lines of a table for a screen of this width, with control characters escaped.
+
+    `longest`: the most characters of a cell, but for the last `whole` ones, which are copied and run.
+    """
+    end = len(columns) - whole
+    cells = [
+        [untrusted_text.line(cell, longest if place < end else _LONGEST_LINE) for place, cell in enumerate(row)]
+        for row in rows
+    ]
+    return layout.table(columns, cells, width, whole, prose)
+
+
+def print_layout(lines: Iterable[layout.Line]) -> None:
+    """Print lines that are laid out already: in colour at a terminal."""
+    if sys.stdout.isatty():
+        groups.terminal().print_layout(lines)
         return
-    groups.terminal().print_table(columns, rows, title)
+    for line in lines:
+        print(layout.text_of(line))
+
+
+def print_list(
+    output: Format,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    names: Iterable[str],
+    more: int = 0,
+    whole: int = 0,
+) -> None:
+    """Print a list for people, or its names for scripts.
+
+    The last `more` columns ahead of the last `whole` ones, which are as in `print_table`, are for `-o wide` alone.
+    """
+    if output is Format.NAME:
+        print_names(names)
+        return
+    is_wide = output is Format.WIDE
+    end = len(columns) - whole
+    usual = end if is_wide else end - more
+
+    def chosen(cells: Sequence[str]) -> Sequence[str]:
+        return [*cells[:usual], *cells[end:]]
+
+    print_table(chosen(columns), list(map(chosen, rows)), whole, is_wide)
+
+
+def print_names(names: Iterable[str]) -> None:
+    """Print names, each once and on a line of its own, for other commands to read."""
+    for name in dict.fromkeys(filter(None, names)):
+        print(untrusted_text.line(name, _LONGEST_LINE))
+
+
+def screen_width() -> int | None:
+    """Return the columns of the terminal that stdout is; None if it is none, and lines have no limit."""
+    if not sys.stdout.isatty():
+        return None
+    return screen_size().columns
+
+
+def screen_size() -> os.terminal_size:
+    """Return the size of the terminal that stdout is. The environment's COLUMNS and LINES come first."""
+    try:
+        columns, lines = os.get_terminal_size(sys.stdout.fileno())
+    except (OSError, ValueError):
+        columns, lines = 0, 0
+    given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
+    chosen = [int(text) if text.isdecimal() else 0 for text in given]
+    return os.terminal_size((chosen[0] or columns or 80, chosen[1] or lines or 24))
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
@@ -133,11 +257,3 @@ def print_lines(lines: Iterable[tuple[str, str]]) -> None:
         return
     for _, text in lines:
         print(plain(text))
-
-
-def _print_plain(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    heading = [[column.upper() for column in columns]] if any(columns) else []
-    lines = [*heading, *[list(row) for row in rows]]
-    widths = [max(min(len(line[i]), _WIDEST) for line in lines) for i in range(len(columns))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())

@@ -7,10 +7,20 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import asking
+from cnictl.cli import asking, script
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import NoWaitOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_json, print_table, say, write
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    OutputOption,
+    print_items,
+    print_json,
+    print_list,
+    print_table,
+    say,
+    write,
+)
 from cnictl.core.errors import Problem
 from cnictl.node.plugin import versions
 from cnictl.node.resources import plugin as plugin_resource
@@ -34,6 +44,9 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: show th
 def install(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
+    no_pin: Annotated[
+        bool, typer.Option("--no-pin", help="Don't change node.toml: it names no version, or the one that it named.")
+    ] = False,
     dry_run: DryRun = False,
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
@@ -51,7 +64,7 @@ def install(
     """
     _require_root("install", dry_run)
     plugin = plugin_resource.Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
-    _show(versions.install_own(plugin, dry_run, engine.Options(no_wait=no_wait).patience), output)
+    _show(versions.install_own(plugin, dry_run, engine.Options(no_wait=no_wait).patience, not no_pin), output)
 
 
 def use(
@@ -111,9 +124,9 @@ def uninstall(
 def list_versions(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006
-    output: OutputOption = Format.TABLE,
+    output: ListOption = Format.TABLE,
 ) -> None:
-    """Show the installed versions, their interpreters, which one is in use, and whether it is sound.
+    """List the installed versions, their interpreters, which one is in use, and whether it is sound.
 
     Exit status 1 if what the runtimes start is broken.
 
@@ -129,11 +142,21 @@ def list_versions(
         say("the plugin is not installed: cnictl plugin install")
     else:
         rows = [
-            (row["version"], "current" if row["current"] else "", row["state"], row["interpreter"], row["library"])
+            (
+                row["version"],
+                "current" if row["current"] else "-",
+                row["state"],
+                row["interpreter"],
+                row["library"],
+                row["installed"],
+            )
             for row in listing["versions"]
         ]
-        print_table(("version", "in use", "state", "interpreter", "library"), rows)
-        print_table(("launcher", "state"), [(row["path"], row["state"]) for row in listing["launchers"]])
+        columns = ("version", "in use", "state", "interpreter", "library", "installed")
+        print_list(output, columns, rows, (row["version"] for row in listing["versions"]), more=1)
+        if output is not Format.NAME:
+            write()
+            print_table(("launcher", "state"), [(row["path"], row["state"]) for row in listing["launchers"]])
         for row in broken:
             say(f"broken: {row.get('path') or row['version']}: {row['fault']} (hint: cnictl plugin install)")
         if listing["chosen"] not in ("", listing["current"]):
@@ -154,11 +177,10 @@ def _show(outcome: versions.VersionOutcome, output: Format) -> None:
     elif not changes:
         say("nothing to change: the plugin is as it should be")
     else:
-        print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
         if outcome.state == "would change":
-            for change in changes:
-                for line in change.command.splitlines():
-                    write(f"  # {line}")
+            script.show_changes(changes)
+        else:
+            print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
 
 
 def _require_root(command: str, dry_run: bool) -> None:

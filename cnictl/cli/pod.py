@@ -1,18 +1,59 @@
-"""`cnictl pod`: show everything about one attachment."""
+"""`cnictl pod`: list this node's pods, and show everything about one attachment."""
 
 from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli.ipam import NameOption, observe
-from cnictl.cli.output import Format, OutputOption, print_json, print_table, working
+from cnictl.cli.ipam import NameOption, age, observe
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    OutputOption,
+    print_items,
+    print_json,
+    print_list,
+    print_table,
+    say,
+    working,
+)
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.cli.steps import require_root
 from cnictl.node.spec import node_file
-from cnictl.views import attachment
+from cnictl.views import attachment, pods
 
 
-def pod(
+def list_pods(name: NameOption = "", output: ListOption = Format.TABLE) -> None:
+    """List the pods of this node: for each its name, addresses, interface, state and age.
+
+    The name is what `cnictl pod` takes: the pod's NAMESPACE/NAME if no other attachment has it, else the container's id
+    or an address. The states are those of `cnictl ipam list`. -o wide adds the container, the host veth and the network
+    namespace.
+
+    \b
+    cnictl pod list
+    cnictl pod list -o wide
+    cnictl pod list -o name | xargs -n1 cnictl pod
+    """
+    require_root("pod list", "reads the attachment records")
+    listing = observe(name, "", "pod list")
+    rows = pods.listed(listing)
+    if output is Format.JSON:
+        print_items(rows, {"network": listing.network})
+        return
+    if not rows:
+        say(f"{listing.network} has no pods on this node")
+        return
+    columns = ("name", "address", "interface", "state", "age", "container", "host veth", "netns")
+    print_list(output, columns, list(map(_cells, rows)), (row["name"] for row in rows), more=3)
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    addresses = ", ".join(row["addresses"]) or "-"
+    ends = (row["host_veth"] or "-", row["netns"] or "-")
+    return row["name"], addresses, row["interface"], row["state"], age(row["since"] or 0), row["container"], *ends
+
+
+def show(
     who: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
     to: Annotated[
         str, typer.Option("--to", metavar="ADDRESS", help="Where to: an address or a pod. Default: the outside.")
@@ -26,14 +67,15 @@ def pod(
     Lines that begin with `earlier` are connections that the kernel still tracks, each with its protocol and port. Then
     comes the pod's way to an address: the routes inside the pod and on the host, whether the address answers a ping,
     and the firewall rules that the ping matches. A Service's address answers no ping, so its ports are tried instead.
+    `cnictl pod POD` is short for `cnictl pod show POD`.
 
     \b
-    cnictl pod 10.244.0.12
-    cnictl pod default/web --to 10.244.1.7
-    cnictl pod 6f3c1e0b -o json | jq .way.rules
+    cnictl pod show 10.244.0.12
+    cnictl pod show default/web --to 10.244.1.7
+    cnictl pod show 6f3c1e0b -o json | jq .way.rules
     """
-    require_root("pod", "looks into the pod's namespace")
-    listing = observe(name or former, "", "pod")
+    require_root("pod show", "looks into the pod's namespace")
+    listing = observe(name or former, "", "pod show")
     with working("looking at the pod"):
         rows = attachment.choose(listing, who)
         shown = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))

@@ -7,7 +7,7 @@ import typer
 from cnictl.cli import steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
-from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, say_diversions
+from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say, say_diversions
 from cnictl.node.host import host_links
 from cnictl.node.reach import peer_hints
 from cnictl.node.resources import peer_routes
@@ -95,7 +95,7 @@ def del_peer(
     )
 
 
-def list_peers(output: OutputOption = Format.TABLE) -> None:
+def list_peers(output: ListOption = Format.TABLE) -> None:
     """List the peers and the state of the route to each.
 
     For each peer, it shows whether the route exists and is used, whether the peer is on the same network segment (L2),
@@ -116,7 +116,8 @@ def list_peers(output: OutputOption = Format.TABLE) -> None:
     else:
         columns = ("pod_cidr", "via", "dev", "state", "link", "pods")
         cells = [tuple(row[key] or ("not asked" if key == "pods" else "") for key in columns) for row in rows]
-        print_table(("pod CIDR", "via", "dev", "state", "peer", "pods"), cells)
+        headings = ("pod CIDR", "via", "dev", "state", "peer", "pods")
+        print_list(output, headings, cells, (row["pod_cidr"] for row in rows))
         for row in rows:
             if row["fault"]:
                 say(f"{row['fault']}\n  hint: {row['hint']['text']}")

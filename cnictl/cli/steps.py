@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from cnictl.cli import asking, differences, output
+from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
@@ -68,17 +68,17 @@ class Terminal:
         asking.confirm(question)
 
     def preview(self, plan: spine.Plan, pods: Sequence[live_pods.AttachedPod] | None = None) -> None:
-        """Show what a run would change, with the manual commands; `pods` would lose their attachments."""
+        """Show what a run would change, as a script; `pods` would lose their attachments."""
         if self._output is Format.JSON:
             report = engine.Report(plan, {change.resource: "would change" for change in plan.changes})
             cut = {} if pods is None else {"pods_cut_off": [str(pod) for pod in pods]}
             print_json({"would_change": len(plan.changes), "steps": report.rows(), **self.json_extra, **cut})
         else:
-            differences.show(plan.steps)
+            script.show(plan)
             for pod in pods or ():
                 self.say(f"would delete the attachment of {pod}")
             if not plan.changes and not plan.unknown:
-                self.say("nothing would change: the node is as it should be")
+                self.say(script.NOTHING)
         plan.refuse_unknown()
         if self._exit_code and plan.changes:
             raise typer.Exit(1)

@@ -1,13 +1,14 @@
-"""Tables, coloured lines and the spinner as a terminal shows them. Imported only where there is a terminal."""
+"""Colours and the spinner, as a terminal shows them. Imported only where there is a terminal."""
 
+import io
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from rich import console
-from rich.table import Table
 from rich.text import Text
 
 from cnictl.cli import encoding
+from cnictl.cli.layout import Line, Segment
 
 _STYLES = {
     "ok": "green", "unchanged": "dim", "changed": "yellow", "would change": "yellow", "failed": "bold red",
@@ -20,15 +21,32 @@ _STYLES = {
 }  # fmt: skip
 
 
-def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
-    """Print rows of text as a table on stdout."""
-    table = Table(title=title or None, title_justify="left", header_style="bold", show_header=any(columns))
-    for column in columns:
-        # a narrow terminal wraps a long name, which would be ambiguous if it were cut off
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell, style=_STYLES.get(cell.split(":")[0], "")) for cell in row))
-    console.Console().print(table)
+def print_layout(lines: Iterable[Line]) -> None:
+    """Print lines that are laid out for the screen, on stdout. The terminal folds a word that is longer than it."""
+    stdout = console.Console(soft_wrap=True, highlight=False)
+    for line in lines:
+        text = coloured(line)
+        text.rstrip()
+        stdout.print(text)
+
+
+def coloured(line: Line) -> Text:
+    """Return a line of a table with its colours."""
+    return Text.assemble(*((segment.text, _style(segment)) for segment in line))
+
+
+def save_picture(lines: Iterable[Line], path: str, title: str, width: int) -> None:
+    """Save lines as an SVG picture of a terminal. Raises OSError."""
+    recorder = console.Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
+    )
+    for line in lines:
+        recorder.print(coloured(line), soft_wrap=True)
+    recorder.save_svg(path, title=title)
+
+
+def _style(segment: Segment) -> str:
+    return "bold" if segment.heading else _STYLES.get(segment.cell.split(":")[0], "")
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:

@@ -1,6 +1,6 @@
 """List every check, and make them in that order."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
@@ -53,10 +53,16 @@ def by_id(name: str) -> Check | None:
     return next((check for check in CHECKS if check.id == name), None)
 
 
-def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()) -> Examined:
+def _untold(_: str) -> None:
+    """Tell nobody."""
+
+
+def examine(
+    facts: Facts, only: Collection[str] = (), skip: Collection[str] = (), tell: Callable[[str], None] = _untold
+) -> Examined:
     """Make the checks. Findings that another finding explains are left out. Raises UsageProblem if no check is left.
 
-    Checks that wait for other hosts run in parallel with the rest.
+    Checks that wait for other hosts run in parallel with the rest. `tell` is called with the check that is at work.
     """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
     if not chosen:
@@ -66,8 +72,13 @@ def examine(facts: Facts, only: Collection[str] = (), skip: Collection[str] = ()
     unable: list[tuple[str, str]] = []
     with reading.once(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
         begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
-        made = {check.id: _made(check, facts) for check in chosen if not check.waits}
-        made |= {name: future.result() for name, future in begun.items()}
+        made: dict[str, tuple[list[Finding], str | None]] = {}
+        for check in (check for check in chosen if not check.waits):
+            tell(f"check {len(made) + 1} of {len(chosen)}: {check.id}")
+            made[check.id] = _made(check, facts)
+        for name, future in begun.items():
+            tell(f"check {len(made) + 1} of {len(chosen)}: {name} (waits for other hosts)")
+            made[name] = future.result()
     for check in chosen:
         findings, why = made[check.id]
         if why is not None:

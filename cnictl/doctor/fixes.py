@@ -1,6 +1,6 @@
 """Fix findings: through the spine, or by running the manual command. Each step is journalled first."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cnictl.doctor import catalogue
 from cnictl.doctor.catalogue import Examined, by_id
@@ -14,21 +14,21 @@ from cnictl.node.state.journal import FAILED, Journal
 
 
 def fix(
-    facts: Facts, only: Sequence[str], skip: Sequence[str], on_step: OnStep
+    facts: Facts, only: Sequence[str], skip: Sequence[str], on_step: OnStep, tell: Callable[[str], None]
 ) -> tuple[Examined, list[tuple[str, str]]]:
     """Check, fix, and check again until nothing new can be fixed. Raises Problem.
 
     A fix can reveal another fault: a new bridge has no ports. Return the remaining findings, and the check and subject
-    of each finding that is gone.
+    of each finding that is gone. `tell` is called with the check that is at work.
     """
     tried: list[Finding] = []
-    examined = catalogue.examine(facts, only, skip)
+    examined = catalogue.examine(facts, only, skip, tell)
     seen = dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     while todo := [finding for finding in examined.findings if finding.fixable and finding not in tried]:
         tried += todo
         with spine.exclusive():
             carry_out(facts, todo, on_step)
-        examined = catalogue.examine(facts, only, skip)
+        examined = catalogue.examine(facts, only, skip, tell)
         seen |= dict.fromkeys((finding.id, finding.subject) for finding in examined.findings)
     left = {(finding.id, finding.subject) for finding in examined.findings}
     return examined, [finding for finding in seen if finding not in left]

@@ -1,10 +1,6 @@
-"""Render a report: a matrix with the causes below it on a terminal, aligned plain lines in a pipe."""
+"""Show reports as tables: each check of one report on a line, or one matrix of several; then the causes of failures."""
 
 from collections.abc import Sequence
-
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 
 from cnictl.probe.checks import CHECKS, FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Report
 from cnictl.probe.failure import FailureCause
@@ -24,28 +20,27 @@ TITLES = {
     "path-mtu": "path MTU",
     "ipv6": "IPv6",
 }
-_STYLES = {OK: "green", FAILED: "bold red", UNCERTAIN: "yellow", SKIPPED: "dim"}
-_SIGNS = {OK: "✔", FAILED: "✘", UNCERTAIN: "?", SKIPPED: "-"}
+_HEADINGS = {**TITLES, "pod-same-host": "pod here", "pod-other-host": "pod there"}
+"""The matrix's columns, which must fit beside each other on a screen of 80 columns."""
+_WORST_FIRST = (FAILED, UNCERTAIN, OK, SKIPPED)
+
+Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
+"""The names of columns, and rows."""
 
 
-def matrix(reports: Sequence[tuple[str, Report]], title: str = "") -> RenderableType:
-    """Return the matrix: one row per report and family, one column per check, the causes of failures below.
+def matrix(reports: Sequence[tuple[str, Report]]) -> Rows:
+    """Return the matrix: one row for each report and family, and one column for each check.
 
-    Each report comes with the name of its pod's node.
+    Each report comes with the name of its pod's node. A cell is the worst state of a check, with the mean round trip in
+    ms, or with how many of several targets are in this state.
     """
-    rows = [(label, part) for label, report in reports for part in _families(report)]
-    table = Table(title=title or None, title_justify="left", header_style="bold", show_lines=len(rows) > 1)
-    table.add_column("pod on", overflow="fold")
-    for check in CHECKS:
-        table.add_column(f"→ {TITLES[check]}", overflow="fold")
-    for label, checks in rows:
-        cells = [[check for check in checks if check.check == kind] for kind in CHECKS]
-        source = checks[0].source or "no address"
-        table.add_row(Text.assemble(label, "\n", (source, "dim")), *(_cell(cell) for cell in cells))
-    if any(check.rtt_ms for _, report in reports for check in report.checks):
-        table.caption, table.caption_justify = "round trips in ms: shortest/mean/longest", "left"
-    causes = _causes(reports)
-    return Group(table, *causes) if causes else table
+    columns = ("pod on", "from", *(_HEADINGS[check] for check in CHECKS))
+    rows = []
+    for label, report in reports:
+        for checks in _families(report):
+            cells = (_cell([check for check in checks if check.check == kind]) for kind in CHECKS)
+            rows.append((label, checks[0].source or "no address", *cells))
+    return columns, rows
 
 
 def _families(report: Report) -> list[list[CheckResult]]:
@@ -54,8 +49,8 @@ def _families(report: Report) -> list[list[CheckResult]]:
     return [[check for check in report.checks if check.family == name] for name in names]
 
 
-def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the column names and the rows of the plain text."""
+def lines(report: Report) -> Rows:
+    """Return the checks of one report, each on a line. The last two columns are the cause of a failure and its hint."""
     columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
@@ -73,24 +68,13 @@ def lines(report: Report) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
     return columns, rows
 
 
-def _cell(checks: Sequence[CheckResult]) -> Text:
-    cell = Text()
-    for check in checks:
-        if cell:
-            cell.append("\n")
-        cell.append(f"{_SIGNS[check.state]} {_word(check)}", _STYLES[check.state])
-        if check.sent:
-            cell.append(f"\n{check.to}", "dim")
-            cell.append(f"\n{check.loss}% loss", "dim")
-            if check.rtt_ms:
-                cell.append(f"\n{_times(check)}", "dim")
-    return cell
-
-
-def _word(check: CheckResult) -> str:
-    if check.state == UNCERTAIN and check.cause is not None and check.cause.name == "gateway-only":
-        return "uncertain: gateway only"
-    return check.state
+def _cell(checks: Sequence[CheckResult]) -> str:
+    if not checks:
+        return "-"
+    state = next(state for state in _WORST_FIRST if any(check.state == state for check in checks))
+    if len(checks) > 1:
+        return f"{state}: {sum(check.state == state for check in checks)} of {len(checks)}"
+    return f"{state}: {checks[0].rtt_ms[1]:.2f}" if state == OK and checks[0].rtt_ms else state
 
 
 def _times(check: CheckResult) -> str:
@@ -98,18 +82,15 @@ def _times(check: CheckResult) -> str:
     return "/".join(f"{time:.2f}" for time in check.rtt_ms) if check.rtt_ms else ""
 
 
-def _causes(reports: Sequence[tuple[str, Report]]) -> list[Text]:
-    """Return each cause once, with all the checks of a row that it explains."""
+def causes(reports: Sequence[tuple[str, Report]]) -> list[tuple[str, str, str]]:
+    """Return each cause once: its state, words that name all the checks of a row that it explains, and the hint."""
     targets_by_cause: dict[tuple[str, str, FailureCause], list[str]] = {}
     for label, report in reports:
         for check in report.checks:
             if check.cause is not None and check.state != OK:
                 where = f"{TITLES[check.check]} {check.to}".strip()
                 targets_by_cause.setdefault((label, check.state, check.cause), []).append(where)
-    texts = []
-    for (label, state, cause), targets in targets_by_cause.items():
-        text = Text.assemble((f"{_SIGNS[state]} {label} → {', '.join(targets)}: ", _STYLES[state]), cause.words)
-        if cause.hint:
-            text.append(f"\n    hint: {cause.hint}", "cyan")
-        texts.append(text)
-    return texts
+    return [
+        (state, f"{label} → {', '.join(targets)}: {cause.words}", str(cause.hint))
+        for (label, state, cause), targets in targets_by_cause.items()
+    ]

@@ -33,7 +33,7 @@ def look(spec: NodeSpec) -> dict[str, Any]:
     addresses = listing.as_json()
     findings = pod_routes.look(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
-    return {
+    shown = {
         "drifted": sum(row["state"] == "drifted" for row in rows),
         "unknown": sum(row["state"] == "not known" for row in rows),
         "node": {"subnets": list(spec.subnets), "networks": list(spec.networks), "name": spec.name},
@@ -58,6 +58,45 @@ def look(spec: NodeSpec) -> dict[str, Any]:
         "unconfirmed": unconfirmed(),
         "resources": rows,
     }
+    return {**dict(zip(("verdict", "reasons"), verdict(shown), strict=True)), **shown}
+
+
+HEALTHY, FAULTY, UNKNOWN, DOUBTFUL = "healthy", "faulty", "not known", "in doubt"
+"""Verdicts. In doubt: no fault was found, but not all that matters was seen to work."""
+
+
+def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
+    """Return the verdict on the node, and in words what keeps it from being healthy."""
+    faults = [f"{shown['drifted']} of {len(shown['resources'])} resources drifted"] if shown["drifted"] else []
+    faulty_peers = [peer["via"] for peer in shown["peers"] if peer["fault"]]
+    faults += [f"pods' packets go elsewhere ({len(shown['strays'])})"] if shown["strays"] else []
+    faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
+    source = shown["source"] or {"conflict": "", "trouble": ""}
+    faults += ["the source of peers contradicts this node"] if source["conflict"] else []
+    unknown = [f"{shown['unknown']} resources could not be looked at"] if shown["unknown"] else []
+    doubts = _doubts(shown)
+    for word, reasons in ((FAULTY, faults), (UNKNOWN, unknown), (DOUBTFUL, doubts)):
+        if reasons:
+            return word, [*faults, *unknown, *doubts]
+    return HEALTHY, []
+
+
+def _doubts(shown: dict[str, Any]) -> list[str]:
+    silent = [peer["via"] for peer in shown["peers"] if peer["answers"] is False]
+    unasked = [peer["via"] or peer["pod_cidr"] for peer in shown["peers"] if peer["answers"] is None]
+    ahead = [names[0] for names in shown["confs"].values() if names and names[0] != shown["conf"]]
+    without = [folder for folder, names in shown["confs"].items() if not names]
+    watch, source = shown["watch"], shown["source"]
+    doubts = [f"no answer from peer {_named(silent)}"] if silent else []
+    doubts += [f"peer {_named(unasked)} was not asked"] if unasked else []
+    doubts += [f"runtimes take {_named(ahead)}, not {shown['conf']}"] if ahead else []
+    doubts += [f"no conf in {_named(without)}"] if without else []
+    doubts += [f"watch has given up {_named(list(watch['given_up']))}"] if watch and watch["given_up"] else []
+    return doubts + (["the source of peers could not be read"] if source and source["trouble"] else [])
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 def unconfirmed() -> dict[str, Any] | None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from cnictl.cli.ipam import Order
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import parse_cidr
 from cnictl.core.errors import Problem
@@ -114,6 +115,28 @@ def test_a_torn_lease_names_the_record_that_has_its_address() -> None:
     (named,) = assemble([torn], [make_record("c1", "10.244.0.2")])
     assert named.state == TORN and "the record of c1 eth0 has the address" in named.reason
     assert reclaim.keep_reason(named)
+
+
+def test_rows_are_ordered_by_what_is_asked_for() -> None:
+    rows = (
+        make_row(LIVE, address="10.244.0.10", since=3.0, pod="b/web", container="c1"),
+        make_row(STALE, address="10.244.0.9", since=1.0, pod="", container="c2"),
+        make_row(LIVE, address="", since=0.0, pod="a/db", container="c3"),
+    )
+    listing = Listing("mynet", "d", rows)
+
+    def containers(order: str, stale: bool = False) -> list[str]:
+        return [row.container for row in listing.ordered(order, stale).rows]
+
+    assert containers("address") == ["c3", "c2", "c1"]
+    assert containers("age") == ["c2", "c1", "c3"]
+    assert containers("pod") == ["c3", "c1", "c2"]
+    assert containers("state") == ["c1", "c3", "c2"]
+    assert containers("state", stale=True) == ["c2"]
+
+
+def test_orders_are_the_values_of_the_option() -> None:
+    assert [str(order) for order in Order] == list(lease_list.ORDERS)
 
 
 def test_utilisation_counts_leases_and_knows_those_outside() -> None:

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 import pytest
-from rich import console
 
-from cnictl.cli import main, output, status, steps
+from cnictl.cli import main, output, status_screen, steps
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.runs.engine import Report
 from cnictl.node.runs.live_pods import AttachedPod
@@ -83,17 +82,7 @@ def test_drift_is_readable(
     now: dict[str, object] | None, wanted: dict[str, object] | None, seen: str, due: str
 ) -> None:
     row = {"resource": "x", "state": "drifted", "now": now, "wanted": wanted}
-    assert status.status_cells(row) == ("x", "drifted", seen, due)
-
-
-def test_narrow_terminal_cuts_no_name_off(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    narrow = console.Console(file=sys.stdout, width=30)
-    monkeypatch.setattr(console, "Console", lambda: narrow)
-    output.print_table(("resource", "state"), [("file/etc/sysctl.d/99-cnictl.conf", "ok")])
-    shown = capsys.readouterr().out
-    first_cells = "".join(line.split("│")[1].strip() for line in shown.splitlines() if line.startswith("│"))
-    assert first_cells == "file/etc/sysctl.d/99-cnictl.conf"
+    assert status_screen.status_cells(row) == ("x", "drifted", seen, due)
 
 
 def test_table_without_headings_starts_with_its_first_row(capsys: pytest.CaptureFixture[str]) -> None:

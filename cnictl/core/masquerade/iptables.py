@@ -74,12 +74,9 @@ class Iptables:
         for bits in families:
             program = PROGRAMS[bits]
             if chains(bits, name):
-                jumps = f"{program} -w -t nat -S POSTROUTING | grep -- '-j {whole}'"
-                commands += [
-                    f"{jumps}   # delete each: {program} -w -t nat -D …",
-                    f"{program} -w -t nat -F {whole}",
-                    f"{program} -w -t nat -X {whole}",
-                ]
+                jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {whole}")]
+                commands += [f"{program} -w -t nat {line.replace('-A ', '-D ', 1)}" for line in jumps]
+                commands += [f"{program} -w -t nat -F {whole}", f"{program} -w -t nat -X {whole}"]
         return commands
 
 

@@ -64,7 +64,7 @@ class Nft:
     def removal_commands(self, name: str, families: "Iterable[int]" = ()) -> list[str]:  # noqa: ARG002
         """Return the commands for the chains, which both families share."""
         commands = [f"nft delete chain inet {TABLE} {chain}" for chain in chains_of(name)]
-        return [*commands, f"nft delete table inet {TABLE}   # only if nothing else is in it"]
+        return [*commands, f"nft list table inet {TABLE} | grep -q chain || nft delete table inet {TABLE}"]
 
 
 def text(rules: RuleSet) -> str:

@@ -6,7 +6,7 @@ This module only reads; it writes no records for leases that have none. The func
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from cnictl.core import attachments, liveness
@@ -131,6 +131,14 @@ class Listing:
         """Return the number of leased addresses of a range set."""
         return sum(row.leased and range_set.holds(row.packed) for row in self.rows)
 
+    def ordered(self, order: str, stale_only: bool = False) -> "Listing":
+        """Return the listing with its rows in an order of `ORDERS`; with `stale_only`, only with its stale rows.
+
+        What is equal stays in the order of addresses. Numbers of addresses are those of the rows that are left.
+        """
+        rows = [row for row in self.rows if row.state == liveness.STALE or not stale_only]
+        return replace(self, rows=tuple(sorted(rows, key=ORDERS[order])))
+
     def as_json(self) -> dict[str, Any]:
         """Return the listing as JSON values."""
         return {
@@ -148,6 +156,15 @@ class Listing:
             "leases": [row.as_json() for row in self.rows],
             "stray_veths": list(self.unrecorded_veths),
         }
+
+
+ORDERS: dict[str, Callable[[Row], Any]] = {
+    "address": lambda row: (len(row.packed), row.packed),
+    "age": lambda row: row.since or float("inf"),
+    "pod": lambda row: (row.pod == "", row.pod, row.container),
+    "state": lambda row: row.state,
+}
+"""How the rows of a listing can be ordered: by age, the longest held first; by pod, those without a name last."""
 
 
 def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:

@@ -85,6 +85,23 @@ def drop_remnant(table: str, chain: str, family: str = "ip") -> None:
         run(["nft", "delete", "table", family, table], check=False)
 
 
+def left_over_commands(table: str, chain: str, family: str = "ip") -> list[str]:
+    """Return the manual commands for `drop_left_over`, which look whether the chain and the table are empty by then."""
+    remembered = original_state.recall(_key(family))
+    if remembered is None or not has_command("nft"):
+        return []
+    chain_name, table_name = f"{family} {table} {chain}", f"{family} {table}"
+    objects = _iptables_objects(ruleset(), family)
+    commands = []
+    if chain_name in objects and chain_name not in remembered["there"]:
+        # an empty base chain is listed in five lines
+        lines = f"nft list chain {chain_name} | grep -vc '^#'"
+        commands.append(f'[ "$({lines})" -gt 5 ] || nft delete chain {chain_name}')
+    if table_name in objects and table_name not in remembered["there"]:
+        commands.append(f"nft list table {table_name} | grep -q chain || nft delete table {table_name}")
+    return commands
+
+
 def _key(family: str) -> str:
     return f"firewall/{PROGRAMS[family]}"
 

@@ -58,7 +58,7 @@ _SELF_TEST = """
 import os, sys
 os.umask(0o022)  # the bytecode that this leaves is root's alone to change
 sys.path.insert(0, sys.argv[1])
-import netaddr, prometheus_client, pyroute2, rich.console, rich.table, tomlkit, typer
+import netaddr, prometheus_client, pyroute2, rich.console, tomlkit, typer
 import cnictl.cli.entry, cnictl.cli.main, cnictl.doctor.catalogue, cnictl.node.runs.confirm_guard
 import cnictl.node.runs.history, cnictl.node.runs.reset, cnictl.node.preflight, cnictl.node.addresses.reclaim
 import cnictl.views.status, cnictl.watch.keeper, cnictl_conf, cnictl_plugin

@@ -39,11 +39,15 @@ class VersionOutcome:
     """`unchanged`, `changed` or `would change`."""
 
 
-def install_own(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:
-    """Install this cnictl's own version of the plugin, and use it. Raises Problem, with the launchers unchanged."""
+def install_own(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT, pin: bool = True) -> VersionOutcome:
+    """Install this cnictl's own version of the plugin, and use it. Raises Problem, with the launchers unchanged.
+
+    `pin`: node.toml names the version from then on.
+    """
     with _alone(dry_run, wait):
         after = plugin.with_own_version()
-        return _carry_out(plugin, after, after["version"], "plugin install", dry_run, with_program=True)
+        chosen = after["version"] if pin else chosen_version()
+        return _carry_out(plugin, after, chosen, "plugin install", dry_run, with_program=True)
 
 
 def switch(plugin: Plugin, name: str, dry_run: bool, wait: float = RUN_LOCK_WAIT) -> VersionOutcome:

@@ -1,6 +1,7 @@
 """Set up the bridge and its addresses. `core.bridge` makes both, as in the plugin's ADD."""
 
 import errno
+import shlex
 import sys
 from collections.abc import Collection, Iterable
 
@@ -94,7 +95,7 @@ class Bridge:
                 (
                     f"ip link add {name} address {rtnetlink.format_mac(gateway_mac(self._gateways))} type bridge",
                     f"ip link set {name} mtu {another_mtu(after['mtu'])}",
-                    f"ip link set {name} mtu {after['mtu']} alias {after['owner']} up",
+                    f"ip link set {name} mtu {after['mtu']} alias {shlex.quote(after['owner'])} up",
                     f"sysctl -w net/ipv6/conf/{name}/accept_ra=0 net/ipv6/conf/{name}/accept_dad=0",
                 )
             )
@@ -104,7 +105,7 @@ class Bridge:
             options.append(f"mtu {after['mtu']}")
         if before["owner"] != after["owner"]:
             words.append(f"alias {after['owner']}")
-            options.append(f"alias {after['owner']!r}")
+            options.append(f"alias {shlex.quote(after['owner'])}")
         if before["up"] != after["up"]:
             words.append("up" if after["up"] else "down")
             options.append(words[-1])

@@ -9,9 +9,11 @@ files are written; it reads them when it starts.
 import glob
 import json
 import os
+import shlex
 from xml.etree import ElementTree
 
 from cnictl.core.process import run
+from cnictl.node import by_hand
 from cnictl.node.host import firewall, host_links
 from cnictl.node.host.verdicts.pods import peers_addresses
 from cnictl.node.plugin import files
@@ -99,9 +101,13 @@ class Firewalld:
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the manual commands."""
         old, new = before or _NOTHING, after or _NOTHING
-        commands = [f"cat > {p} <<'EOF'\n{text}EOF" for p, text in new["files"].items() if old["files"].get(p) != text]
-        commands += [f"rm {path}" for path in old["files"] if path not in new["files"]]
-        commands += [" ".join(argv) for argv in _bindings(old, new)]
+        commands = [
+            by_hand.write(path, text, old["files"].get(path))
+            for path, text in new["files"].items()
+            if old["files"].get(path) != text
+        ]
+        commands += [by_hand.remove(path) for path in old["files"] if path not in new["files"]]
+        commands += [shlex.join(argv) for argv in _bindings(old, new)] if runs() else []
         return "have firewalld trust pods" if after else "stop firewalld from trusting pods", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:

@@ -111,9 +111,12 @@ class IptablesForward:
         removed = [f"{program} -w -D {line}" for line in look.removals()] if look is not None and moves else []
         if after is None:
             ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
+            ends += [] if self._legacy else firewall.left_over_commands("filter", BASE, self._family)
             return f"remove the accept rules for pods from {program}' FORWARD", "\n".join([*removed, *ends])
-        lines = [f"{program} -w -{'N' if look is None or look.accepts is None else 'F'} {CHAIN}"]
-        lines += [f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"]]
+        if look is None or look.accepts is None:
+            lines = [f"{program} -w -N {CHAIN}", *(f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"])]
+        else:
+            lines = [f"{program} -w {line}" for line in look.changes_of_accepts(after["accepts"])]
         inserted = look.insertions(after, self._name()) if look is not None and moves else []
         lines += [*removed, *(f"{program} -w {line}" for line in inserted)]
         subnet = getattr(_of_family(self._spec, self._family), "subnet", "pods")

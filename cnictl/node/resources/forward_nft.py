@@ -78,9 +78,8 @@ class NftForward:
         needs, commands, words = look.fresh_needs(), [], []
         for chain, rules in old.items():
             if rules != new.get(chain):
-                commands.append(
-                    f"nft -a list chain {chain}   # delete each rule marked '{MARK}': nft delete rule {chain} handle …"
-                )
+                there = look.model.chains[chain].rules if chain in look.model.chains else ()
+                commands += [f"nft delete rule {chain} handle {rule.handle}" for rule in there if rule.ours]
         for chain, rules in new.items():
             if old.get(chain) != rules:
                 drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if need.place.chain == chain)

@@ -48,23 +48,22 @@ def hint(table: str, family: str = "ip") -> str:
 
 def remove(table: str, chain: str, family: str = "ip") -> None:
     """Remove the jumps to our chain and the chain with nft. Raises Problem."""
+    run(["nft", "-f", "-"], "".join(f"{line}\n" for line in _removal(table, chain, family)))
+
+
+def removal_commands(table: str, chain: str, family: str = "ip") -> list[str]:
+    """Return the manual commands for `remove`."""
+    return [f"nft {line}" for line in _removal(table, chain, family)]
+
+
+def _removal(table: str, chain: str, family: str) -> list[str]:
+    """Return nft's lines that delete the jumps to our chain, and the chain."""
     jumps = [
         f"delete rule {family} {table} {rule['chain']} handle {rule['handle']}"
         for rule in (entry["rule"] for entry in firewall.ruleset() if "rule" in entry)
         if (rule["family"], rule["table"]) == (family, table) and target(rule) == chain
     ]
-    lines = [*jumps, f"flush chain {family} {table} {chain}", f"delete chain {family} {table} {chain}", ""]
-    run(["nft", "-f", "-"], "\n".join(lines))
-
-
-def removal_commands(table: str, chain: str, family: str = "ip") -> list[str]:
-    """Return the manual commands for `remove`."""
-    jumps = f"delete each jump to {chain}: nft delete rule {family} {table} … handle …"
-    return [
-        f"nft -a list table {family} {table}   # {jumps}",
-        f"nft flush chain {family} {table} {chain}",
-        f"nft delete chain {family} {table} {chain}",
-    ]
+    return [*jumps, f"flush chain {family} {table} {chain}", f"delete chain {family} {table} {chain}"]
 
 
 def target(rule: dict[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """Masquerade: load the rule set of `core.masquerade` in the backend that the spec names, and in no other."""
 
+import shlex
 from collections.abc import Iterable
 from typing import Any
 
@@ -8,6 +9,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.masquerade import backends, iptables, rule_set
 from cnictl.core.masquerade.backends import BACKENDS
 from cnictl.core.masquerade.rule_set import RuleSet
+from cnictl.node import by_hand
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.resources import hidden_chains
@@ -65,7 +67,7 @@ class Masquerade:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
                 words.append(f"masquerade packets from {subnets} to destinations outside {networks} ({backend})")
                 steps = backends.backend(backend).steps(_of(self._name, rules))
-                commands += [f"{' '.join(argv)} <<'EOF'\n{stdin}EOF" for argv, stdin in steps]
+                commands += [by_hand.heredoc(shlex.join(argv), stdin) for argv, stdin in steps]
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
@@ -127,4 +129,5 @@ def _removal_commands(name: str, backend: str) -> list[str]:
             commands += hidden_chains.removal_commands("nat", chain, family)
         else:
             commands += chosen.removal_commands(name, [_BITS[family]])
+        commands += firewall.left_over_commands("nat", "POSTROUTING", family)
     return commands

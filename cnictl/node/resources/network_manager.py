@@ -44,7 +44,7 @@ class UnmanagedDevices(TextFile):
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary, and the manual commands for the file and the reload."""
         summary, command = super().describe(before, after)
-        return summary, f"{command}\n{' '.join(_RELOAD)}"
+        return summary, f"{command}\n{' '.join(_RELOAD)} || true"
 
     def carry_out(self, change: Change) -> None:
         """Write or remove the file, and reload a running NetworkManager."""

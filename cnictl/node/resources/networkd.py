@@ -75,7 +75,7 @@ class NetworkdFile(TextFile):
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary, and the manual commands for the file and the reload."""
         summary, command = super().describe(before, after)
-        return summary, f"{command}\n{' '.join(_RELOAD)}" if after and self._reloads else command
+        return summary, f"{command}\n{' '.join(_RELOAD)} || true" if after and self._reloads else command
 
     def carry_out(self, change: Change) -> None:
         """Write or remove the file, and reload a running networkd after a write."""

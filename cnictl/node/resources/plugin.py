@@ -1,12 +1,12 @@
 """Install the plugin's files as one resource: the version, its folder, and the launchers that runtimes start."""
 
-import os
+import shlex
 from functools import cached_property
-from importlib.util import find_spec
 from typing import Any
 
 import cnictl
 from cnictl.core.errors import Problem
+from cnictl.core.paths import LIB_DIR
 from cnictl.node.host import runtimes
 from cnictl.node.plugin import install, interpreters, plugin_version, version_folder
 from cnictl.node.plugin.plugin_version import PLUGIN
@@ -109,7 +109,7 @@ class Plugin:
             return "remove the plugin", "\n".join([*gone, f"rm -r {old['lib_dir']}"])
         extra = [f"rm -r {old['lib_dir']}/{name}" for name in old["versions"] if name not in after["versions"]]
         folder = f"{after['lib_dir']}/{after['version']}"
-        launchers = [f"install -m 755 {folder}/{PLUGIN} {place}/{PLUGIN}" for place in after["bin_dirs"]]
+        launchers = [f"install -D -m 755 {folder}/{PLUGIN} {place}/{PLUGIN}" for place in after["bin_dirs"]]
         places = ", ".join(after["bin_dirs"])
         if before and all(before[key] == after[key] for key in _STARTED):
             names = ", ".join(name for name in old["versions"] if name not in after["versions"])
@@ -119,14 +119,11 @@ class Plugin:
         instead = f" instead of {old['version']}" if old["version"] not in ("", after["version"]) else ""
         if after["digest"] != _own_digest():
             return f"use plugin {after['version']}{instead} for {places}", "\n".join([*launchers, *extra])
-        commands = [
-            f"install -d {folder}/cnictl",
-            f"cp -r {_origin('cnictl')}/__init__.py {_origin('cnictl')}/core {folder}/cnictl/",
-            f"cp -r {_origin('cnictl_plugin')} {folder}/cnictl_plugin",
-            f"{after['interpreter']} -m compileall --invalidation-mode unchecked-hash {folder}",
-        ]
+        options = ["--lib-dir", after["lib_dir"]] if after["lib_dir"] != LIB_DIR else []
+        options += [word for place in after["bin_dirs"] for word in ("--bin-dir", place)]
+        install = shlex.join(["cnictl", "plugin", "install", "--no-pin", *options])
         summary = f"install plugin {after['version']}{instead} for {places}"
-        return summary, "\n".join([*commands, *launchers, *extra])
+        return summary, "\n".join([install, *extra])
 
     def carry_out(self, change: Change) -> None:
         """Install, select or remove versions and launchers. Raises Problem, with the launchers unchanged."""
@@ -169,11 +166,3 @@ def _is_own(name: str, digest: str) -> bool:
 
 def _own_digest() -> str:
     return plugin_version.digest_of(plugin_version.sources())
-
-
-def _origin(package: str) -> str:
-    """Return the folder of a package of the running cnictl."""
-    spec = find_spec(package)
-    if spec is None or not spec.submodule_search_locations:
-        raise Problem(f"package {package} is not installed together with cnictl")
-    return os.path.abspath(next(iter(spec.submodule_search_locations)))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+from typing import Any
 
 from cnictl.core import sysctl
 from cnictl.core.netlink import rtnetlink
@@ -59,7 +60,16 @@ class Forwarding:
         """Return the summary and the sysctl command."""
         value = after["value"] if after else "0"
         summary = "let the host forward" if value == "1" else "stop forwarding"
-        return f"{summary} {self._family} packets", f"sysctl -w {self.key}={value}"
+        commands = [f"sysctl -w {self.key}={value}"]
+        remembered = original_state.recall(self.id)
+        if value == "0" and remembered is not None and remembered["value"] == "0":
+            now = self._side_effects()
+            commands += [
+                f"sysctl -w {self._conf}/{name}={wanted}"
+                for name, wanted in self._restored(remembered, now).items()
+                if wanted != self._switched_off(name, now[name])
+            ]
+        return f"{summary} {self._family} packets", "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:
         """Write the value. When it is turned off again, restore each side effect that nobody has changed since.
@@ -73,14 +83,29 @@ class Forwarding:
             if remembered is not None and "left" not in remembered:
                 original_state.amend(self.id, {**remembered, "left": self._side_effects()})
             return
-        now, left = self._side_effects(), remembered.get("left", {})
+        restored = self._restored(remembered, self._side_effects())
         write(self._path, value)
-        for name, old in remembered["conf"].items():
-            if name in now:
-                wanted = old if now[name] == left.get(name, now[name]) else now[name]
-                with contextlib.suppress(FileNotFoundError):  # the link was removed meanwhile
-                    if sysctl.read(f"{self._conf}/{name}") not in ("", wanted):
-                        write(f"{self._conf}/{name}", wanted)
+        for name, wanted in restored.items():
+            with contextlib.suppress(FileNotFoundError):  # the link was removed meanwhile
+                if sysctl.read(f"{self._conf}/{name}") not in ("", wanted):
+                    write(f"{self._conf}/{name}", wanted)
+
+    @staticmethod
+    def _restored(remembered: dict[str, Any], now: dict[str, str]) -> dict[str, str]:
+        """Return the values to leave behind: the original ones, but for what somebody has changed since."""
+        left = remembered.get("left", {})
+        return {
+            name: old if now[name] == left.get(name, now[name]) else now[name]
+            for name, old in remembered["conf"].items()
+            if name in now
+        }
+
+    @staticmethod
+    def _switched_off(name: str, now: str) -> str:
+        """Return the value that the kernel gives a side effect when forwarding is switched off."""
+        if name.endswith("/forwarding"):
+            return "0"
+        return "1" if name in ("all/accept_redirects", "default/accept_redirects") else now
 
     def _bridges(self) -> list[str]:
         """Return the bridges that have an address of the family and were not made by cnictl's plugin."""

@@ -1,12 +1,12 @@
 """Keep text files: files that only cnictl writes, such as the sysctl drop-in, and the node file, which people edit."""
 
-import difflib
 import os
 from dataclasses import fields, replace
 from typing import Any
 
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
+from cnictl.node import by_hand
 from cnictl.node.plugin import files
 from cnictl.node.resources.link_ipv6 import accepting
 from cnictl.node.spec import addressing
@@ -175,11 +175,6 @@ def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[Nod
 
 def _describe(path: str, before: State | None, after: State | None) -> tuple[str, str]:
     if after is None:
-        return f"remove {path}", f"rm {os.path.realpath(path)}"
-    text = after["text"]
-    if before is None:
-        return f"write {path}", f"cat > {path} <<'EOF'\n{text}EOF"
-    difference = difflib.unified_diff(
-        before["text"].splitlines(keepends=True), text.splitlines(keepends=True), path, path, n=0
-    )
-    return f"change {path}", f"patch {path} <<'EOF'\n{''.join(difference)}EOF"
+        return f"remove {path}", by_hand.remove(path)
+    verb = "write" if before is None else "change"
+    return f"{verb} {path}", by_hand.write(path, after["text"], before["text"] if before else None)

@@ -140,11 +140,24 @@ def test_list_tells_every_state_with_its_proof_and_changes_nothing(mixed: Mixed)
     assert everything(host) == before
 
 
+def test_stale_leases_alone_are_listed_in_the_order_asked_for(mixed: Mixed) -> None:
+    every = json.loads(cnictl(mixed.host, "ipam", "list", "--sort", "age", "-o", "json").stdout)
+    since = [row["since"] for row in every["items"] if row["since"]]
+    assert since == sorted(since) and len(every["items"]) == 7
+    document = json.loads(cnictl(mixed.host, "ipam", "list", "--stale", "-o", "json").stdout)
+    stale = [row["address"] for row in every["items"] if row["state"] == "stale"]
+    assert {row["state"] for row in document["items"]} == {"stale"} and document["used"] == 7
+    named = cnictl(mixed.host, "ipam", "list", "--stale", "--sort", "age", "-o", "name").stdout
+    assert named.split() == list(dict.fromkeys(stale))
+    wide = cnictl(mixed.host, "ipam", "list", "-o", "wide").stdout
+    assert mixed.busy.container in wide and "HOST VETH" in wide.splitlines()[0]
+
+
 def test_the_table_ends_with_the_utilisation(mixed: Mixed) -> None:
     done = cnictl(mixed.host, "ipam", "list")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["ADDRESS", "CONTAINER", "INTERFACE", "POD", "AGE", "STATE"]
-    assert lines[-1] == "mynet 10.244.0.0/24: 7 used, 246 free of 253"
+    assert lines[-1] == f"mynet 10.244.0.0/24  █{'░' * 19} 7 used, 246 free of 253"
     live = next(line for line in lines if "default/web-0" in line)
     assert live.split()[-1] == "live"
     assert any(line.endswith("stale: its ADD was cut off") for line in lines)
@@ -339,7 +352,7 @@ def test_the_node_file_names_the_network_and_its_size(node: Node) -> None:
     node.run(["sh", "-c", "mkdir -p /etc/cnictl && cat >/etc/cnictl/node.toml"], stdin=spec)
     listed = json.loads(node.run(["cnictl", "ipam", "list", "-o", "json"]).stdout)
     assert (listed["network"], listed["used"], listed["total"], listed["free"]) == ("named", 0, 61, 61)
-    assert node.run(["cnictl", "ipam", "list"]).stdout == "named 10.244.0.0/26: 0 used, 61 free of 61\n"
+    assert node.run(["cnictl", "ipam", "list"]).stdout == f"named 10.244.0.0/26  {'░' * 20} 0 used, 61 free of 61\n"
 
 
 @pytest.mark.parametrize("words", [("gc",), ("release", "10.244.0.2"), ("list",)])

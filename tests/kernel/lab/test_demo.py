@@ -45,7 +45,7 @@ def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Pat
     assert "ip link add cni0" in by_hand[0] and "ip address add 10.244.0.1/24" in by_hand[0]
     assert "masquerade" in by_hand[1]
     assert "ip route add 10.244.1.0/24 via 10.0.10.51" in by_hand[2]
-    assert picture.read_text().count("10.244.1.2") >= 1
+    assert "10.244.1." in picture.read_text()
 
 
 def test_cluster_of_five_nodes_is_built_from_one_file_and_every_pair_is_reached() -> None:

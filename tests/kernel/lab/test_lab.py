@@ -320,7 +320,7 @@ def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedP
 def test_up_status_exec_down_by_command(name: str) -> None:
     option = ("--lab", name)
     missing = cli("status", *option, "-o", "json")
-    assert missing.returncode == 1 and checked("lab status", missing.stdout)["machines"] == []
+    assert missing.returncode == 1 and checked("lab status", missing.stdout)["items"] == []
     assert cli("up", *option).returncode == 0
     again = cli("up", *option)
     assert again.returncode == 0 and "up already" in again.stderr
@@ -331,7 +331,7 @@ def test_up_status_exec_down_by_command(name: str) -> None:
     shown = cli("status", *option, "-o", "json")
     assert shown.returncode == 0
     report = checked("lab status", shown.stdout)
-    assert [one["name"] for one in report["machines"]] == ["node1", "node2", "outside"]
+    assert [one["name"] for one in report["items"]] == ["node1", "node2", "outside"]
     holder = report["holder"]
     done = cli("exec", *option, "node2", "--", "sh", "-c", "hostname; exit 9")
     assert (done.returncode, done.stdout) == (9, "node2\n")
@@ -351,7 +351,7 @@ def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:
     wait_for(lambda: state.identity(holder) == "", "the holder has ended")
     assert cli("status", *option).returncode == 1
     assert cli("up", *option).returncode == 0
-    assert len(json.loads(cli("status", *option, "-o", "json").stdout)["machines"]) == 3
+    assert len(json.loads(cli("status", *option, "-o", "json").stdout)["items"]) == 3
 
 
 def test_state_file_of_another_version_is_no_obstacle(name: str) -> None:

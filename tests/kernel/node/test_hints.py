@@ -121,7 +121,7 @@ def _without(options: tuple[str, ...], option: str) -> tuple[str, ...]:
     return (*options[:at], *options[at + 2 :])
 
 
-APPLY = "cli.status._show: cnictl apply"
+APPLY = "cli.status_screen._differences: cnictl apply"
 
 
 @applies(APPLY)
@@ -130,7 +130,7 @@ def test_what_status_names_puts_right_what_it_found(node: Node) -> None:
     shell(node, "sysctl -qw net.ipv4.ip_forward=0; ip link set cni0 down; nft delete table inet cnictl")
     told = cnictl(node, "status", check=False)
     assert told.status == 1
-    printed = told.stderr.splitlines()[-1].split("`")[1]
+    (printed,) = (line.split("`")[1] for line in told.stdout.splitlines() if "repairs them" in line)
     assert matches(APPLY, printed)
     shell(node, printed)
     assert cnictl(node, "status").status == 0

@@ -226,7 +226,7 @@ def test_node_that_the_file_does_not_list_says_so_everywhere(lab: Lab) -> None:
     state, why = states(first)[""]
     assert state == "absent" and why in findings(first)["source-stale"]
     assert cnictl(first, "node", "list", check=False).status == 1
-    assert f"warning: {why}" in cnictl(first, "status", check=False).stderr
+    assert f"warning: {why}" in cnictl(first, "status", check=False).stdout
 
 
 def test_file_that_leads_in_a_circle_leaves_every_command_working(lab: Lab) -> None:
@@ -288,7 +288,7 @@ def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> No
         assert states(first)["node0"][0] == "conflict"
         assert "gives this node 10.244.60.0/24" in findings(first)["source-conflict"]
         screen = cnictl(first, "status", check=False)
-        assert screen.status == 1 and "gives this node 10.244.60.0/24" in screen.stderr
+        assert screen.status == 1 and "gives this node 10.244.60.0/24" in screen.stdout
         assert f"file {FILE}" in screen.stdout
         refusal = plugin_status(first)
         assert refusal["code"] == 50 and "10.244.60.0/24" in refusal["msg"]

@@ -47,7 +47,7 @@ FULL = (
     ("ping host web -c 1 --trace", 0), ("ping host 10.244.0.1:9/udp -c 1", 0),
     ("ping web external:9 -c 1 -W 0.3", 1),
     ("undo --dry-run", 0), ("confirm --status", 1), ("logs", 0), ("logs --failed", 0),
-    ("pod web --to 10.0.10.51", 0), ("pod gone", 0),
+    ("pod list", 0), ("pod show web --to 10.0.10.51", 0), ("pod show gone", 0),
     ("support-bundle /tmp/b.tar.gz", 0), ("bridge show", 1), ("bridge up --mtu 1300 --dry-run", 0),
     ("bridge down --force --dry-run", 0), ("nat show", 0), ("nat enable", 0), ("nat disable --dry-run", 0),
     ("node list", 0), ("route list", 1), ("route add-peer 10.244.9.0/24 10.0.10.51 --dry-run", 0),
@@ -125,14 +125,14 @@ def test_node_with_pods_and_faults(nodes: list[Node], node: Node) -> None:
     for words, document in documents.items():
         assert document.get("items", True) and document.get("checks", True), words
     assert documents["logs --failed"]["items"][0]["failed"]
-    assert documents["pod web --to 10.0.10.51"]["connections"]
+    assert documents["pod show web --to 10.0.10.51"]["connections"]
     assert documents["status"]["strays"] and documents["status"]["bridge"]["ports"]
     node.run(["sh", "-ec", CLEARED])
 
 
 def test_node_from_its_set_up_to_its_end(node: Node) -> None:
     assert not said(node, f"init-node {' '.join(INIT_OPTIONS)}")["findings"]
-    for words in ("doctor", "route list", "ipam list", "ipam check"):
+    for words in ("doctor", "route list", "ipam list", "ipam check", "pod list"):
         assert said(node, words)["items"] == [], words
     assert said(node, "ipam gc")["items"][0]["outcomes"] == []
     assert said(node, "status")["watch"] is None

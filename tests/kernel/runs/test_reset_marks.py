@@ -76,7 +76,10 @@ COMMIT
 """)  # fmt: skip
     told = cnictl(node, "status", check=False)
     assert told.status == 1
-    assert f"THEIRS -s {subnet} -m comment --comment" in told.stderr and "reset-node" in told.stderr
+    assert (
+        f"THEIRS -s {subnet} -m comment --comment" in told.stdout + told.stderr
+        and "reset-node" in told.stdout + told.stderr
+    )
     assert "nothing to remove" not in cnictl(node, "reset-node", "--yes").stderr
     tables = ("filter", "mangle")
     for table in tables:

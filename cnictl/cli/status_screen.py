@@ -1,0 +1,169 @@
+"""The screen of `cnictl status`: the verdict, then what differs, then the rest."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from cnictl.cli import output
+from cnictl.cli.differences import compact
+from cnictl.cli.layout import Line, Segment, bar, width_of
+from cnictl.node import hint
+from cnictl.views import source_view
+from cnictl.views.status import DOUBTFUL, FAULTY, HEALTHY, UNKNOWN
+
+_ANSWERS = {True: "answers", False: "silent", None: "not asked"}
+_LONGEST = 120
+"""The most characters of a resource's state; a longer one is cut between two words, and `-o json` has all of it."""
+_COLOURS = {HEALTHY: "ok", FAULTY: "failed", UNKNOWN: "failed", DOUBTFUL: "uncertain"}
+"""Words with the colours of the verdicts."""
+
+
+def lines(shown: dict[str, Any], width: int | None) -> list[Line]:
+    """Return all lines of the screen."""
+    parts = [[_verdict(shown)], list(_differences(shown, width)), *_rest(shown, width)]
+    listed = [part for part in parts if part]
+    return [line for part in listed for line in ([], *part)][1:]
+
+
+def fitted(listed: list[Line], columns: int, rows: int, last: str) -> list[Line]:
+    """Return the first lines that fit a screen of so many columns and rows, with a last one that counts the others."""
+    room, taken = max(1, rows - 1), list[Line]()
+    for line in listed:
+        room -= max(1, -(-sum(width_of(segment.text) for segment in line) // columns))
+        if room < 0:
+            break
+        taken.append(line)
+    missing = len(listed) - len(taken)
+    text = f"{last}; {missing} more lines: cnictl status" if missing else last
+    return [*taken, [Segment(text[:columns], "skipped")]]
+
+
+def _verdict(shown: dict[str, Any]) -> Line:
+    said = shown["verdict"]
+    if said == HEALTHY:
+        peers = len(shown["peers"])
+        asked = f", and every peer answers ({peers})" if peers else ""
+        words = f"{len(shown['resources'])} resources are as node.toml says{asked}"
+    else:
+        words = "; ".join(shown["reasons"])
+    return [Segment(said, _COLOURS[said]), Segment(f": {words}")]
+
+
+def _differences(shown: dict[str, Any], width: int | None) -> Iterator[Line]:
+    """Yield what differs and what is wrong, each with what to do about it."""
+    off = [row for row in shown["resources"] if row["state"] != "ok"]
+    if off:
+        cells = [(*status_cells(row), row["hint"]["text"] if row["hint"] else "") for row in off]
+        yield from output.laid_out(("resource", "state", "now", "should be", "hint"), cells, width, whole=1)
+    if shown["drifted"]:
+        apply = hint.command("cnictl apply")
+        yield _text(f"{shown['drifted']} of {len(shown['resources'])} drifted; `{apply}` repairs them")
+    for peer in shown["peers"]:
+        if peer["fault"]:
+            yield _text(peer["fault"])
+            yield _text(f"  hint: {peer['hint']['text']}")
+    yield from map(_text, output.diversion_lines(shown["strays"]))
+    source = shown["source"]
+    for words in filter(None, (source["conflict"], source["trouble"]) if source is not None else ()):
+        yield _text(f"warning: {words}", "warning")
+
+
+def _text(words: str, colour: str = "") -> Line:
+    return [Segment(output.plain(words), colour)]
+
+
+def _rest(shown: dict[str, Any], width: int | None) -> Iterator[list[Line]]:
+    """Yield a table for each part of the node."""
+    bridge = shown["bridge"]
+    yield output.laid_out(("", ""), _summary(shown), width)
+    if bridge is not None and bridge["ports"]:
+        ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
+                  ", ".join(port["addresses"])) for port in bridge["ports"]]  # fmt: skip
+        yield output.laid_out(("port", "state", "pod", "addresses"), ports, width)
+    if shown["peers"]:
+        columns = ("pod CIDR", "via", "link", "route", "node answers", "pods")
+        yield output.laid_out(columns, list(map(_peer_cells, shown["peers"])), width)
+    if shown["rules"]:
+        rules = [(rule["source"], rule["destination"], str(rule["packets"]), rule["where"]) for rule in shown["rules"]]
+        yield output.laid_out(("from", "to", "packets", "rule"), rules, width)
+    good = [status_cells(row)[:3] for row in shown["resources"] if row["state"] == "ok"]
+    if good:
+        yield output.laid_out(("resource", "state", "now"), good, width)
+
+
+def _peer_cells(peer: dict[str, Any]) -> tuple[str, ...]:
+    usual = (peer["pod_cidr"], peer["via"], peer["dev"], peer["state"])
+    return (*usual, _ANSWERS[peer["answers"]], peer["pods"] or "not asked")
+
+
+def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the first table: one line for each part of the node."""
+    bridge = shown["bridge"]
+    lines = [("network", f"{shown['node']['name']}: {', '.join(shown['node']['subnets'])} of "
+              f"{', '.join(shown['node']['networks'])}")]  # fmt: skip
+    if bridge is None:
+        lines.append(("bridge", "missing"))
+    else:
+        state = "up" if bridge["up"] else "down"
+        lines.append(("bridge", f"{bridge['name']} {state}, {' '.join(bridge['addresses'])}, MTU {bridge['mtu']}"))
+    lines += [
+        (
+            "addresses",
+            f"{ranges['used']} of {ranges['total']} used in {', '.join(ranges['ranges'])} "
+            f"{bar(ranges['used'], ranges['total'])}",
+        )
+        for ranges in shown["addresses"]["range_sets"]
+    ]
+    plugin = shown["plugin"]
+    lines.append(("plugin", f"{plugin['version'] or 'missing'} in {', '.join(plugin['folders'])}"))
+    if plugin["cnictl_is_newer"]:
+        lines.append(("cnictl", f"{plugin['cnictl']}, newer than the plugin: cnictl plugin install puts it into use"))
+    for folder, names in shown["confs"].items():
+        first = names[0] if names else "none"
+        mark = "" if first == shown["conf"] else f", not {shown['conf']}"
+        lines.append(("conf", f"{folder}: {first}{mark}"))
+    watch = shown["watch"]
+    if watch is not None:
+        given_up = f", given up: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
+        lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
+    if shown["boot"]:
+        lines.append(("boot", shown["boot"]))
+    if shown["not_kept"]:
+        lines.append(("not kept", shown["not_kept"]))
+    waiting = shown["unconfirmed"]
+    if waiting is not None:
+        when = source_view.clock(waiting["reverts_at"])
+        lines.append(("unconfirmed", f"run {waiting['run']} is reverted at {when}, unless you run: cnictl confirm"))
+    source = shown["source"]
+    if source is not None:
+        lines.append(("peers from", source_view.in_words(source)))
+    return lines
+
+
+def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
+    """Return a row of the table: the resource, its state, and if it drifted, what is there and what should be."""
+    now, wanted = row["now"], row["wanted"]
+    if row["state"] == "not known":
+        return row["resource"], row["state"], row["summary"], ""
+    if row["state"] == "ok":
+        return row["resource"], row["state"], _short(now), ""
+    keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]
+    seen = "missing" if now is None else _short({key: now[key] for key in keys if key in now}) or "missing"
+    due = "absent" if wanted is None else _short({key: wanted[key] for key in keys if key in wanted}) or "absent"
+    return row["resource"], row["state"], f"{seen}: other content" if seen == due else seen, due
+
+
+def _short(state: dict[str, Any] | None) -> str:
+    """Return a state's values for one cell; of a file's text, the number of lines."""
+    if state is None:
+        return ""
+    parts = []
+    for key, value in state.items():
+        shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
+        if key == "files":
+            shown = ", ".join(value)
+        if key == "digest":
+            shown = shown[:12]
+        if shown:
+            parts.append(f"{key} {shown}")
+    text = ", ".join(parts).replace("\n", " ")
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(' ')[0]} …"

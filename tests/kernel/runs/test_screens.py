@@ -1,0 +1,190 @@
+"""Screens at a terminal: `status --watch` fits it, no address is split, `doctor` shows its checks, `undo` asks."""
+
+import fcntl
+import json
+import os
+import re
+import select
+import struct
+import termios
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from cnictl.lab.lab import Lab, Node
+from tests.kernel.commands import cnictl, init, start_pod
+
+pytestmark = pytest.mark.once
+
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
+
+
+@pytest.fixture(scope="module")
+def node() -> Iterator[Node]:
+    """A node with a peer that is silent, and three pods, of which one is gone."""
+    with Lab(nodes=1) as lab:
+        node = lab.nodes[0]
+        init(node, "--peer", "10.244.7.0/24=10.0.0.99")
+        for name in ("web", "db", "gone"):
+            start_pod(node, name)
+        node.run(["ip", "netns", "delete", "gone"])
+        yield node
+
+
+class Terminal:
+    """A terminal of some size, and the command that runs at it."""
+
+    def __init__(self, node: Node, rows: int, columns: int, *words: str) -> None:
+        self.ours, self._its = os.openpty()
+        self.resize(rows, columns)
+        environment = {"TERM": "xterm", "COLUMNS": "", "LINES": ""}
+        # the command's own terminal, which sends it the signals of a resize and of Ctrl-C
+        command = ["setsid", "--ctty", "--wait", "cnictl", *words]
+        self.process = node.popen(command, environment, stdin=self._its, stdout=self._its, stderr=self._its)
+        self.shown = ""
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Give the terminal another size."""
+        fcntl.ioctl(self._its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def read_until(self, pattern: str, bound: float = 60.0) -> str:
+        """Return what was shown up to the end of a match, and forget it."""
+        end = time.monotonic() + bound
+        while not (match := re.search(pattern, self.shown, re.DOTALL)):
+            left = end - time.monotonic()
+            assert left > 0 and select.select([self.ours], [], [], left)[0], (pattern, self.shown)
+            self.shown += os.read(self.ours, 65536).decode()
+        seen, self.shown = self.shown[: match.end()], self.shown[match.end() :]
+        return seen
+
+    def close(self) -> None:
+        """End the command, and close the terminal."""
+        if self.process.poll() is None:
+            os.write(self.ours, b"\x03")
+        self.process.wait(30)
+        os.close(self.ours)
+        os.close(self._its)
+
+
+@contextmanager
+def terminal(node: Node, rows: int, columns: int, *words: str) -> Iterator[Terminal]:
+    """Run a command at a terminal of this size."""
+    running = Terminal(node, rows, columns, *words)
+    try:
+        yield running
+    finally:
+        running.close()
+
+
+def screen(running: Terminal) -> list[str]:
+    """Return the lines of the next whole screen of `status --watch`."""
+    running.read_until(r"\x1b\[H\x1b\[2J")
+    return ESCAPES.sub("", running.read_until(r"until Ctrl-C[^\n]*\n")).replace("\r", "").splitlines()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(24, 80), (10, 60)])
+def test_status_watch_fits_the_terminal_and_follows_its_size(node: Node, rows: int, columns: int) -> None:
+    with terminal(node, rows, columns, "status", "--watch") as running:
+        lines = screen(running)
+        assert lines[0].startswith("in doubt: no answer from peer 10.0.0.99")
+        assert len(lines) < rows
+        assert max(map(len, lines)) <= columns
+        if rows == 24:
+            running.resize(12, 100)
+            while len(lines := screen(running)) != 11:  # one may have been under way
+                assert len(lines) < rows
+            assert re.search(r"; \d+ more lines: cnictl status$", lines[-1])
+
+
+def test_status_says_the_verdict_first_then_what_differs(node: Node) -> None:
+    node.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
+    try:
+        done = cnictl(node, "status", check=False)
+        document = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+    finally:
+        node.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
+    first, _, heading, differs = done.stdout.splitlines()[:4]
+    assert (done.status, document["verdict"]) == (1, "faulty")
+    assert re.fullmatch(r"faulty: 1 of \d+ resources drifted; .*no answer from peer 10\.0\.0\.99", first)
+    assert heading.startswith("RESOURCE") and differs.startswith("sysctl/net.ipv4.ip_forward  drifted")
+
+
+def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
+    with Lab(nodes=2) as lab:
+        here, there = lab.nodes
+        for one, other in ((here, there), (there, here)):
+            init(one, "--peer", f"{other.pod_cidr}={other.address}")
+        first = cnictl(here, "status").stdout.splitlines()[0]
+    assert re.fullmatch(r"healthy: \d+ resources are as node\.toml says, and every peer answers \(1\)", first)
+
+
+def test_names_of_pods_are_what_pod_takes(node: Node) -> None:
+    names = cnictl(node, "pod", "list", "-o", "name").stdout.split()
+    assert sorted(names) == ["db", "gone", "web"]
+    command = "cnictl pod list -o name | xargs -n1 cnictl pod"
+    assert node.run(["sh", "-ec", command], timeout=60).stdout.count("address ") == 3
+    listed = cnictl(node, "pod", "list").stdout.splitlines()
+    assert listed[0].split() == ["NAME", "ADDRESS", "INTERFACE", "STATE", "AGE"]
+    assert re.search(r"gone +10\.244\.0\.4 +eth0 +stale", "\n".join(listed))
+    wide = cnictl(node, "pod", "list", "-o", "wide").stdout
+    assert re.search(r"web +10\.244\.0\.2 .* web +veth\w+ +/run/netns/web\n", wide)
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ("ipam list --stale", ["10.244.0.4"]),
+        ("route list", ["10.244.7.0/24"]),
+        ("history", ["1"]),
+        ("doctor --only peer-silent", ["peer-silent"]),
+        ("logs --verb add", ["web", "db", "gone"]),
+    ],
+)
+def test_list_prints_names_alone(node: Node, words: str, names: list[str]) -> None:
+    done = cnictl(node, *words.split(), "-o", "name", check=False)
+    assert done.stdout.split() == names
+
+
+@pytest.mark.parametrize("words", ["status", "bridge show", "pod show web", "history 1", "doctor --explain mtu-path"])
+def test_what_is_no_list_takes_table_and_json(node: Node, words: str) -> None:
+    for output in ("name", "wide"):
+        done = cnictl(node, *words.split(), "-o", output, check=False)
+        assert (done.status, done.stdout) == (2, "")
+        assert "it takes -o table or -o json" in done.stderr
+
+
+def test_doctor_shows_at_a_terminal_which_check_is_at_work(node: Node) -> None:
+    with terminal(node, 24, 80, "doctor") as running:
+        running.read_until(r"check \d+ of \d+: [a-z-]+")
+        running.read_until("peer-silent")
+    piped = cnictl(node, "doctor", check=False)
+    assert "check 1 of" not in piped.stderr
+
+
+def test_history_shows_the_arguments_and_undo_asks_and_says_what_it_undoes(node: Node) -> None:
+    cnictl(node, "route", "add-peer", "10.244.8.0/24=10.0.10.52")
+    first = cnictl(node, "history").stdout.splitlines()[1]
+    assert re.search(r"change +done +\d+ +route add-peer 10\.244\.8\.0/24=10\.0\.10\.52$", first)
+    with terminal(node, 24, 120, "undo") as running:
+        seen = running.read_until(r"\[y/N\]")
+        os.write(running.ours, b"y\n")
+        running.process.wait(60)
+    assert re.search(r"undoes run 2: cnictl route add-peer 10\.244\.8\.0/24=10\.0\.10\.52", seen)
+    assert "to undo it: remove the route to 10.244.8.0/24" in seen
+    assert "10.244.8.0/24" not in cnictl(node, "route", "list").stdout
+
+
+@pytest.mark.parametrize(("words", "columns"), [("ipam list", 60), ("status", 60), ("history", 80)])
+def test_no_address_is_split_at_a_terminal(node: Node, words: str, columns: int) -> None:
+    with terminal(node, 24, columns, *words.split()) as running:
+        running.process.wait(60)
+        while select.select([running.ours], [], [], 0)[0]:
+            running.shown += os.read(running.ours, 65536).decode()
+    lines = ESCAPES.sub("", running.shown).replace("\r", "").splitlines()
+    piped = cnictl(node, *words.split(), check=False).stdout
+    addresses = set(re.findall(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?", piped))
+    assert addresses
+    assert addresses <= {word.strip(",;:()") for line in lines for word in re.split(r"[ :=]", line)}
+    assert all(len(line) <= columns or len(line.split()) == 1 or "hint: " in line for line in lines)
