@@ -19,6 +19,7 @@ from typer.core import TyperGroup
 from typer.main import get_command
 
 from cnictl.cli import main as program
+from cnictl.cli.groups import DEFAULTS
 from cnictl.core.masquerade import backends
 from cnictl.doctor import catalogue
 from cnictl.node import preflight
@@ -64,6 +65,8 @@ PROGRAM: tuple[Option, ...] = (
 GROUPS: dict[str, str] = {{
 {groups}}}
 """The groups, and what each is for."""
+DEFAULTS: dict[str, str] = {defaults!r}
+"""The command of a group that runs if no command follows the group's name."""
 COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {{
 {commands}}}
 """The commands, each with its summary, its options, and the placeholders of its arguments."""
@@ -89,7 +92,8 @@ def completion_words() -> str:
         lines += f"    {words!r}: ({command.short_help!r}, (\n{_options(command)}    ), {placeholders!r}),\n"
         for each in command.params:
             if values := getattr(each.type, "choices", None):
-                choices[f"{words} {each.opts[0]}"] = tuple(map(str, values))
+                listed = (each.metavar or "").strip("[]").split("|")  # some take fewer values than their type has
+                choices[f"{words} {each.opts[0]}"] = tuple(map(str, listed if listed[1:] else values))
     choices |= {
         "CHECK": tuple(check.id for check in catalogue.CHECKS), "BACKEND": backends.BACKENDS,
         "VERB": ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"), "ROUTE": ("unreachable", "default-route"),
@@ -97,8 +101,8 @@ def completion_words() -> str:
         "init-node --ignore": (*preflight.IGNORABLE, "all"), "init-node --from": ("kubernetes",),
         "completion SHELL": ("bash", "zsh", "fish"),
     }  # fmt: skip
-    listed = "".join(f"    {place!r}: {values!r},\n" for place, values in choices.items())
-    return _WORDS.format(program=_options(whole), groups=groups, commands=lines, choices=listed)
+    fixed = "".join(f"    {place!r}: {values!r},\n" for place, values in choices.items())
+    return _WORDS.format(program=_options(whole), groups=groups, defaults=DEFAULTS, commands=lines, choices=fixed)
 
 
 def _options(command: Any) -> str:

@@ -8,7 +8,7 @@ must not run the command that is being typed.
 from collections.abc import Callable, Mapping, Sequence
 
 from cnictl.cli import completion_scripts
-from cnictl.cli.completion_words import CHOICES, COMMANDS, GROUPS, PROGRAM, Option
+from cnictl.cli.completion_words import CHOICES, COMMANDS, DEFAULTS, GROUPS, PROGRAM, Option
 from cnictl.views import live_names
 
 Words = list[tuple[str, str]]
@@ -88,7 +88,8 @@ def answer(typed: Sequence[str]) -> tuple[int, Words]:
         if word.startswith("-"):
             continue
         if word in GROUPS and before:
-            word = f"{word} {before.pop(0)}"
+            left_out = word in DEFAULTS and f"{word} {before[0]}" not in COMMANDS
+            word = f"{word} {DEFAULTS[word] if left_out else before.pop(0)}"
         if word not in COMMANDS and word not in GROUPS:
             return NO_FILES, []
         path = word
@@ -96,6 +97,9 @@ def answer(typed: Sequence[str]) -> tuple[int, Words]:
         status, found = _in_command(path, before, begun)
     else:
         status, found = NO_FILES, _commands(path, begun)
+        if path in DEFAULTS:
+            status, values = _in_command(f"{path} {DEFAULTS[path]}", [], begun)
+            found = list(dict([*found, *values]).items())
     return status, [(word, about) for word, about in found if word.startswith(begun)]
 
 

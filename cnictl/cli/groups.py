@@ -57,7 +57,7 @@ class Group(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put in the command that was left out, and return the words that are left over."""
-        default = _DEFAULTS.get(self.name or "")
+        default = DEFAULTS.get(self.name or "")
         if default and args and args[0] not in (*self.commands, "--help", "-h"):
             args = [default, *args]
         return super().parse_args(ctx, args)
@@ -199,7 +199,7 @@ _GROUPS = {
     "lab": "A cluster on one machine: its nodes are namespaces, and the host stays as it is. Needs no root.",
 }
 """The groups of commands, with the first line of their help."""
-_DEFAULTS = {"pod": "show"}
+DEFAULTS = {"pod": "show"}
 """The command of a group that runs if the words after the group's name begin with no command: `pod web`."""
 _SETTINGS = {"lab exec": {"ignore_unknown_options": True, "allow_interspersed_args": False}}
 """click's context settings of the commands that have any."""
