@@ -31,7 +31,16 @@ class World:
 
     def check(self, *options: str, target: str = "") -> dict[str, Any]:
         """What test-connectivity says on the first node of a pod on another host."""
-        words = ["test-connectivity", "-o", "json", "--pod", target or self.far.address, *options]
+        words = [
+            "test-connectivity",
+            "-o",
+            "json",
+            "--only",
+            "pod-other-host",
+            "--pod",
+            target or self.far.address,
+            *options,
+        ]
         document = json.loads(cnictl(self.first, *words, check=False).stdout)
         asked = target or self.far.address
         (found,) = (each for each in document["checks"] if each["to"] == asked)
