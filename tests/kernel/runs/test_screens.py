@@ -41,7 +41,8 @@ class Terminal:
         self.resize(rows, columns)
         environment = {"TERM": "xterm", "COLUMNS": "", "LINES": ""}
         # the command's own terminal, which sends it the signals of a resize and of Ctrl-C
-        command = ["setsid", "--ctty", "--wait", "cnictl", *words]
+        # (whose signal a background job of a script ignores, and so do its children)
+        command = ["setsid", "--ctty", "--wait", "env", "--default-signal=INT", "cnictl", *words]
         self.process = node.popen(command, environment, stdin=self._its, stdout=self._its, stderr=self._its)
         self.shown = ""
 
