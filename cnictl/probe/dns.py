@@ -81,10 +81,11 @@ def _after_name(message: bytes, offset: int) -> int:
 
 
 def ask(netns: str, server: str, name: str, kind: int, timeout: float) -> DnsAnswer | None:
-    """Ask a server from the namespace at path `netns` (empty: our own) for the addresses of a name.
+    """Ask a server from the namespace at path `netns` (empty: our own) for the records of a name.
 
-    `kind` is A or AAAA. Return None if no answer came within `timeout` seconds. A truncated answer is asked for again
-    over TCP. Raises OSError if the kernel refuses to send or the server's host refuses the question.
+    `kind` is A, AAAA or NS; only addresses are read from the answer. Return None if no answer came within `timeout`
+    seconds. A truncated answer is asked for again over TCP. Raises OSError if the kernel refuses to send or the
+    server's host refuses the question.
     """
     start = time.monotonic()
     ident = int.from_bytes(os.urandom(2), "big")

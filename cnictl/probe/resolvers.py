@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cnictl.core import durable
-from cnictl.core.cidr import AddressError, format_address, parse_address
+from cnictl.core.cidr import format_address, is_address, parse_address
 from cnictl.core.errors import Problem
 from cnictl.core.netns import identity
 from cnictl.node.host import other_root
@@ -75,7 +75,7 @@ def parse_resolv_conf(text: str) -> Resolver:
         words = line.partition("#")[0].partition(";")[0].split()
         if words[:1] == ["nameserver"] and len(words) > 1:
             address = words[1].partition("%")[0]
-            if _is_address(address):
+            if is_address(address):
                 servers.append(format_address(parse_address(address)))
         elif words[:1] in (["search"], ["domain"]):
             search = tuple(word.strip(".") for word in words[1:] if word.strip("."))[:_MOST_DOMAINS]
@@ -85,12 +85,17 @@ def parse_resolv_conf(text: str) -> Resolver:
     return Resolver(tuple(servers[:_MOST_SERVERS]), search, ndots)
 
 
+def servers_in(path: str) -> tuple[str, ...]:
+    """Return the DNS servers that a resolv.conf of this host names; none if it can't be read."""
+    return parse_resolv_conf(_text(path) or "").servers
+
+
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
     """Return the addresses by name, in lower case, of a hosts file."""
     found: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
-        if len(words) > 1 and _is_address(words[0]):
+        if len(words) > 1 and is_address(words[0]):
             address = format_address(parse_address(words[0]))
             for name in words[1:]:
                 found[name.lower()] = (*found.get(name.lower(), ()), address)
@@ -201,11 +206,3 @@ def _text(path: str, root: str = "") -> str | None:
     except OSError:
         return None
     return data.decode("utf-8", "replace")
-
-
-def _is_address(text: str) -> bool:
-    try:
-        parse_address(text)
-    except AddressError:
-        return False
-    return True

@@ -1,4 +1,4 @@
-"""The cell `dns`: a question to each DNS server of the pod. Any answer counts, also that there is no such name.
+"""The cell `dns`: a question to each DNS server of the pod. Any answer counts, even that the name does not exist.
 
 Which servers a pod asks is its runtime's to say. So the servers come from the CNI result, else from a running process
 of the pod; else, as the kubelet does it, from the cluster's DNS Service, else from this host's resolv.conf.
@@ -7,7 +7,6 @@ of the pod; else, as the kubelet does it, from the cluster's DNS Service, else f
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from cnictl.core import durable
 from cnictl.core.cidr import parse_address
 from cnictl.node import hint
 from cnictl.node.spec.node_spec import is_ipv6
@@ -25,7 +24,6 @@ _PORT, _SERVER_FAILURE, _TRIES = 53, 2, 2
 _CLUSTER_DNS = "kube-system/kube-dns"
 _RESOLV_CONFS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
 """systemd-resolved puts the servers behind its own loopback address into the second one, which kubelets are given."""
-_LARGEST = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ def servers_of(pod: CheckedPod, found: Sequence[ServicePort]) -> Servers:
         names = dict.fromkeys(service.name for service in services if service is not None and service.name)
         return Servers(of_cluster, f"Service {' '.join(names)}" if names else "a Service of port 53")
     for path in _RESOLV_CONFS:
-        addresses = _reachable(resolvers.parse_resolv_conf(_text(path)).servers)
+        addresses = _reachable(resolvers.servers_in(path))
         if addresses:
             return Servers(addresses, f"this host's {path}")
     return Servers((), f"{_RESOLV_CONFS[0]} names none that a pod can reach")
@@ -62,13 +60,6 @@ def _reachable(servers: Sequence[str]) -> tuple[str, ...]:
 
 def _is_loopback(packed: bytes) -> bool:
     return packed == bytes(15) + b"\1" or (len(packed) == 4 and packed[0] == 127)
-
-
-def _text(path: str) -> str:
-    try:
-        return durable.contents(path, _LARGEST).decode("utf-8", "replace")
-    except OSError:
-        return ""
 
 
 def plan(part: Part, servers: Servers) -> Iterator[Cell]:
