@@ -113,9 +113,9 @@ def test_connectivity(
     with working() as tell:
         pods_to_check = _looked_at(asked, chosen, bool(only), source, chain, tell)
         if watch:
-            with connectivity_watch.until_interrupted() as seen, pods_to_check as look:
-                connectivity_watch.follow(look.run, interval, output, seen, tell, reports.show)
-            report = seen.last
+            with connectivity_watch.until_interrupted() as last_round, pods_to_check as look:
+                connectivity_watch.follow(look.run, interval, output, last_round, tell, reports.show)
+            report = last_round.result
         else:
             with pods_to_check as look:
                 report = look.run()

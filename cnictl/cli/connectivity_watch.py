@@ -18,13 +18,13 @@ INTERVAL = 5.0
 
 
 @dataclass
-class Seen:
+class LastRound:
     """The report of the last round that was completed."""
 
     report: Report | None = None
 
     @property
-    def last(self) -> Report:
+    def result(self) -> Report:
         """The report. Raises KeyboardInterrupt if the first round was interrupted."""
         if self.report is None:
             raise KeyboardInterrupt
@@ -32,10 +32,10 @@ class Seen:
 
 
 @contextmanager
-def until_interrupted() -> Iterator[Seen]:
+def until_interrupted() -> Iterator[LastRound]:
     """End the context at Ctrl-C without an error. What it holds is cleaned up by then."""
     try:
-        yield Seen()
+        yield LastRound()
     except KeyboardInterrupt:
         return
 
@@ -44,7 +44,7 @@ def follow(
     run: Callable[[], Report],
     interval: float,
     output: Format,
-    seen: Seen,
+    last_round: LastRound,
     tell: Progress,
     show: Callable[[Report], None],
 ) -> None:
@@ -55,9 +55,9 @@ def follow(
     """
     in_place = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     while True:
-        former, report = seen.report, run()
+        former, report = last_round.report, run()
         tell.pause()
-        seen.report = report
+        last_round.report = report
         if output is Format.JSON:
             print_json_line({"time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **report.as_json()})
         elif in_place:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from cnictl.node.host.route_lookup import LOCAL, Packet, RouteResult
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.trace import TABLE, base_chain, table_text
-from cnictl.probe.trace_events import DROP, POLICY, RULE, Event, Seen
+from cnictl.probe.trace_events import DROP, POLICY, RULE, Event, TracedPacket
 
 REQUEST, REPLY = "request", "reply"
 ARRIVES, ROUTE, NEIGHBOUR, LEAVES, DELIVERED, LOST = "arrives", "route", "neighbour", "leaves", "delivered", "lost"
@@ -91,7 +91,7 @@ class _Packet:
     """What is known of one of the two packets so far."""
 
     name: str
-    seen: Seen = field(default_factory=Seen)
+    seen: TracedPacket = field(default_factory=TracedPacket)
     mark: int = 0
     hook: str = ""
     gateway: str = ""
@@ -128,7 +128,7 @@ def _look(packet: _Packet, event: Event) -> None:
     if event.seen is not None:
         old, new = packet.seen, event.seen
         source, destination = new.source or old.source, new.destination or old.destination
-        packet.seen = Seen(new.iif, new.oif, source, destination, new.port or old.port)
+        packet.seen = TracedPacket(new.iif, new.oif, source, destination, new.port or old.port)
 
 
 def _own(packet: _Packet, event: Event, sources: Sources) -> list[Step]:

@@ -34,7 +34,7 @@ _VERDICT_CODE, _VERDICT_CHAIN = 1, 2
 
 
 @dataclass(frozen=True)
-class Seen:
+class TracedPacket:
     """A packet as a hook sees it."""
 
     iif: str = ""
@@ -62,7 +62,7 @@ class Event:
     """The chain that a jump or goto leads to."""
     mark: int = 0
     """The packet's mark."""
-    seen: Seen | None = None
+    seen: TracedPacket | None = None
 
     @property
     def place(self) -> tuple[str, str, str]:
@@ -108,7 +108,7 @@ def _verdict(parts: dict[int, bytes]) -> tuple[str, str]:
     return _VERDICTS.get(code, str(code)), _text(inner, _VERDICT_CHAIN)
 
 
-def _seen(parts: dict[int, bytes]) -> Seen | None:
+def _seen(parts: dict[int, bytes]) -> TracedPacket | None:
     """Return the packet if the message describes it."""
     header = parts.get(_NETWORK_HEADER, b"")
     if not header and _IIF not in parts and _OIF not in parts:
@@ -120,7 +120,7 @@ def _seen(parts: dict[int, bytes]) -> Seen | None:
         source, destination = (socket.inet_ntop(socket.AF_INET6, header[at : at + 16]) for at in (8, 24))
     protocol = header[9:10] if len(source) and header[0] >> 4 == 4 else header[6:7]
     ports = parts.get(_TRANSPORT_HEADER, b"")[2:4] if protocol in (b"\x06", b"\x11") else b""
-    return Seen(_link(parts, _IIF), _link(parts, _OIF), source, destination, int.from_bytes(ports, "big"))
+    return TracedPacket(_link(parts, _IIF), _link(parts, _OIF), source, destination, int.from_bytes(ports, "big"))
 
 
 def _link(parts: dict[int, bytes], kind: int) -> str:

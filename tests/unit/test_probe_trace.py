@@ -11,7 +11,7 @@ from cnictl.node.host.route_lookup import Packet, RouteResult
 from cnictl.probe import packet_path
 from cnictl.probe.packet_path import Sources, Step, steps
 from cnictl.probe.trace import TABLE, drop_of
-from cnictl.probe.trace_events import POLICY, RETURN, RULE, Event, Seen, read_event
+from cnictl.probe.trace_events import POLICY, RETURN, RULE, Event, TracedPacket, read_event
 
 POD, FAR, NODE, OUT = "10.244.0.5", "10.244.1.7", "10.0.0.210", "192.0.2.10"
 
@@ -59,7 +59,7 @@ def test_packet_is_described_by_its_headers() -> None:
     event = read_event(_message(_WHERE, _kind(1), _attribute(16, b"\0\0\0\1"), _attribute(8, header),
                                 _attribute(9, bytes([0x30, 0x39, 1, 0xBB])), _attribute(14, b"\0\0\0\4")))  # fmt: skip
     assert event is not None
-    assert event.seen == Seen("", "", "10.244.0.5", "10.96.0.1", 443)
+    assert event.seen == TracedPacket("", "", "10.244.0.5", "10.96.0.1", 443)
     assert event.mark == 4
 
 
@@ -68,7 +68,7 @@ def test_any_bytes_are_an_event_or_none(data: bytes) -> None:
     read_event(bytes(16) + data)
 
 
-def _own(chain: str, kind: str = POLICY, family: str = "inet", seen: Seen | None = None) -> Event:
+def _own(chain: str, kind: str = POLICY, family: str = "inet", seen: TracedPacket | None = None) -> Event:
     return Event(
         kind, family, TABLE, chain, 1 if kind == RULE else 0, "continue" if kind == RULE else "accept", seen=seen
     )
@@ -76,7 +76,7 @@ def _own(chain: str, kind: str = POLICY, family: str = "inet", seen: Seen | None
 
 def _forwarded(source: str = POD, to: str = FAR) -> Iterator[Event]:
     """What a request meets until the forward hook."""
-    came = Seen("cni0", "", source, to)
+    came = TracedPacket("cni0", "", source, to)
     yield _own("requests", RULE, "inet", came)
     yield _own("last_prerouting", seen=came)
 
@@ -100,12 +100,12 @@ def sources() -> Sources:
 def test_steps_are_in_the_order_of_the_hooks(sources: Sources) -> None:
     events = [
         *_forwarded(),
-        Event(RULE, "ip", "filter", "FORWARD", 8, "jump", "KUBE", seen=Seen("cni0", "eth0", POD, FAR)),
+        Event(RULE, "ip", "filter", "FORWARD", 8, "jump", "KUBE", seen=TracedPacket("cni0", "eth0", POD, FAR)),
         Event(RETURN, "ip", "filter", "KUBE"),
         Event(POLICY, "ip", "filter", "FORWARD", 0, "accept"),
-        _own("last_postrouting", seen=Seen("", "eth0", POD, FAR)),
-        _own("replies", RULE, "inet", Seen("eth0", "", FAR, POD)),
-        _own("last_input", seen=Seen("eth0", "", FAR, POD)),
+        _own("last_postrouting", seen=TracedPacket("", "eth0", POD, FAR)),
+        _own("replies", RULE, "inet", TracedPacket("eth0", "", FAR, POD)),
+        _own("last_input", seen=TracedPacket("eth0", "", FAR, POD)),
     ]
     assert [(step.packet, step.place, step.what) for step in steps(events, sources)] == [
         ("request", "arrives", f"from cni0: {POD} → {FAR}"),
@@ -138,14 +138,14 @@ def test_packet_that_the_kernel_drops_says_why(sources: Sources) -> None:
 
 
 def test_packet_that_stays_on_the_bridge_has_no_route(sources: Sources) -> None:
-    came = Seen("veth1", "", POD, "10.244.0.6")
+    came = TracedPacket("veth1", "", POD, "10.244.0.6")
     events = [
         _own("requests", RULE, "bridge", came),
         *_forwarded(to="10.244.0.6"),  # by br_netfilter
         _own("last_forward", family="bridge", seen=came),
         Event(POLICY, "ip", "filter", "FORWARD", 0, "accept"),
-        _own("last_postrouting", seen=Seen("", "cni0", POD, "10.244.0.6")),
-        _own("last_postrouting", family="bridge", seen=Seen("", "veth2", POD, "10.244.0.6")),
+        _own("last_postrouting", seen=TracedPacket("", "cni0", POD, "10.244.0.6")),
+        _own("last_postrouting", family="bridge", seen=TracedPacket("", "veth2", POD, "10.244.0.6")),
     ]
     assert [(step.place, step.what) for step in steps(events, sources)] == [
         ("bridge", f"arrives on veth1: {POD} → 10.244.0.6"),
@@ -155,7 +155,7 @@ def test_packet_that_stays_on_the_bridge_has_no_route(sources: Sources) -> None:
 
 
 def test_packet_that_the_bridge_keeps_is_lost_there(sources: Sources) -> None:
-    events = [_own("requests", RULE, "bridge", Seen("veth1", "", POD, "10.244.0.6"))]
+    events = [_own("requests", RULE, "bridge", TracedPacket("veth1", "", POD, "10.244.0.6"))]
     assert steps(events, sources)[-1].what.startswith("the bridge does not pass it on")
 
 
@@ -167,8 +167,10 @@ def test_route_is_asked_for_with_link_mark_and_the_address_after_dnat(sources: S
         return RouteResult((("eth0", ""),), table=7, destination="10.244.1.0/24")
 
     own = Sources(sources.hooks, sources.rule, route, sources.neighbour, sources.unforwarded)
-    came = Seen("cni0", "", POD, "10.96.0.1", 443)
-    changed = Event(POLICY, "inet", TABLE, "last_prerouting", 0, "accept", "", 9, Seen("cni0", "", POD, FAR, 80))
+    came = TracedPacket("cni0", "", POD, "10.96.0.1", 443)
+    changed = Event(
+        POLICY, "inet", TABLE, "last_prerouting", 0, "accept", "", 9, TracedPacket("cni0", "", POD, FAR, 80)
+    )
     events = [_own("requests", RULE, "inet", came), changed]
     assert steps(events, own)[1].what == "10.244.1.0/24 dev eth0, table 7"
     assert asked[0] == Packet(FAR, POD, "cni0", mark=9)
