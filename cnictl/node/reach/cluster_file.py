@@ -136,7 +136,7 @@ def assign_free(text: str, path: str = "cluster.toml") -> tuple[str, dict[str, t
 
 
 def without_node(text: str, name: str, path: str = "cluster.toml") -> str:
-    """Return the text without a node. Raises UsageProblem if there is no such node, or if it is the only one."""
+    """Return the text without a node. Raises UsageProblem if the text has no node of that name, or no other."""
     names = [node.name for node in parse(text, path).nodes]
     if name not in names:
         near = difflib.get_close_matches(name, names, 1)
