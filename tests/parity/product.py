@@ -62,7 +62,7 @@ KEYS = (
 NOT_REFUSED = {"unknown keys": "they may have any value"}
 """Key to why no value of it is refused."""
 
-NO_MEANING = {"VERSION": "VERSION is given no configuration (spec, section 2): one row answers for all keys"}
+NO_MEANING = {"VERSION": "VERSION gets no configuration (specification, section 2), so one row covers all keys"}
 """Verb to why no key has a row of it."""
 
 SCENARIOS = tuple(Scenario(variant, family) for variant in (*BRIDGE, *IPAM, *VERSIONS) for family in FAMILIES)

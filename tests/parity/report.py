@@ -75,9 +75,10 @@ def document(verdicts: Sequence[Verdict]) -> str:
 _HEAD = """\
 # In place of `bridge` and `host-local`
 
-Made by `python -m tests.parity --write`; don't edit. The reference pair (Debian's containernetworking-plugins 1.1.1)
-and `cnictl-bridge` get the same configuration with only `type` changed, in the same scenario on the same kernel (Linux
-{kernel}), each on its own host. The comparison covers exit status, error, result, links, addresses, routes, port flags,
+This page compares `cnictl-bridge` with the reference plugins that it replaces. `python -m tests.parity --write` writes
+it; don't edit it. The reference pair (Debian's containernetworking-plugins 1.1.1) and `cnictl-bridge` get the same
+configuration with only `type` changed, in the same scenario on the same kernel (Linux {kernel}), each on its own host.
+The comparison covers exit status, error, result, links, addresses, routes, port flags,
 settings, leases, the first packets, and what is left afterwards. The verdicts follow from the rules in
 `tests/parity/rules.py`: ours is worse if it lacks anything that the specification or the key's documentation
 requires, or if anything differs without a reason given there.
@@ -109,9 +110,9 @@ def _better(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
         "## Where the reference falls short",
         "",
-        "GC and STATUS came with version 1.1.0 of the specification, which this release doesn't support: it answers",
-        "error 3. If its ADD fails, the following steps count as not reached. A bridge's IPv6 address that is",
-        "tentative when ADD returns doesn't answer pods for one or two seconds.",
+        "GC and STATUS came with version 1.1.0 of the specification, which this release of the reference plugins",
+        "doesn't support: it answers error 3. If its ADD fails, the following steps count as not reached.",
+        "If a bridge's IPv6 address is tentative when ADD returns, it doesn't answer pods for one or two seconds.",
         "",
         "| what was seen | rows |",
         "|---|---|",
