@@ -69,7 +69,7 @@ def down(
     """Remove the bridge until the next `bridge up`, `apply` or pod; node.toml stays as it is.
 
     A bridge that cnictl did not make stays, without the address that cnictl gave it. At a terminal, bridge down shows
-    what goes and asks.
+    what it will remove, and asks.
 
     \b
     cnictl bridge down

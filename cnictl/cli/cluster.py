@@ -123,14 +123,14 @@ def apply(
 ) -> None:
     """Make all hosts match the cluster file.
 
-    New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, which
-    is written into the file. The command first shows what each host would change; at a terminal it asks. Then it copies
+    New nodes are set up, and all others get routes to them. A node without a pod CIDR gets the lowest free one, and the
+    command writes it into the file. It first shows what each host would change; at a terminal it asks. Then it copies
     the file to /etc/cnictl/cluster.toml on each host, changes all hosts at the same time, and checks each on a new
     connection. A host that fails undoes its own change. If a host refuses the change in advance, for example because
     its live pods would be cut off, no host is changed. Hosts that can't be reached are left out.
 
-    With --confirm-within, a host that can't be reached or is not as it should be afterwards undoes its change by
-    itself. --keep or --revert decides about the other hosts' changes. Without either, the command asks at a terminal;
+    With --confirm-within, a host undoes its change by itself if it can't be reached afterwards, or is not as it should
+    be. --keep or --revert decides about the other hosts' changes. Without either, the command asks at a terminal;
     without a terminal it keeps them.
 
     \b
@@ -182,7 +182,8 @@ def remove(
     """Remove a node: reset its host, and delete its line and the routes to it.
 
     Drain the node first: remove refuses while pods live on it, and if it can't ask the host. With --gone, a host that
-    can't be reached is removed too; if it ever returns, reset it by hand. At a terminal the command asks first.
+    can't be reached is removed too; if it ever returns, run `cnictl reset-node` on it. At a terminal the command asks
+    first.
 
     \b
     cnictl cluster remove node3

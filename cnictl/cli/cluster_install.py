@@ -17,7 +17,7 @@ from cnictl.cluster.install import HostInstall, Rollout
 
 BundleOption = Annotated[
     str,
-    typer.Option("--bundle", metavar="FILE", help="A bundle of `make bundle`. Default: this cnictl, made into one."),
+    typer.Option("--bundle", metavar="FILE", help="A bundle from `make bundle`. Default: a bundle of this cnictl."),
 ]
 DryRunOption = Annotated[
     bool, typer.Option("--dry-run", help="Change nothing: show which hosts would get which version.")
@@ -34,10 +34,10 @@ def install(
 ) -> None:
     """Install cnictl on the hosts of the cluster file that don't have it, one after the other.
 
-    Each host gets a bundle over ssh: cnictl and all that it imports. It needs Python 3.11, but no registry, and
-    compares the bundle's SHA-256 before it runs anything of it. cnictl goes to /usr/local/lib/cnictl-cli, and
-    /usr/local/bin/cnictl starts it. Nothing else of the host is changed: `cnictl cluster apply` sets it up as a node.
-    If a host fails, the command stops there.
+    Each host gets a bundle over ssh: cnictl and everything that it imports. The host needs Python 3.11, but no
+    registry. It checks the bundle's SHA-256 before it runs anything from it. cnictl is installed in
+    /usr/local/lib/cnictl-cli, and /usr/local/bin/cnictl starts it. Nothing else on the host is changed: `cnictl cluster
+    apply` sets it up as a node. If a host fails, the command stops there.
 
     \b
     cnictl cluster install
@@ -56,10 +56,10 @@ def upgrade(
 ) -> None:
     """Upgrade cnictl and the plugin on all hosts of the cluster file, one after the other.
 
-    Running pods keep their network. On each host, the new command is installed beside the former one, then its plugin
-    as by `cnictl plugin install`. Before the next host follows, a probe pod must work, and `cnictl doctor` must find no
-    error that it did not find before. If that fails, the host's former plugin and command come back, and the hosts
-    after it stay as they are. Exit status 1 unless every host has the bundle's version.
+    Running pods keep their network. On each host, the new command is installed beside the former one, then its plugin,
+    as `cnictl plugin install` does. Before the next host, a probe pod must work, and `cnictl doctor` must find no
+    error that it did not find before. If that fails, the host's former plugin and command are restored, and the
+    remaining hosts are not changed. Exit status 1 unless every host has the bundle's version.
 
     \b
     cnictl cluster upgrade

@@ -21,8 +21,8 @@ def cluster_probe(
     """Internal: the host's side of `cnictl cluster test`, over stdin and stdout.
 
     It makes a probe pod through the installed plugin. The pod pings the pods and nodes that stdin names, and records
-    the source of each echo request that reaches it. The pod is removed at the end of stdin, at a signal, or after a
-    time.
+    the source of each echo request that reaches it. The pod is removed at the end of stdin, at a signal, or after the
+    time that --for gives.
     """
     seconds = request.seconds(duration)
     spec = converge.current_spec()

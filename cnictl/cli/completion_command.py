@@ -11,9 +11,9 @@ from cnictl.core.errors import UsageProblem
 def completion(
     shell: Annotated[str, typer.Argument(metavar="SHELL", help="bash, zsh or fish.")],
 ) -> None:
-    """Print the script by which a shell completes commands, options, and the names of pods, peers, runs and links.
+    """Print the script with which a shell completes commands, options, and the names of pods, peers, runs and links.
 
-    As root, put it where the shell looks, for every user of this host; or load it in your shell's start-up file:
+    As root, put it where the shell looks for it, for all users of this host; or load it in your shell's start-up file:
 
     \b
     cnictl completion bash | sudo tee /usr/share/bash-completion/completions/cnictl

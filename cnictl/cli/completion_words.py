@@ -159,7 +159,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'metrics': ("Print this node's metrics in Prometheus' text format, or write them to a file in one step.", (
         (('--textfile',), 'FILE', False, "Write to this file, for node_exporter's textfile collector"),
         (('--no-doctor',), '', False, "Leave out doctor's findings, so that no packet is sent"),
-        (('--ask-peers',), '', False, "Also make doctor's checks that wait for answers of peers"),
+        (('--ask-peers',), '', False, "Also make doctor's checks that wait for answers from peers"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
     'support-bundle': ('Write one tar.gz for those who help you: plan, doctor, rules, routes, links, leases, logs, versions.', (
@@ -171,7 +171,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
-    'completion': ('Print the script by which a shell completes commands, options, and the names of pods, peers, runs and links.', (
+    'completion': ('Print the script with which a shell completes commands, options, and the names of pods, peers, runs and links.', (
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ('SHELL',)),
     'bridge up': ("Make the bridge, give it the subnet's first address, and let the host forward its pods' packets.", (
@@ -274,7 +274,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ('POD',)),
-    'ipam release': ('Release one address, or all addresses of a pod: its veth, leases and record go together.', (
+    'ipam release': ('Release one address, or all addresses of a pod: its veth, leases and record are removed together.', (
         (('--name',), 'NAME', False, 'The CNI network, such as mynet'),
         (('--data-dir',), 'FOLDER', False, "The lease stores' folder"),
         (('--force',), '', False, 'Also release a live address'),
@@ -302,7 +302,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'plugin install': ("Install this cnictl's plugin and let the runtimes start it.", (
         (('--lib-dir',), 'FOLDER', False, "The versions' folder"),
         (('--bin-dir',), 'FOLDER', True, "A runtime's plugin folder"),
-        (('--no-pin',), '', False, "Don't change node.toml"),
+        (('--no-pin',), '', False, "Don't write the version into node.toml"),
         (('--dry-run',), '', False, 'Change nothing'),
         (('--no-wait',), '', False, 'Fail immediately if another cnictl command is changing this node'),
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),
@@ -384,7 +384,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'cluster install': ("Install cnictl on the hosts of the cluster file that don't have it, one after the other.", (
         (('--file', '-f'), 'FILE', False, 'Default'),
         (('--limit',), 'NAMES', True, 'Only these nodes, with commas between them'),
-        (('--bundle',), 'FILE', False, 'A bundle of `make bundle`. Default'),
+        (('--bundle',), 'FILE', False, 'A bundle from `make bundle`. Default'),
         (('--yes', '-y'), '', False, "Don't ask"),
         (('--dry-run',), '', False, 'Change nothing'),
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),
@@ -393,7 +393,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'cluster upgrade': ('Upgrade cnictl and the plugin on all hosts of the cluster file, one after the other.', (
         (('--file', '-f'), 'FILE', False, 'Default'),
         (('--limit',), 'NAMES', True, 'Only these nodes, with commas between them'),
-        (('--bundle',), 'FILE', False, 'A bundle of `make bundle`. Default'),
+        (('--bundle',), 'FILE', False, 'A bundle from `make bundle`. Default'),
         (('--yes', '-y'), '', False, "Don't ask"),
         (('--dry-run',), '', False, 'Change nothing'),
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),

@@ -111,9 +111,9 @@ def undo(
 ) -> None:
     """Undo a run: restore everything that it changed, node.toml included, and nothing else.
 
-    undo leaves what somebody changed after the run, and what live pods need by now. It names each of these, and then
+    undo leaves what somebody changed after the run, and what live pods now need. It names each of these, and then
     ends with exit status 1. It never touches other programs' rules, routes and addresses. A second undo of the same run
-    changes nothing. A run that was cut off, and an undo, can be undone too.
+    changes nothing. An interrupted run, and an undo, can be undone too.
 
     Without a number, undo takes the last run that is not a repair; faults that this run also repaired stay repaired.
     With the number of a repair, the repaired fault returns. undo first shows the run and its changes; at a terminal it

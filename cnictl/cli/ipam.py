@@ -139,10 +139,10 @@ def release(
     dry_run: DryRunOption = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Release one address, or all addresses of a pod: its veth, leases and record go together.
+    """Release one address, or all addresses of a pod: its veth, leases and record are removed together.
 
     Without --force, release refuses an address that is live or not proven stale: the next pod would get an address that
-    is in use. At a terminal it shows what goes, and asks.
+    is in use. At a terminal it shows what it will remove, and asks.
 
     \b
       cnictl ipam release 10.244.0.12

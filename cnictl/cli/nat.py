@@ -26,7 +26,7 @@ def enable(
 ) -> None:
     """Masquerade what pods send outside the pod network. Between pods, the source stays the pod's own address.
 
-    A new --backend moves the rules.
+    With another --backend, the rules move to it.
 
     \b
     cnictl nat enable

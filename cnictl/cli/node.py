@@ -283,8 +283,8 @@ def plan(
     """Show how this host differs from /etc/cnictl/node.toml: what `cnictl apply` would change, as a script.
 
     Nothing is changed. First comes a summary, then each step: what is there (-), what should be (+), and the manual
-    commands. All but these is a comment, so the whole can be pasted into a shell of root's, where it does what `cnictl
-    apply` does, except that no run is recorded. --dry-run of every command prints its changes in the same way.
+    commands. Everything else is a comment, so you can paste the whole output into a root shell. It then does what
+    `cnictl apply` does, except that no run is recorded. --dry-run of every command prints its changes in the same way.
 
     \b
     cnictl plan
@@ -314,7 +314,7 @@ def reset_node(
     """Remove everything that cnictl made on this host, and restore what it changed.
 
     Kernel settings get their former values; a bridge or route that was there before stays. reset-node refuses while
-    pods live: --force deletes their attachments first. It lists what goes, and asks at a terminal.
+    pods live: --force deletes their attachments first. It lists what it will remove, and asks at a terminal.
 
     If cnictl's files are lost, reset-node still finds its marks: chains CNICTL-*, rules with a comment that begins with
     cnictl:, nftables tables named cnictl, routes of protocol 67 and 68, links with cnictl's alias.

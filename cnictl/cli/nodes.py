@@ -14,9 +14,9 @@ from cnictl.views import nodes, source_view
 def list_nodes(output: ListOption = Format.TABLE) -> None:
     """List the nodes that this node's source of peers knows: for each its state, and whether it answers.
 
-    The states: routed; pending, without a pod CIDR yet; refused, with the reason; conflict, where the source
-    contradicts this node; absent, where it does not list this node. The first line says what the source is, and how old
-    its last list is. Exit status 1 if the source can't be asked, if a node is refused or absent, or on a conflict.
+    The states are: routed; pending (no pod CIDR yet); refused (with the reason); conflict (the source contradicts this
+    node); absent (the source does not list this node). The first line says what the source is, and how old its last
+    list is. Exit status 1 if the source can't be asked, if a node is refused or absent, or on a conflict.
 
     \b
     cnictl node list

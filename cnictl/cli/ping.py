@@ -26,7 +26,7 @@ def ping(
         typer.Argument(
             metavar="TO",
             help="Where to: as FROM, or external, a peer's name, an address, a DNS name, a Service's address. "
-            "TO:PORT is TCP, TO:PORT/udp is UDP; an IPv6 address with a port stands in brackets.",
+            "TO:PORT is TCP, TO:PORT/udp is UDP; put an IPv6 address with a port in brackets.",
         ),
     ],
     count: Annotated[
@@ -58,9 +58,9 @@ def ping(
 ) -> None:
     """Ping a target from this host or a pod, over ICMP, TCP or UDP, and name the cause if it does not answer.
 
-    A line shows each answer as it comes; then follow the loss and the times. On a failure cnictl examines routes,
-    firewall, neighbours, MTU and the peer, as test-connectivity does. A TCP connection that opens is an answer. In UDP
-    the refusal of a closed port is an answer too, for it shows that packets pass both ways. Exit status 0 if every
+    Each answer is shown as it comes, then a summary of losses and times. On a failure cnictl examines routes, firewall,
+    neighbours, MTU and the peer, as test-connectivity does. A TCP connection that opens is an answer. In UDP the
+    refusal of a closed port is an answer too, because it shows that packets pass both ways. Exit status 0 if every
     request was answered, 1 if any was not. Ctrl-C ends the requests and shows the summary.
 
     \b

@@ -44,9 +44,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Change nothing: show th
 def install(
     lib_dir: LibDir = "",
     bin_dir: BinDir = [],  # noqa: B006 - typer reads it and makes its own
-    no_pin: Annotated[
-        bool, typer.Option("--no-pin", help="Don't change node.toml: it names no version, or the one that it named.")
-    ] = False,
+    no_pin: Annotated[bool, typer.Option("--no-pin", help="Don't write the version into node.toml.")] = False,
     dry_run: DryRun = False,
     no_wait: NoWaitOption = False,
     output: OutputOption = Format.TABLE,
@@ -105,7 +103,8 @@ def uninstall(
     """Delete one version that is not in use, or the whole plugin.
 
     uninstall refuses to delete the whole plugin while pods are attached, because they need it to end, and while a conf
-    names it: `cnictl reset-node` removes everything in the right order. At a terminal it shows what goes, and asks.
+    names it: `cnictl reset-node` removes everything in the right order. At a terminal uninstall shows what it will
+    remove, and asks.
 
     \b
     cnictl plugin uninstall 0.1.0

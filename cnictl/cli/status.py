@@ -40,8 +40,8 @@ def status(
 ) -> None:
     """Show this node: the verdict, then what differs, then bridge, pods, addresses, peers, rules, plugin and conf.
 
-    The first line says healthy only if everything was looked at and works. Otherwise it says why not: faulty, not known
-    (something could not be looked at), or in doubt (no fault was found, but a peer is silent, say).
+    The first line says healthy only if everything was checked and works. Otherwise it says why not: faulty, not known
+    (something could not be checked), or in doubt (no fault was found, but for example a peer is silent).
 
     Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
     line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); if a peer
