@@ -153,7 +153,7 @@ class _Bench:
         for standing in sorted(counts):
             for side in sides:
                 side.stand(standing)
-            case = Case(f"{kind}-{standing}", f"{words}, {standing} pods stand", [], targets.get(standing, 0.0))
+            case = Case(f"{kind}-{standing}", f"{words}, {standing} pods attached", [], targets.get(standing, 0.0))
             self._found(measure(case, sides, self.options.cycles))
         for side in sides:
             self._must_come_back(side)
