@@ -402,7 +402,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'lab up': ('Bring up a lab: nodes on one network segment, and a host outside. Each has its own network, firewall and files.', (
         (('--nodes',), 'COUNT', False, 'How many nodes, 1 to 16'),
         (('--lab',), 'NAME', False, "The lab's name"),
-        (('--dual-stack',), '', False, 'Give the nodes IPv6 addresses beside the IPv4 ones'),
+        (('--dual-stack',), '', False, 'Give the nodes IPv4 and IPv6 addresses'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
     'lab down': ('End a lab and everything that runs in it. At a terminal it asks first. A lab that is not up is not an error.', (
@@ -419,7 +419,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--lab',), 'NAME', False, "The lab's name"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ('NODE', 'COMMAND...')),
-    'lab demo': ('Run the walk-through on two nodes of a lab of its own, or build a cluster there from one file.', (
+    'lab demo': ('Run the walk-through on two nodes of a new lab, or build a cluster there from one file.', (
         (('--svg',), 'FILE', False, 'Save the last matrix as an SVG picture'),
         (('--nodes',), 'COUNT', False, 'Build a cluster of this many nodes from one file instead'),
         (('--dual-stack',), '', False, 'Use both address families'),

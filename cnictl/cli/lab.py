@@ -21,9 +21,7 @@ def up(
     nodes: Annotated[int, typer.Option("--nodes", metavar="COUNT", help="How many nodes, 1 to 16.")] = 2,
     lab: LabOption = "lab",
     former: FormerLabOption = "",
-    dual_stack: Annotated[
-        bool, typer.Option("--dual-stack", help="Give the nodes IPv6 addresses beside the IPv4 ones.")
-    ] = False,
+    dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Give the nodes IPv4 and IPv6 addresses.")] = False,
 ) -> None:
     """Bring up a lab: nodes on one network segment, and a host outside. Each has its own network, firewall and files.
 

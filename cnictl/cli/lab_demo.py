@@ -25,7 +25,7 @@ def demo(
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Use both address families.")] = False,
     output: OutputOption = Format.TABLE,
 ) -> None:
-    """Run the walk-through on two nodes of a lab of its own, or build a cluster there from one file.
+    """Run the walk-through on two nodes of a new lab, or build a cluster there from one file.
 
     With the bridge alone, pods reach their own host and each other on it. Masquerade adds the other host and the
     outside, and routes to the peers' pod CIDRs add the pods on other hosts. After each step, real pods try every path.

@@ -147,8 +147,8 @@ def init_node(
     Before the first change, preflight checks report all errors together. --ignore CHECK continues despite one of them,
     and `cnictl history` shows that. If a step fails, the steps before it are undone.
 
-    With --from FILE or --from kubernetes, this node's pod CIDR and its peers come from there. Where `cnictl watch` runs
-    as a service, it follows later changes. Elsewhere, run `cnictl apply` after each change.
+    With --from, this node's pod CIDR and its peers come from a cluster file or from Kubernetes. If `cnictl watch` runs
+    as a service, it follows later changes. Otherwise, run `cnictl apply` after each change.
 
     For dual-stack pods, give a subnet and a network of each family, and name each peer twice: with its pod CIDR and its
     address of each family.
@@ -251,7 +251,7 @@ def apply(
 ) -> None:
     """Make this host match /etc/cnictl/node.toml: to repair drift, at boot, or after an edit of the file.
 
-    Where the file is unchanged, apply repairs as much drift as it can, even if a part fails. After an edit, a failure
+    If the file is unchanged, apply repairs as much drift as it can, even if a part fails. After an edit, a failure
     undoes the whole run, and apply refuses if live pods would lose their network.
 
     \b
