@@ -31,7 +31,7 @@ DOCS = Path(__file__).parent
 WORDS = DOCS.parent / "cnictl" / "cli" / "completion_words.py"
 MARK = "<!-- docs/generate.py writes what follows from docs/schemas/ -->\n"
 _VERSION = {"$ref": "common.json#/$defs/version"}
-"""Every document has it, and the first part of docs/json.md tells of it."""
+"""Every document has this key. The first part of docs/json.md describes it."""
 
 
 def reference() -> str:
@@ -42,7 +42,7 @@ def reference() -> str:
         text=True,
         check=True,
     )
-    # typer leaves an empty line in place of the \b that opens a help text's examples: two empty lines come before them
+    # typer replaces the \b that opens a help text's examples with an empty line, so two empty lines precede them
     return re.sub(r"\n\n\n((?:.+\n)+)", _fence, html.unescape(done.stdout))
 
 
@@ -92,7 +92,7 @@ def completion_words() -> str:
         lines += f"    {words!r}: ({command.short_help!r}, (\n{_options(command)}    ), {placeholders!r}),\n"
         for each in command.params:
             if values := getattr(each.type, "choices", None):
-                listed = (each.metavar or "").strip("[]").split("|")  # some take fewer values than their type has
+                listed = (each.metavar or "").strip("[]").split("|")  # some accept only a part of these values
                 choices[f"{words} {each.opts[0]}"] = tuple(map(str, listed if listed[1:] else values))
     choices |= {
         "CHECK": tuple(check.id for check in catalogue.CHECKS), "BACKEND": backends.BACKENDS,
@@ -156,7 +156,7 @@ def _table(schema: Schema) -> str:
 
 
 def _rows(schema: Schema, prefix: str = "") -> Iterator[str]:
-    """Yield a row for each key, and for each key of the objects in it that are no shared ones."""
+    """Yield a row for each key, and for each key of the objects in it that are not shared."""
     for key, value in schema.get("properties", {}).items():
         if value == _VERSION or value.get("deprecated"):
             continue

@@ -41,7 +41,7 @@ def pages() -> dict[str, str]:
 
 
 def _walk(command: Any, words: tuple[str, ...] = ("cnictl",), above: Any = None) -> Iterator[tuple[Any, Any, Any]]:
-    """Yield each visible command with its words and its context, groups before what is in them."""
+    """Yield each visible command with its words and its context, a group before its commands."""
     context = command.context_class(command, info_name=words[-1], parent=above, **command.context_settings)
     yield words, command, context
     for name, inner in _inner(command):
@@ -49,7 +49,7 @@ def _walk(command: Any, words: tuple[str, ...] = ("cnictl",), above: Any = None)
 
 
 def _inner(command: Any) -> list[tuple[str, Any]]:
-    """Return the visible commands of a group with their names; none of a command."""
+    """Return the visible commands of a group with their names; an empty list for a command."""
     return [(name, inner) for name, inner in getattr(command, "commands", {}).items() if not inner.hidden]
 
 
@@ -113,7 +113,7 @@ def _parameters(command: Any, context: Any) -> list[str]:
 
 
 def _rich(text: str) -> str:
-    """Return text in roff, with what stands between backquotes in bold."""
+    """Return text in roff, with quoted code in bold."""
     return re.sub(r"`([^`]+)`", r"\\fB\1\\fR", _plain(text))
 
 

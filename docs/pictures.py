@@ -1,4 +1,4 @@
-"""Make the pictures of screens in docs/ from what cnictl shows at a lab node's terminals: `python docs/pictures.py`.
+"""Make the screenshots in docs/ from what cnictl prints at terminals of a lab node: `python docs/pictures.py`.
 
 Each terminal has 80 or 140 columns. `cnictl lab demo --svg docs/matrix.svg` makes the picture of the matrix.
 """
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _picture(node: Node, name: str, columns: int, lines: list[str]) -> None:
-    """Run command lines at a terminal, and save what it shows."""
+    """Run command lines at a terminal, and save the output as a picture."""
     console = Console(
         record=True, width=columns, file=io.StringIO(), force_terminal=True, color_system="truecolor", highlight=False
     )
@@ -71,7 +71,7 @@ def _picture(node: Node, name: str, columns: int, lines: list[str]) -> None:
 
 
 def _shown(node: Node, columns: int, argv: list[str]) -> str:
-    """Return what a command prints at a terminal of so many columns."""
+    """Return what a command prints at a terminal with `columns` columns."""
     ours, its = os.openpty()
     try:
         fcntl.ioctl(its, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -81,8 +81,8 @@ def _shown(node: Node, columns: int, argv: list[str]) -> str:
         while running.poll() is None or select.select([ours], [], [], 0)[0]:
             if select.select([ours], [], [], 0.05)[0]:
                 shown += os.read(ours, 1 << 16)
-        # a spinner draws its line again and again, and removes it at the end
         shown = shown.replace(f"{sys.prefix}/bin/".encode(), b"/usr/local/bin/")
+        # a spinner redraws its line; only the last state of a line is kept
         lines = (line.rpartition("\x1b[2K")[2] for line in shown.decode().replace("\r\n", "\n").split("\n"))
         return "\n".join(line for line in lines if not _SPINNER.search(line)).strip()
     finally:
