@@ -218,6 +218,27 @@ def test_wrong_or_empty_file_takes_no_route_away(lab: Lab, text: str) -> None:
     assert "source-stale" in findings(first)
 
 
+def test_node_that_moved_off_the_link_keeps_its_route_and_is_refused_by_name(lab: Lab) -> None:
+    first, second, _ = lab.nodes
+    put(first, cluster_text([entries_of(lab)[0], ("node1", "192.0.2.77", second.pod_cidr), entries_of(lab)[2]]))
+    cnictl(first, "apply")
+    assert learned(first) == all_routes(lab)
+    assert states(first)["node2"] == ("routed", "")
+    refused = [(row["state"], row["why"]) for row in listed(first)["items"] if row["name"] == "node1"]
+    assert any(state == "refused" and "192.0.2.77" in why for state, why in refused), refused
+    assert any("as before, because its new entry is refused" in why for _, why in refused), refused
+    assert_pods_reach_each_other(first, second)
+
+
+def test_watch_repairs_within_a_minute_what_causes_no_event(lab: Lab) -> None:
+    first = lab.nodes[0]
+    conf = "/etc/cni/net.d/10-cnictl.conflist"
+    with Watch(first) as watch:
+        first.run(["rm", conf])
+        wait_for(lambda: first.run(["test", "-s", conf], check=False).status == 0, "the conf is written again", 75.0)
+    assert watch.said.startswith("repaired: "), watch.said
+
+
 def test_node_that_the_file_does_not_list_says_so_everywhere(lab: Lab) -> None:
     first = lab.nodes[0]
     put(first, cluster_text(entries_of(lab)[1:]))
