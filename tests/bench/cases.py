@@ -11,18 +11,18 @@ VERBS = ("ADD", "CHECK", "DEL")
 
 @dataclass
 class Row:
-    """One side of a case, in milliseconds."""
+    """The times of one side of a case, in milliseconds."""
 
     label: str
     taken: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    """By verb; `sum` is of one pod's three calls."""
+    """Times by verb; `sum` holds the total of each pod's three calls."""
 
     def median(self, key: str) -> float:
-        """The median of a verb, or of the sum."""
+        """Return the median of a verb, or of `sum`."""
         return statistics.median(self.taken[key]) if self.taken[key] else 0.0
 
     def quartiles(self, key: str) -> tuple[float, float]:
-        """The first and the third."""
+        """Return the first and the third quartile."""
         if len(self.taken[key]) < 2:
             return self.median(key), self.median(key)
         first, _, third = statistics.quantiles(self.taken[key], n=4)
@@ -31,30 +31,30 @@ class Row:
 
 @dataclass
 class Case:
-    """What was compared, ours first, and the most that the ratio of the sums may be (0: nothing is demanded)."""
+    """One comparison: the rows, ours first, and the highest ratio that is allowed (0: no target)."""
 
     key: str
     title: str
     rows: list[Row]
     target: float = 0.0
     calls: str = "sum"
-    """What is compared: `sum`, or a verb."""
+    """The key of the compared times: `sum`, or a verb."""
 
     @property
     def ratio(self) -> float:
-        """Of the medians, the first row's to the last's."""
+        """The first row's median divided by the last row's."""
         return self.rows[0].median(self.calls) / self.rows[-1].median(self.calls)
 
     def row(self, label: str) -> Row:
-        """A side's."""
+        """Return the row of a side."""
         return next(row for row in self.rows if row.label == label)
 
 
 def measure(case: Case, sides: list[Side], cycles: int) -> Case:
-    """Attach, check and detach one pod at a time, beside those that stand; the sides take turns at each call.
+    """Attach, check and detach one pod at a time while other pods stay attached. The sides take turns at each call.
 
-    The first cycle is not counted: it makes the bridge and the rules, and takes over what the store holds.
-    Raises Unequal where a side doesn't do its part.
+    The first cycle is not counted: it makes the bridge, the rules, and records for the leases in the store.
+    Raises Unequal if a side does not do its part of the work.
     """
     case.rows = [Row(side.label) for side in sides]
     for place, side in enumerate(sides):

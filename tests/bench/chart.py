@@ -1,4 +1,4 @@
-"""The chart of a run: each case's calls side by side, and the cost against the number of leases. Plain SVG."""
+"""Draw the chart of a run as plain SVG: each case's calls side by side, and the cost against the number of leases."""
 
 import math
 from html import escape
@@ -12,11 +12,11 @@ _COLOURS = {
     True: {"ADD": "#1f6f54", "CHECK": "#5aa783", "DEL": "#a9d5bf"},
     False: {"ADD": "#6b6f7b", "CHECK": "#9a9eaa", "DEL": "#cfd2d9"},
 }
-"""Ours, and the reference's."""
+"""Colours by verb: True for our plugin, False for the reference."""
 
 
 def chart(cases: list[Case], title: str) -> str:
-    """The SVG text. Cases whose rows lack a verb, or that measure us against ourselves, have no place in it."""
+    """Return the SVG text. It leaves out cases that measure one verb only, such as our plugin against itself."""
     compared = [case for case in cases if case.calls == "sum"]
     bars = [case for case in compared if not case.key.startswith("leases")]
     grown = [case for case in compared if case.key.startswith("leases") or case.key == "masquerade-20"]
@@ -59,7 +59,7 @@ def _bars(parts: list[str], cases: list[Case], top: float) -> float:
 
 
 def _lines(parts: list[str], cases: list[Case], top: float) -> float:
-    """Both axes logarithmic: sums of ADD, CHECK and DEL against the leases that were there."""
+    """Draw the sums of ADD, CHECK and DEL against the number of leases in the store. Both axes are logarithmic."""
     points = sorted((_leases(case), case) for case in cases)
     sums = [row.median("sum") for case in cases for row in case.rows]
     low, high = math.floor(math.log10(min(sums))), math.ceil(math.log10(max(sums)))

@@ -1,6 +1,6 @@
-"""How long commands take beside what the program is built on, on a lab node with 20 leases.
+"""Measure commands on a lab node with 20 leases, and compare them with importing typer and rich alone.
 
-python -m tests.bench.commands     # medians; no time is asserted
+python -m tests.bench.commands     # prints medians; asserts no times
 """
 
 import compileall
@@ -31,9 +31,9 @@ RATIOS: tuple[tuple[Sequence[str], dict[str, str], float], ...] = (
     (("node", "list"), {}, 4),
     (("status",), {}, 4),
 )
-"""Commands with their variables, and the ratio of processor time to `_BASE` that is asked at most."""
+"""Commands with their environment variables, and the highest allowed ratio of their processor time to `_BASE`."""
 SECONDS = ((("doctor",), 1.0, 2.5), (("metrics",), 0.5, 0.5))
-"""Commands, and the seconds of wall time that are asked at most: on a healthy node, and with silent peers."""
+"""Commands, and the highest allowed wall time in seconds: on a healthy node, and with peers that do not answer."""
 _MEASURE = """
 import json, os, resource, subprocess, sys, time
 sides = json.loads(sys.argv[2])
@@ -60,8 +60,8 @@ for host in range(2, 22):
 
 
 def main() -> None:
-    """Measure the commands in turns, and print the medians, the ratios and what is asked."""
-    # an installed cnictl has its bytecode, and a checkout may not
+    """Measure the commands in turns, and print the medians, the ratios and their limits."""
+    # an installed cnictl comes with its bytecode; a checkout may lack it
     compileall.compile_dir(Path(cnictl.__file__).parent, quiet=1)
     with Lab(nodes=1) as lab:
         node = lab.nodes[0]
@@ -86,14 +86,14 @@ def main() -> None:
 
 
 def _ratios(node: Node) -> list[float]:
-    """Return each side's median of processor time in milliseconds, first that of `_BASE`."""
+    """Return each command's median processor time in milliseconds, with that of `_BASE` first."""
     sides: list[Any] = [[[sys.executable, "-c", _BASE], {}]]
     sides += [[["cnictl", *words], variables] for words, variables, _ in RATIOS]
     return [1000 * statistics.median(processor) for processor, _ in _measured(node, _ROUNDS, sides)]
 
 
 def _seconds(node: Node) -> list[float]:
-    """Return each command's median of wall time."""
+    """Return each command's median wall time in seconds."""
     sides = [[["cnictl", *words], {}] for words, _, _ in SECONDS]
     return [statistics.median(wall) for _, wall in _measured(node, _FEW_ROUNDS, sides)]
 
@@ -104,7 +104,7 @@ def _measured(node: Node, rounds: int, sides: list[Any]) -> Any:
 
 
 def _neighbour(node: Node, number: int) -> str:
-    """Return an address on the node's link that nobody has."""
+    """Return an address on the node's link that no host has."""
     return f"{node.address.rpartition('.')[0]}.{100 + number}"
 
 

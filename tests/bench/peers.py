@@ -1,6 +1,6 @@
 """Measure commands on a lab node with 0 to 5,000 peers that do not answer.
 
-python -m tests.bench.peers              # wall seconds and peak memory; no time is asserted
+python -m tests.bench.peers              # prints wall seconds and peak memory; asserts no times
 python -m tests.bench.peers --peers 1000 # for one number of peers
 """
 
@@ -39,12 +39,12 @@ def main() -> None:
 
 
 def pod_cidr(number: int) -> str:
-    """Return the pod CIDR of a peer; they are counted from 1."""
+    """Return the pod CIDR of a peer. The first peer is number 1."""
     return f"{_dotted(_FIRST_POD_CIDR + (number << 8))}/24"
 
 
 def address(number: int) -> str:
-    """Return the address of a peer, on the node's link."""
+    """Return the address of a peer on the node's link."""
     return _dotted(_FIRST_ADDRESS + 256 + number)
 
 
@@ -97,7 +97,7 @@ def _cost(node: Node | None, command: list[str]) -> _Cost:
 
 
 def _batch(node: Node | None, count: int) -> _Cost:
-    """Time iproute2 for the same routes, under another protocol and metric."""
+    """Time how long iproute2 takes to add the same routes with another protocol and metric."""
     assert node is not None
     lines = "".join(
         f"route add {pod_cidr(at)} via {address(at)} dev eth0 proto 99 metric 99\n" for at in range(1, count + 1)

@@ -1,4 +1,4 @@
-"""Give the benchmark network and mount namespaces of its own, so that it leaves the machine alone."""
+"""Run the benchmark in its own network and mount namespaces, so that it does not change the machine."""
 
 import ctypes
 import os
@@ -15,7 +15,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def go_inside(module: str) -> None:
-    """Start `python -m module` again with the same arguments in namespaces of its own, unless that is where we are."""
+    """Restart `python -m module` with the same arguments in new namespaces, unless it already runs there."""
     if os.environ.get(_INSIDE):
         _become_init()
         return
@@ -37,9 +37,9 @@ def go_inside(module: str) -> None:
 
 
 def _become_init() -> None:
-    """Go on in a child of process 1, which collects children as systemd does; the measured calls come from a runtime.
+    """Make process 1 look like systemd and reap children, and continue in a child that looks like containerd.
 
-    What a call leaves behind depends on both (`cnictl.core.reaper`).
+    What a call leaves behind depends on the names of both processes (`cnictl.core.reaper`).
     """
     signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
     child = os.fork()
@@ -60,20 +60,20 @@ def _rename(name: str) -> None:
 
 
 def cover(path: str, source: str = "") -> None:
-    """Lay a fresh tmpfs over a folder, or `source` if one is named."""
+    """Mount a new tmpfs over a folder, or bind `source` there if it is given."""
     command = ["mount", "--bind", source, path] if source else ["mount", "-t", "tmpfs", "tmpfs", path]
     subprocess.run(command, check=True)
 
 
 def file_system(path: str) -> str:
-    """Type of the file system a path is on."""
+    """Return the type of the file system that a path is on."""
     command = ["findmnt", "--noheadings", "--output", "FSTYPE", "--target", path]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]
 
 
 @contextmanager
 def within(netns: str) -> Iterator[None]:
-    """Put this thread into a network namespace by its `ip netns` name, and back again."""
+    """Move this thread into a network namespace by its `ip netns` name, and back afterwards."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     there = os.open(f"/run/netns/{netns}", os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -96,7 +96,7 @@ def ip(*words: str) -> None:
 
 
 def link_exists(name: str) -> bool:
-    """Whether the namespace has a link of that name; the kernel says ENODEV where it has none."""
+    """Return whether this namespace has a link of that name. The kernel answers ENODEV if it has none."""
     try:
         socket.if_nametoindex(name)
     except OSError:
@@ -105,7 +105,7 @@ def link_exists(name: str) -> bool:
 
 
 def make_node(name: str, number: int, outside: str) -> None:
-    """A host's namespace that forwards, with an uplink to `outside`."""
+    """Make a host's namespace, which forwards packets and has an uplink to `outside`."""
     ip("netns", "add", name)
     ip("link", "add", f"up{number}", "netns", name, "type", "veth", "peer", f"up{number}", "netns", outside)
     ip("-n", name, "link", "set", "lo", "up")
@@ -120,17 +120,17 @@ def make_node(name: str, number: int, outside: str) -> None:
 
 
 def node_addresses(number: int) -> tuple[str, str]:
-    """What a host has on its uplink."""
+    """Return a host's addresses on its uplink, IPv4 and IPv6."""
     return f"198.51.{number}.2", f"2001:db8:{number}::2"
 
 
 def outside_addresses(number: int) -> tuple[str, str]:
-    """What the outside has on a host's uplink."""
+    """Return the addresses of the outside on a host's uplink, IPv4 and IPv6."""
     return f"198.51.{number}.1", f"2001:db8:{number}::1"
 
 
 def source_seen(pod: str, outside: str, target: str) -> str:
-    """The source address that `target` in `outside` sees on a datagram that a pod sends it; empty if none arrives."""
+    """Return the source address that `target` in `outside` sees on a pod's datagram; empty if none arrives."""
     family = socket.AF_INET6 if ":" in target else socket.AF_INET
     with within(outside):
         receiver = socket.socket(family, socket.SOCK_DGRAM)

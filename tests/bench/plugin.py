@@ -1,13 +1,13 @@
-"""How long a pod's network takes with our plugin and with the reference, whole processes, call by call in turn.
+"""Measure how long our plugin and the reference take to set up, check and remove a pod's network.
 
     python -m tests.bench.plugin                              # every case (under five minutes)
     python -m tests.bench.plugin --only masquerade --standing 20 --cycles 100
-    python -m tests.bench.plugin --write                      # and put what was found into docs/
+    python -m tests.bench.plugin --write                      # also write the results to docs/
 
-Each side has a host namespace of its own. `--standing` pods of the side's own are attached all the time; `--leases` are
-other containers' and only lie in the store. One more pod at a time is ADDed, CHECKed and DELeted, the sides taking
-turns at each call; what is printed are medians in milliseconds, and their ratios. No time is asserted: machines differ.
-What is asserted is that both sides did the work.
+Each side has its own host namespace. `--standing` pods stay attached all the time. `--leases` are leases of other
+containers, which exist only in the store. One more pod at a time is ADDed, CHECKed and DELeted, and the sides take
+turns at each call. A call is a whole process. The output shows medians in milliseconds and their ratios. No times are
+asserted, because machines differ, but each side must have done its work.
 """
 
 import argparse
@@ -30,11 +30,11 @@ _KINDS = ("startup", "masquerade", "plain", "dual", "disk", "leases", "scale")
 
 
 def main() -> None:
-    """Run the cases that were asked for."""
+    """Run the requested cases."""
     options = _options()
     place.go_inside("tests.bench.plugin")
     with suppress(PermissionError):
-        os.nice(-15)  # the calls inherit it, both sides' alike: other work on the machine disturbs them less
+        os.nice(-15)  # both sides' calls inherit it, so that other work on the machine disturbs them less
     scratch = tempfile.mkdtemp(prefix="cnictl-bench-", dir=_SCRATCH)
     try:
         for path in ("/run", "/var/log", "/var/lib"):
@@ -61,14 +61,14 @@ def _options() -> argparse.Namespace:
 
 
 def _install(lib_dir: str) -> str:
-    """The plugin as `cnictl plugin install` lays it down; returns its launcher."""
+    """Install the plugin as `cnictl plugin install` does, and return the path of its launcher."""
     os.makedirs(lib_dir)
     made = plugin_version.build(lib_dir, "bench", plugin_version.sources(), interpreters.inspect(interpreters.SYSTEM))
     return made.launcher
 
 
 class _Bench:
-    """One run: the hosts it made and what it found."""
+    """One run: its hosts and its results."""
 
     def __init__(self, program: str, scratch: str, options: argparse.Namespace) -> None:
         self.program = program
@@ -81,7 +81,7 @@ class _Bench:
         self._hosts = iter(range(10, 200))
 
     def run(self) -> None:
-        """Every kind that was asked for."""
+        """Run each requested kind of case."""
         print(f"{os.cpu_count()} CPUs, load {self.load:.1f}; medians in ms")
         for kind in self.options.only or _KINDS:
             getattr(self, f"_run_{kind}")()
@@ -105,7 +105,7 @@ class _Bench:
         self._compare("dual", "both families, ipMasq", sides, self.options.standing or (20,), {})
 
     def _run_disk(self) -> None:
-        """The first case with the stores on the disk that the machine has under /var/tmp."""
+        """Repeat the first case with the stores on the machine's disk under /var/tmp."""
         with self._on_disk():
             kind = place.file_system("/var/lib")
             sides = self._pair(masquerade=True)
@@ -118,7 +118,7 @@ class _Bench:
             self._found(measure(case, sides, min(cycles, self.options.cycles)))
 
     def _run_scale(self) -> None:
-        """A store fuller than one node's pods make it; few pods, for the reference takes seconds a call."""
+        """Compare with more leases than one node's pods need; few cycles, because a reference call takes seconds."""
         leases = max(self.options.leases or (60000,))
         full = self._side(f"{OURS}, {leases:,} leases", True, leases)
         self._found(self._foreign(full, leases))
@@ -127,7 +127,7 @@ class _Bench:
         self._found(measure(Case(f"leases-{leases}", f"ipMasq, {leases:,} leases", [], 0.06), [full, reference], 3))
 
     def _foreign(self, full: Side, leases: int) -> Case:
-        """DEL of ids that host-local has leased, from a full store against one of a few."""
+        """Compare DEL of container IDs that host-local leased, in a full store and in a store of few leases."""
         few = self._side(f"{OURS}, 20 leases", True, 20)
         few.make_pod("foreign")
         full.make_pod("foreign")
@@ -136,7 +136,7 @@ class _Bench:
             for row, side in zip(rows, (full, few), strict=True):
                 milliseconds = side.call("DEL", "foreign", filled_id(number))
                 side.filled -= 1
-                if number:  # the first takes over the store of the few
+                if number:  # the first call makes records for the leases of the small store
                     row.taken["DEL"].append(milliseconds)
         for side in (full, few):
             side.must_be_clean()
@@ -159,7 +159,7 @@ class _Bench:
             self._must_come_back(side)
 
     def _must_come_back(self, side: Side) -> None:
-        """Rules that something flushed have to be there after the next ADD."""
+        """Check that the next ADD restores rules that were flushed."""
         if side.masquerade:
             with place.within(side.node):
                 subprocess.run(["nft", "flush", "ruleset"], check=True)

@@ -1,4 +1,4 @@
-"""Print the results of a benchmark run, and write them and the chart to docs/dev/speed.md."""
+"""Print the results of a benchmark run, and write them to docs/dev/speed.md and its chart."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ _BEGIN, _END = "<!-- measured: begin (make bench BENCH=--write) -->\n", "<!-- me
 
 
 def print_case(case: Case) -> None:
-    """Its rows, and the ratio."""
+    """Print a case's rows and its ratio."""
     columns = VERBS if case.calls == "sum" else ()
     print(f"\n{case.title}\n  {'':44}" + "".join(f"{key:>9}" for key in (*columns, case.calls)))
     for row in case.rows:
@@ -24,7 +24,7 @@ def print_case(case: Case) -> None:
 
 
 def print_verdicts(cases: list[Case]) -> None:
-    """Each ratio against what is demanded of it."""
+    """Print each ratio and whether it meets its target."""
     print("\nratios against their targets")
     for case in cases:
         demanded = f"at most {case.target:g}" if case.target else "none set"
@@ -33,7 +33,7 @@ def print_verdicts(cases: list[Case]) -> None:
 
 
 def print_steps(steps: list[Step]) -> None:
-    """The start, step by step."""
+    """Print the steps of a call's start."""
     print(f"\nstart-up\n  {'':56}{'until here':>12}{'step':>8}{'median':>10}")
     before = 0.0
     for step in steps:
@@ -43,7 +43,7 @@ def print_steps(steps: list[Step]) -> None:
 
 
 def print_parts(parts: list[Parts]) -> None:
-    """Where each verb's time goes."""
+    """Print each verb's time by kind."""
     print(f"\nwhere it goes, in the quickest of many calls\n  {'':56}" + "".join(f"{one.verb:>8}" for one in parts))
     for kind, words in KINDS.items():
         print(f"  {words:56}" + "".join(f"{one.by_kind[kind]:8.1f}" for one in parts))
@@ -51,7 +51,7 @@ def print_parts(parts: list[Parts]) -> None:
 
 
 def write(cases: list[Case], steps: list[Step], parts: list[Parts], load: float) -> None:
-    """Put the run in place of the former one in docs/dev/speed.md, and its chart beside that."""
+    """Replace the previous run's tables in docs/dev/speed.md and its chart, docs/dev/speed.svg."""
     page = _DOCS / "speed.md"
     before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
     _, end, after = rest.partition(_END)

@@ -1,7 +1,7 @@
-"""The plugins that are compared: how each is called, what stands on its host and what its store holds beforehand.
+"""Define the compared plugins: how each is called, which pods its host has, and which leases its store holds.
 
-Both get the same configuration but for `type`, and do equal work: bridge, veth pair, addresses and default routes in
-the pod, leases, and masquerading where asked for.
+Both get the same configuration except for `type`, and do the same work: the bridge, the veth pair, addresses and
+default routes in the pod, leases, and masquerade if it is configured.
 """
 
 import ipaddress
@@ -22,26 +22,26 @@ _ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "CNI_PATH": REFERENCE_D
 
 
 class Unequal(Exception):
-    """A side failed, or didn't do its part of the work; the message says what."""
+    """A side failed or did not do its part of the work. The message says which part."""
 
 
 @dataclass
 class Side:
-    """One plugin on a host of its own, with a network of its own."""
+    """One plugin with its own host and its own network."""
 
     label: str
     program: str
     number: int
-    """Which of the bench's hosts; also makes its subnets 10.NUMBER.0.0/16 and fd00:NUMBER::/64."""
+    """The number of its host, and of its subnets 10.NUMBER.0.0/16 and fd00:NUMBER::/64."""
     masquerade: bool
     dual: bool = False
     """Whether pods have addresses of both families."""
     standing: int = 0
-    """Pods that are attached all the time."""
+    """The number of pods that are attached all the time."""
     filled: int = 0
-    """Other containers' leases, a block from the subnet's start."""
+    """The number of other containers' leases, one block from the subnet's start."""
     results: dict[str, Any] = field(default_factory=dict)
-    """What ADD answered, by pod."""
+    """The result of ADD, by pod."""
 
     @property
     def reference(self) -> bool:
@@ -60,11 +60,11 @@ class Side:
 
     @property
     def store(self) -> str:
-        """The folder of leases."""
+        """The folder of the lease store."""
         return f"{NETWORKS_DIR}/{self.network}"
 
     def set_up(self, leases: int = 0) -> None:
-        """Make the host, and as many leases of other containers, written as host-local writes them."""
+        """Make the host, and write `leases` leases of other containers in host-local's format."""
         place.make_node(self.node, self.number, OUTSIDE)
         os.makedirs(self.store)
         hosts = ipaddress.ip_network(f"10.{self.number}.0.0/16").hosts()
@@ -75,23 +75,23 @@ class Side:
         self.filled = leases
 
     def stand(self, pods: int) -> None:
-        """Attach pods that stay, until there are so many."""
+        """Attach pods that stay attached, until there are `pods` of them."""
         for number in range(self.standing, pods):
             self.make_pod(f"standing{number}")
             self.call("ADD", f"standing{number}")
         self.standing = max(pods, self.standing)
 
     def make_pod(self, pod: str) -> None:
-        """A namespace for a pod; none if it has one."""
+        """Make a pod's namespace if it does not exist."""
         if not os.path.exists(self.netns(pod)):
             place.ip("netns", "add", f"{self.node}-{pod}")
 
     def netns(self, pod: str) -> str:
-        """The path of a pod's namespace."""
+        """Return the path of a pod's namespace."""
         return f"/run/netns/{self.node}-{pod}"
 
     def call(self, verb: str, pod: str, container: str = "") -> float:
-        """One call as a runtime makes it; returns its milliseconds from spawn to exit. Raises Unequal."""
+        """Call the plugin as a runtime does, and return the milliseconds from spawn to exit. Raises Unequal."""
         environment, stdin = self.asked(verb, pod, container)
         with place.within(self.node):
             milliseconds, status, said = timed([self.program], environment, stdin)
@@ -104,7 +104,7 @@ class Side:
         return milliseconds
 
     def asked(self, verb: str, pod: str, container: str = "") -> tuple[dict[str, str], bytes]:
-        """What a runtime gives a call: environment and stdin."""
+        """Return the environment and the stdin that a runtime gives a call."""
         conf = self._conf()
         if verb != "ADD" and pod in self.results:
             conf["prevResult"] = self.results[pod]
@@ -119,9 +119,10 @@ class Side:
         return environment, json.dumps(conf).encode()
 
     def must_masquerade(self, pod: str) -> None:
-        """Raises Unequal unless a receiver outside sees the host's addresses on what the pod sends.
+        """Raise Unequal unless a receiver outside sees the expected source address on the pod's datagrams.
 
-        Without masquerade the outside knows no way back, so that a datagram with the pod's own source is what counts.
+        With masquerade that is the host's address. Without masquerade it is the pod's own address; the outside has no
+        route back to it, so only the arriving datagram is checked.
         """
         targets, own = place.outside_addresses(self.number), place.node_addresses(self.number)
         for family in range(2 if self.dual else 1):
@@ -131,7 +132,7 @@ class Side:
                 raise Unequal(f"{self.label}: {target} sees {seen or 'nothing'} where ipMasq is {self.masquerade}")
 
     def must_be_clean(self) -> None:
-        """Raises Unequal unless exactly what the standing pods have is left: links, leases, records, chains."""
+        """Raise Unequal unless only the standing pods' links, leases, and records or chains are left."""
         with place.within(self.node):
             links = [name for name in os.listdir("/proc/self/net/dev_snmp6") if name.startswith("veth")]
             rules = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
@@ -178,15 +179,15 @@ class Side:
 
 
 def filled_id(number: int) -> str:
-    """The container that holds the lease of that number in a filled store."""
+    """Return the ID of the container that holds the lease of that number in a filled store."""
     return f"other-{number:08d}-0123456789abcdef0123456789abcdef"
 
 
 def timed(argv: list[str], environment: dict[str, str], stdin: bytes) -> tuple[float, int, bytes]:
-    """Run a program as a runtime does, over pipes: milliseconds from spawn to exit, exit status, what it wrote."""
+    """Run a program over pipes as a runtime does. Return milliseconds from spawn to exit, exit status and stdout."""
     read_in, write_in = os.pipe()
     read_out, write_out = os.pipe()
-    os.write(write_in, stdin)  # a conf and a result are far smaller than a pipe's buffer
+    os.write(write_in, stdin)  # does not block: a conf and a result are far smaller than a pipe's buffer
     os.close(write_in)
     actions = [(os.POSIX_SPAWN_DUP2, read_in, 0), (os.POSIX_SPAWN_DUP2, write_out, 1)]
     started = time.perf_counter_ns()

@@ -1,4 +1,4 @@
-"""Where each verb's time goes: whole calls, watched from inside by the interpreter's profiler hook."""
+"""Measure what each verb spends its time on, with the interpreter's profiler hook in whole calls."""
 
 import json
 import os
@@ -78,7 +78,7 @@ main.main()
 
 @dataclass
 class Parts:
-    """One verb's time by kind (`KINDS`), and its whole, in milliseconds: of the quickest of many calls."""
+    """One verb's time by kind (`KINDS`) and in total, in milliseconds, in the quickest of many calls."""
 
     verb: str
     by_kind: dict[str, float]
@@ -86,7 +86,7 @@ class Parts:
 
 
 def measure(host: Side) -> list[Parts]:
-    """Measure calls on a node without other pods. The profiler makes our own code look somewhat slower than it is."""
+    """Measure calls on a node without other pods. The profiler makes our own code look slightly slower than it is."""
     folder = os.path.dirname(host.program)
     python = f"{folder}/boot/python" if os.path.exists(f"{folder}/boot/python") else "/usr/bin/python3"
     out = "/run/spent"

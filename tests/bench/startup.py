@@ -1,4 +1,4 @@
-"""Where a call's time goes before it does anything: the launcher, the interpreter, the imports, and so on, in steps."""
+"""Measure the steps of a call's start: the launcher, the interpreter, the imports and so on."""
 
 import os
 import statistics
@@ -14,17 +14,17 @@ _CONF = b'{"cniVersion":"1.0.0","name":"bench","type":"cnictl-bridge","subnet":"
 
 @dataclass
 class Step:
-    """A process that goes one step further than the one before; milliseconds."""
+    """A process that does one step more than the step before. Times are in milliseconds."""
 
     label: str
     quickest: float
     median: float
     apart: bool
-    """Whether it is none of the row, but there for comparison."""
+    """Whether the process is no step of the start, and measured only for comparison."""
 
 
 def measure(program: str) -> list[Step]:
-    """Measure the steps in turn. The quickest of many is what other work on the machine disturbs least."""
+    """Measure the steps in turn. Other work on the machine disturbs the quickest of many runs least."""
     steps = _steps(os.path.dirname(program), program)
     taken: dict[str, list[float]] = {label: [] for label, _ in steps}
     for _ in range(_ROUNDS):
@@ -40,7 +40,7 @@ def measure(program: str) -> list[Step]:
 
 
 def _steps(folder: str, program: str) -> list[tuple[str, list[str]]]:
-    """All end as the plugin does, by _exit."""
+    """Return each step's label and command. All Python steps end by _exit, as the plugin does."""
     link = f"{folder}/boot/python"
     path = f"library = {folder!r}; import gc, marshal, posix, sys; gc.disable(); sys.path.insert(0, library); "
     bundle = "f'{library}/bundles/{sys.implementation.cache_tag}/ADD'"

@@ -1,7 +1,7 @@
 """Measure on a lab node how long `cnictl watch` takes to restore what was removed.
 
-python -m tests.bench.watch            # medians in milliseconds; no time is asserted
-python -m tests.bench.watch --write    # and into docs/watch.md
+python -m tests.bench.watch            # prints medians in milliseconds; asserts no times
+python -m tests.bench.watch --write    # also writes them to docs/watch.md
 """
 
 import argparse
@@ -37,7 +37,7 @@ _PAGE = Path(__file__).parents[2] / "docs" / "watch.md"
 
 
 def main() -> None:
-    """Measure, print, and with --write put the table into its page."""
+    """Measure and print the table, and with --write also put it into docs/watch.md."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.watch", description="See the module's docstring.")
     parser.add_argument("--write", action="store_true", help="put the table into docs/watch.md")
     options = parser.parse_args()
@@ -72,7 +72,7 @@ def _measure(node: Node) -> str:
 
 
 def _settle(node: Node) -> None:
-    """Have each case be the first of its kind: a person's word ends the pauses between repairs."""
+    """Reload watch, which ends the pauses between repairs, so that each case counts as the first of its kind."""
     node.run(["sh", "-c", "kill -HUP $(sed 's/.*\"pid\": \\([0-9]*\\).*/\\1/' /run/cnictl/watch.json)"])
     select.select([], [], [], 1.0)
 
