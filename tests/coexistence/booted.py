@@ -1,7 +1,7 @@
-"""A lab node with this machine's systemd as process 1, that can be rebooted: /etc, /var and /opt outlast it.
+"""Boot and reboot a lab node with this machine's systemd as process 1. /etc, /var and /opt outlast a reboot.
 
-It runs in the node's network, in a process namespace, mounts and a cgroup of its own. A reboot takes what the kernel
-would have lost, too: the node's links, routes, rules and switches stand for the kernel's.
+systemd runs in the node's network namespace, and has its own process namespace, mounts and cgroup. A reboot also
+removes what a real kernel would lose: the node's links, routes, rules and kernel settings.
 """
 
 import copy
@@ -28,10 +28,10 @@ _MASKED = (
     "dbus.service", "dbus.socket", "systemd-logind.service", "console-getty.service", "getty-static.service",
     "sys-kernel-debug.mount", "sys-kernel-tracing.mount", "systemd-binfmt.service", "systemd-sysusers.service",
 )  # fmt: skip
-"""What needs another user than root, or devices."""
+"""Units that need devices or a user other than root."""
 
 _PREPARE = f"""
-echo 0123456789abcdef0123456789abcdef > /etc/machine-id  # a machine without is at its first boot, and enables all units
+echo 0123456789abcdef0123456789abcdef > /etc/machine-id  # without it, systemd sees a first boot and enables all units
 mkdir -p /etc/systemd/system
 cd /etc/systemd/system
 ln -s {_SYSTEMD.rpartition("/")[0]}/system/multi-user.target default.target
@@ -41,9 +41,9 @@ for unit in {" ".join(_MASKED)}; do ln -s /dev/null $unit; done
 _BOOT = f"""
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t tmpfs -o mode=755,nosuid,nodev tmpfs /run
-find /tmp -xdev -mindepth 1 -delete 2>/dev/null || true  # not a mount of its own: this checkout may be below
+find /tmp -xdev -mindepth 1 -delete 2>/dev/null || true  # no tmpfs over /tmp: this checkout may be below it
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-mount --rbind /dev /dev  # it mounts over a /dev that is no mount
+mount --rbind /dev /dev  # systemd mounts over a /dev that is no mount point
 cat /proc/sys/kernel/random/uuid > /run/boot-id
 mount --bind /run/boot-id /proc/sys/kernel/random/boot_id
 exec env -i container=lab "PATH=$PATH" {_SYSTEMD} --log-target=journal
@@ -58,7 +58,7 @@ sysctl -qw net.ipv4.ip_forward=0
 
 
 class Booted:
-    """The machine: `node` is it as the lab's nodes are, and another with each boot."""
+    """The booted machine. `node` gives access to it as to any lab node, and is a new object after each boot."""
 
     def __init__(self, below: Node, cgroup: Path) -> None:
         self._below, self._cgroup = below, cgroup
@@ -81,7 +81,7 @@ class Booted:
         wait_for(lambda: self._state() in ("running", "degraded"), "it has come up", 30)
 
     def _systemd(self) -> int:
-        """Its pid as this machine counts: two below what entered the node; 0 while it is none."""
+        """Return systemd's pid on this machine, two processes below the one that entered the node; 0 before it runs."""
         pid = str(self._holder.pid)
         for _ in range(2):
             pid = subprocess.run(["pgrep", "--parent", pid], capture_output=True, text=True, check=False).stdout.strip()
@@ -93,7 +93,7 @@ class Booted:
         return self.systemctl("is-system-running", check=False)
 
     def systemctl(self, *words: str, check: bool = True) -> str:
-        """What it says."""
+        """Run systemctl and return its stdout."""
         return self.node.run(["systemctl", *words], timeout=60, check=check).stdout.strip()
 
     def reboot(self) -> None:
@@ -104,14 +104,14 @@ class Booted:
         self._boot()
 
     def end(self) -> None:
-        """At once."""
+        """Kill the machine at once."""
         self._holder.kill()
         self._holder.wait(10)
 
 
 @contextmanager
 def booted(below: Node) -> Iterator[Booted]:
-    """The machine, until the block ends; a test is skipped, and says so, where there is no systemd or cgroup2."""
+    """Yield the booted machine, and end it afterwards. Skip the test if this host has no systemd or cgroup2."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     trees = [path for _, path, kind, *_ in mounts if kind == "cgroup2"]
     if not (os.path.exists(_SYSTEMD) and shutil.which("systemctl") and trees):

@@ -1,16 +1,16 @@
-"""The rules that kube-proxy makes of Services, in its iptables and its nftables mode.
+"""Generate the rules that kube-proxy makes for Services, in its iptables and its nftables mode.
 
-Debian has no kube-proxy; what its rules look like is told by any node's `iptables-save` and `nft list ruleset`
-(Kubernetes 1.31, cluster CIDR known, masqueradeAll off). Names of chains are hashes there and words here.
+Debian does not package kube-proxy. The rules follow a node's `iptables-save` and `nft list ruleset` (Kubernetes 1.31,
+cluster CIDR known, masqueradeAll off). kube-proxy names chains by hashes; here the names are words.
 """
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 PORT = 80
-"""Of every Service."""
+"""The port of every Service."""
 TARGET_PORT = 7007
-"""Of every endpoint."""
+"""The port of every endpoint."""
 
 _CLUSTER = "10.244.0.0/20"
 _MARK = "0x4000"
@@ -25,11 +25,11 @@ class Service:
     endpoints: Sequence[str]
     node_port: int = 0
     local: bool = False
-    """`externalTrafficPolicy: Local`: clients outside are seen as they are."""
+    """`externalTrafficPolicy: Local`: pods see the addresses of clients outside."""
 
 
 def load_iptables(services: Sequence[Service]) -> list[tuple[list[str], str]]:
-    """What it runs in iptables mode, each with its input: the jumps come to the head of their chains."""
+    """Return kube-proxy's commands in iptables mode, each with its stdin. They put the jumps at the chains' heads."""
     restore = (["iptables-restore", "--noflush"], "\n".join([*_filter(), *_nat(services), ""]))
     return [restore, *((["iptables", "-w", "-t", table, "-I", *words], "") for table, words in _JUMPS)]
 
@@ -101,12 +101,12 @@ def _spread(chain: str, service: Service) -> Iterator[str]:
 
 
 def load_nftables(services: Sequence[Service]) -> list[tuple[list[str], str]]:
-    """What it runs in nftables mode: one transaction."""
+    """Return kube-proxy's command in nftables mode with its stdin, one transaction."""
     return [(["nft", "-f", "-"], f"table ip kube-proxy {{\n{_NFT}{''.join(_nft_service(one) for one in services)}}}\n")]
 
 
 def flush() -> str:
-    """A shell line that takes all of it away, in either mode: what `kube-proxy --cleanup` does."""
+    """Return a shell line that removes all its rules in either mode, as `kube-proxy --cleanup` does."""
     lines = [f"iptables -w -t {table} -D {' '.join(words)}" for table, words in _JUMPS]
     keep = "grep -v -e ^-A.KUBE- -e ^:KUBE-"
     return f"nft delete table ip kube-proxy || {{ {'; '.join(lines)}; iptables-save | {keep} | iptables-restore; }}"

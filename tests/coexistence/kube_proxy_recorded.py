@@ -1,4 +1,4 @@
-"""The rules that a real kube-proxy wrote (`recorded/`), replayed on a lab node with its pods' addresses."""
+"""Replay the rules that a real kube-proxy wrote (`recorded/`) on a lab node, with its pods' addresses."""
 
 import re
 from pathlib import Path
@@ -7,10 +7,10 @@ from cnictl.lab.lab import Node
 
 _RECORDED = Path(__file__).with_name("recorded")
 _ENDPOINTS = ("10.244.0.200", "10.244.1.200")
-"""Of the Services in namespace `capture`: a pod of each node."""
+"""The recorded endpoints of the Services in namespace `capture`, a pod on each node."""
 
 EMPTY, NODE_PORT_EMPTY = "10.96.9.90", "10.96.9.91"
-"""Services without endpoints, on port 80."""
+"""Services without endpoints, on port 80. The second also has a node port."""
 WEB, STICKY, LOCAL = "10.96.9.80", "10.96.9.81", "10.96.9.82"
 """Services with both endpoints: plain, with session affinity, with `externalTrafficPolicy: Local`."""
 EMPTY_NODE_PORT, LOCAL_NODE_PORT = 30090, 30082
@@ -19,16 +19,16 @@ EMPTY6, WRONG_PORT6, UNALLOCATED6 = "fd00:96::3e79", "fd00:96::845e", "fd00:96::
 
 
 class KubeProxy:
-    """kube-proxy on a node, in one of its modes: what it has the kernel do when it starts, syncs and ends."""
+    """Change a node's rules as kube-proxy does in one of its modes when it starts, syncs and is cleaned up."""
 
     def __init__(self, node: Node, mode: str, endpoints: tuple[str, str]) -> None:
         self._node, self.mode = node, mode
         self._addresses = dict(zip(_ENDPOINTS, endpoints, strict=True))
 
     def start(self) -> None:
-        """Its chains with all that is in them; its jumps at the heads of the chains that the kernel asks.
+        """Write kube-proxy's own chains, and insert its jumps at the heads of the built-in chains.
 
-        Again, it is a restart: a full sync flushes and rewrites its own chains, and jumps that are there stay.
+        A second call is a restart: the full sync flushes and rewrites kube-proxy's chains and keeps existing jumps.
         """
         if self.mode == "nftables":
             tables = "".join(
@@ -40,7 +40,7 @@ class KubeProxy:
             self._node.run([f"{program}-restore", "--noflush"], stdin=self._inserting(program))
 
     def stop(self) -> None:
-        """What `kube-proxy --cleanup` does."""
+        """Remove the rules as `kube-proxy --cleanup` does."""
         if self.mode == "nftables":
             for family in _FAMILIES:
                 self._node.run(["nft", "delete", "table", family, "kube-proxy"])
@@ -56,11 +56,11 @@ class KubeProxy:
         if name.endswith(".nft"):
             ports = 'comment "IPs that accept NodePort traffic"'
             return text.replace(ports, f"{ports}\n\t\telements = {{ {self._node.address} }}", 1)
-        # it counts with nfacct objects only where it could make them
+        # kube-proxy counts with nfacct objects only on hosts where it could make them
         return re.sub(r" -m nfacct --nfacct-name +\S+", "", text)
 
     def _inserting(self, program: str) -> str:
-        """Its own chains anew, and each jump that is missing at the head of a built-in chain."""
+        """Return the restore text: kube-proxy's own chains, and the missing jumps for the heads of built-in chains."""
         present = self._node.run([f"{program}-save"]).stdout
         lines: list[str] = []
         jumps: list[str] = []

@@ -1,4 +1,4 @@
-"""Debian's packages on lab nodes: what `tests/packages.sh` unpacked, as if it were installed there."""
+"""Install Debian packages on lab nodes: overlay what `tests/packages.sh` unpacked."""
 
 import subprocess
 from collections.abc import Callable, Iterable
@@ -33,9 +33,9 @@ _BUS = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuratio
 
 
 def install(node: Node, package: str) -> None:
-    """Lay a package over a node's /usr, and its configuration into /etc; what its scripts do is the test's.
+    """Overlay a package on a node's /usr, and copy its files for /etc and /var. Skip the test if it was not unpacked.
 
-    A test is skipped, and says so, where the package can't be had.
+    The test must do what the package's maintainer scripts do.
     """
     folder = _UNPACKED / package
     if not folder.is_dir():
@@ -44,7 +44,7 @@ def install(node: Node, package: str) -> None:
 
 
 def start_bus(node: Node) -> None:
-    """A system bus on a node, where root alone is: whoever comes may do as they like."""
+    """Start a system bus on a node. Its policy allows everything, because root is the node's only user."""
     node.run(["mkdir", "-p", "/run/dbus"])
     node.run(["sh", "-c", f"cat > /run/dbus/system.conf <<'EOF'\n{_BUS}EOF"])
     node.run(["dbus-daemon", "--config-file=/run/dbus/system.conf", "--fork"])
@@ -60,7 +60,7 @@ while True:
 
 
 def serve(start: Callable[[list[str]], subprocess.Popen[str]]) -> None:
-    """A server on port 80 where `start` starts things, for as long as its node lives."""
+    """Run a server on port 80 where `start` starts processes, until its node ends."""
     serving = start(["/usr/bin/python3", "-c", _SERVE])
     assert serving.stdout is not None
     assert serving.stdout.readline() == "ready\n"
@@ -77,7 +77,7 @@ for address in sys.argv[2:]:
 
 
 def refused(run: Callable[..., Finished], addresses: Iterable[str], port: int = 80) -> list[str]:
-    """To which of these no connection is accepted: firewalls often let echo requests pass where nothing else does.
+    """Return the addresses that accept no TCP connection. A ping proves less: firewalls often let only pings pass.
 
     `run` runs a command where the client is.
     """
@@ -85,5 +85,5 @@ def refused(run: Callable[..., Finished], addresses: Iterable[str], port: int = 
 
 
 def connects(run: Callable[..., Finished], address: str, port: int = 80) -> bool:
-    """Whether a connection to that server is accepted."""
+    """Return whether that address accepts a TCP connection."""
     return not refused(run, [address], port)

@@ -1,7 +1,7 @@
-"""Debian's Docker with FORWARD set to DROP: started before and after cnictl, and restarted.
+"""Test cnictl with Debian's Docker and FORWARD set to DROP: Docker started before and after cnictl, and restarted.
 
-dockerd runs in its rootless mode, for a node's root has the rights of a user namespace alone: its containers have no
-cgroups. Its bridge, its rules and the ports that it publishes are the same as with root.
+dockerd runs in rootless mode, because a node's root has only the rights of a user namespace. Its containers have no
+cgroups. Its bridge, rules and published ports are the same as with root.
 """
 
 import json
@@ -29,9 +29,9 @@ mkdir /sys/fs/cgroup/devices
 mount -t cgroup -o devices cgroup /sys/fs/cgroup/devices
 exec env XDG_RUNTIME_DIR=/run dockerd --rootless --storage-driver vfs "$@" 2>>/var/log/dockerd.log
 """
-"""runc wants to see a cgroup hierarchy; each daemon has a mount namespace of its own."""
+"""runc requires a cgroup hierarchy. Each daemon has its own mount namespace."""
 _RUNC = """#!/bin/sh
-# the group of terminals, 5, is none in the lab's user namespace
+# the lab's user namespace does not map group 5, that of terminals
 [ ! -e config.json ] || sed -i 's/,"gid=5"//' config.json
 exec /usr/sbin/runc "$@"
 """
@@ -49,11 +49,11 @@ class Dockerd:
         self.node = node
         install(node, "docker.io")
         node.run(["sh", "-ec", "cat > /usr/local/bin/runc; chmod 755 /usr/local/bin/runc"], stdin=_RUNC)
-        # containerd comes along, and has its plugins elsewhere than `start_pod` looks for them
+        # the package brings containerd, whose plugin folder differs from the one that `start_pod` uses
         shell(node, "rmdir /opt/cni/bin; ln -s /usr/lib/cni /opt/cni/bin")
 
     def start(self, *options: str) -> None:
-        """Until it answers: its rules are made by then."""
+        """Start dockerd and wait until it answers; by then it has made its rules."""
         unshare = ["unshare", "--cgroup", "--mount", "sh", "-ec", _DAEMON, "dockerd"]
         self._daemon = self.node.popen([*unshare, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(lambda: self.node.run([_DOCKER, "version"], check=False).status == 0, "dockerd answers")
@@ -67,19 +67,19 @@ class Dockerd:
         self.start()
 
     def rules(self) -> list[str]:
-        """All that iptables holds but cnictl's."""
+        """Return all lines of iptables-save except cnictl's."""
         saved = self.node.run(["iptables-save"]).stdout
         lines = re.sub(r" ?\[\d+:\d+\]", "", saved).splitlines()
         return [line for line in lines if line[0] != "#" and "cnictl" not in line.lower()]
 
     def containers_work(self) -> bool:
-        """Whether a container reaches the outside."""
+        """Return whether a container reaches the outside."""
         ping = ["box", "/bin/busybox", "ping", "-c1", "-W2", EXTERNAL]
         return self.node.run([_DOCKER, "run", "--rm", *ping], check=False).status == 0
 
     @contextmanager
     def published(self, port: int) -> Iterator[None]:
-        """A container's server on a port of the node's."""
+        """Run a server in a container and publish it on a port of the node."""
         options = ["--rm", "-d", "--name", "served", "--stop-signal", "KILL", "-p", f"{port}:80"]
         serve = ["box", "/bin/busybox", "httpd", "-f"]
         self.node.run([_DOCKER, "run", *options, *serve])
@@ -103,7 +103,7 @@ def head_of(node: Node, chain: str) -> str:
 
 
 def reset(node: Node) -> str:
-    """What it said."""
+    """Remove the pod, reset the node, and return what `reset-node` wrote to stderr."""
     node.run(["ip", "netns", "delete", "pod"])
     return cnictl(node, "reset-node", "--yes", "--force").stderr
 
@@ -119,7 +119,7 @@ def assert_all_works(world: World, dockerd: Dockerd) -> None:
 
 def test_docker_started_after_cnictl(world: World, dockerd: Dockerd) -> None:
     world.init()
-    # it drops what is forwarded where it had to turn forwarding on itself, as in a boot that it is first in
+    # dockerd sets FORWARD to DROP if it turned forwarding on itself, as it does when it starts first at boot
     shell(world.here, "sysctl -qw net.ipv4.ip_forward=0")
     dockerd.start()
     assert drops(world.here)
@@ -131,7 +131,7 @@ def test_docker_started_after_cnictl(world: World, dockerd: Dockerd) -> None:
     with dockerd.published(8080):
         wait_for(lambda: connects(on(world.lab.outside), world.here.address, 8080), "outside reaches a container")
         assert connects(world.far.run, world.here.address, 8080)
-    # what docker made and lives by it has still once cnictl is gone
+    # after a reset, docker still has its rules and the forwarding that it needs
     rules = dockerd.rules()
     said = reset(world.here)
     assert "net.ipv4.ip_forward stays on: bridges created since need it: docker0" in said
@@ -151,7 +151,7 @@ def test_docker_that_was_there_first(world: World, dockerd: Dockerd) -> None:
     assert "CNICTL-FORWARD" in head_of(node, "DOCKER-USER")
     assert_all_works(world, dockerd)
 
-    # what operators do to a docker whose rules were lost; this time its bridge is given addresses of pods
+    # operators recover lost docker rules this way; here the new bridge also gets addresses of the pod network
     dockerd.stop()
     shell(node, "iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X; ip link delete docker0")
     dockerd.start("--bip", "10.244.0.129/25")

@@ -1,6 +1,6 @@
-"""Debian's firewalld: started before and after cnictl, reloaded, and restored by a reset.
+"""Test cnictl with Debian's firewalld, started before and after cnictl, reloaded, and restored by a reset.
 
-The tests stand on each other's node, in this order.
+The tests share their nodes and depend on this order.
 """
 
 import json
@@ -28,7 +28,7 @@ IN_OURS = {"interfaces": ["cni0"], "sources": ["10.244.0.0/20"]}
 
 
 def start_firewalld(node: Node) -> None:
-    """Until it answers."""
+    """Start firewalld and wait until it answers."""
     node.run(["firewalld"])
     state = ["busctl", "get-property", *BUS, BUS[0], "state"]
     wait_for(lambda: "RUNNING" in node.run(state, check=False).stdout, "firewalld runs")
@@ -39,9 +39,10 @@ def firewall_cmd(node: Node, *words: str) -> Finished:
 
 
 class Firewalled(World):
-    """firewalld runs on both nodes, on the first from before cnictl.
+    """Two nodes with firewalld. On the first it starts before cnictl, on the second after.
 
-    There the uplink is in a zone that masquerades, the bridge in another until a reload; a policy has our file's name.
+    On the first node, the uplink is in a zone that masquerades, the bridge is in another zone until a reload, and a
+    policy of the operator's has the name of our policy file.
     """
 
     def __init__(self, lab: Lab) -> None:
@@ -58,7 +59,7 @@ class Firewalled(World):
         start_firewalld(self.there)
 
     def translated(self) -> list[str]:
-        """Which pods' connections come to the other pod from another address than their own."""
+        """Return the pods whose connections reach the other pod with a source address that is not their own."""
         ways = ((self.pod, self.far), (self.far, self.pod))
         return [sender.name for sender, receiver in ways if seen_source(sender, receiver, "tcp") != sender.address]
 
@@ -70,22 +71,22 @@ def world() -> Iterator[Firewalled]:
 
 
 def state_of(node: Node) -> tuple[list[str], ...]:
-    """All that firewalld has: each line of its files, and of the rules, whose chains come in no certain order."""
+    """Return the sorted lines of firewalld's files and of the rule set, whose chains have no fixed order."""
     said = [node.run(argv).stdout for argv in (["grep", "-r", "", "/etc/firewalld"], ["nft", "list", "ruleset"])]
     return tuple(sorted(text.splitlines()) for text in said)
 
 
 def zones(node: Node) -> dict[str, dict[str, list[str]]]:
-    """The zones that are in use, with what is in them: `firewall-cmd --get-active-zones`."""
+    """Return the active zones with their interfaces and sources, as `firewall-cmd --get-active-zones` shows them."""
     said = node.run(["busctl", "--json=short", "call", *BUS, f"{BUS[0]}.zone", "getActiveZones"]).stdout
     return dict(json.loads(said)["data"][0])
 
 
 def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_reloads(world: Firewalled) -> None:
-    assert zones(world.here) == {"trusted": IN_OURS}  # our zone is one that it doesn't know yet
+    assert zones(world.here) == {"trusted": IN_OURS}  # firewalld does not know our zone before a reload
     assert zones(world.there) == {"cnictl": IN_OURS}
     assert (world.missing(), world.translated()) == ([], [])
-    # it has flushed iptables, where nothing drops: no packet needs the accept rules there, and watch puts them back
+    # firewalld flushed iptables, which drops nothing, so no packet needs our accept rules there; watch restores them
     assert drifted(world.there) == ["forward/iptables"]
     firewall_cmd(world.here, "--reload")
     firewall_cmd(world.there, "--complete-reload")
@@ -119,7 +120,7 @@ def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> No
     wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
     world.there.run(["sh", "-ec", FAULT])
     wait_for(lambda: drifted(world.there) == [], "watch has repaired it")
-    # firewalld's rules are others once it trusts pods: what they still drop is a second repair
+    # once firewalld trusts pods, its rules differ; what they still drop takes a second repair
     wait_for(lambda: world.missing() == [], "watch has looked at firewalld's new rules")
     firewall_cmd(world.there, "--reload")
     assert world.missing() == []
@@ -128,7 +129,7 @@ def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> No
 
 
 def split_over(zone: str) -> dict[str, dict[str, list[str]]]:
-    """The bridge in that zone, its pods' network in ours."""
+    """Return the active zones when the bridge is in `zone` and the pods' network is in ours."""
     return {"cnictl": {"sources": IN_OURS["sources"]}, zone: {"interfaces": IN_OURS["interfaces"]}}
 
 
@@ -145,7 +146,7 @@ def test_what_the_operator_has_in_a_zone_stays_there(world: Firewalled) -> None:
     cnictl(node, "apply")
     assert zones(node) == split_over("trusted")
     (latest,) = json.loads(cnictl(node, "history", "--limit", "1", "-o", "json").stdout)["items"]
-    assert (latest["command"], latest["repair"]) == ("apply", True)  # so `undo` without its number is not about it
+    assert (latest["command"], latest["repair"]) == ("apply", True)  # `undo` reverts a repair only by its number
     cnictl(node, "undo", str(latest["run"]))
     assert (zones(node), node.run(["cat", ZONE]).stdout) == theirs
     cnictl(node, "apply")

@@ -1,6 +1,6 @@
 """Reach Services of cnictl's pods through kube-proxy's rules, with the expected source address.
 
-With either of cnictl's masquerades and either of kube-proxy's modes.
+The tests run with each of cnictl's masquerade backends and each of kube-proxy's modes.
 """
 
 import json
@@ -35,7 +35,7 @@ print(socket.create_connection((sys.argv[1], int(sys.argv[2])), 2).recv(99).deco
 
 
 class Cluster(World):
-    """Two pods on the first node and one on the second; each tells who connects to it whom it sees."""
+    """Two pods on the first node and one on the second. Each answers a client with the source address that it sees."""
 
     def __init__(self, lab: Lab) -> None:
         super().__init__(lab)
@@ -61,14 +61,14 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(params=["nft", "iptables"])
 def masqueraded(cluster: Cluster, request: pytest.FixtureRequest) -> Cluster:
-    """With cnictl's own rules in the one or the other."""
+    """A cluster that masquerades with one of cnictl's backends."""
     cnictl(cluster.here, "nat", "enable", "--backend", request.param)
     return cluster
 
 
 @pytest.fixture(params=[kube_proxy.load_iptables, kube_proxy.load_nftables], ids=["iptables", "nftables"])
 def proxied(masqueraded: Cluster, request: pytest.FixtureRequest) -> Iterator[Cluster]:
-    """With kube-proxy's, which come later and stand first."""
+    """A cluster with kube-proxy's rules, which are loaded later and come first."""
     for argv, text in request.param(masqueraded.services):
         masqueraded.here.run(argv, stdin=text)
     yield masqueraded
@@ -76,7 +76,7 @@ def proxied(masqueraded: Cluster, request: pytest.FixtureRequest) -> Iterator[Cl
 
 
 def seen(run: Callable[..., Finished], address: str, port: int = PORT) -> str:
-    """Whom the pod that answers sees; empty if none does."""
+    """Return the source address that the answering pod sees; empty if no pod answers."""
     return run("/usr/bin/python3", "-c", _ASK, address, str(port), check=False).stdout.strip()
 
 

@@ -1,4 +1,4 @@
-"""Load a real kube-proxy's rules before or after cnictl: Services work, and refused ports stay refused."""
+"""Load a real kube-proxy's rules before or after cnictl. Services must work, and refused ports must stay refused."""
 
 import json
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ HOST_PORT = 8080
 
 
 class Cluster:
-    """Two nodes of both families with a pod each, that answers with its name and whom it sees."""
+    """Two dual-stack nodes. A pod on each answers with its name and the source address that it sees."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, (self.here, self.there) = lab, lab.nodes
@@ -53,14 +53,14 @@ class Cluster:
         for pod in (self.near, self.far):
             serving = pod.popen(["/usr/bin/python3", "-c", _GREET, pod.name])
             assert serving.stdout is not None and serving.stdout.readline() == "ready\n"
-        # as the portmap plugin has it
+        # the rule that the portmap plugin makes
         port = (
             f"-p tcp --dport {HOST_PORT} -m addrtype --dst-type LOCAL -j DNAT --to-destination {self.near.address}:80"
         )
         shell(self.here, f"iptables -t nat -A PREROUTING {port}")
 
     def answers(self, mode: str) -> dict[str, str]:
-        """What clients get of Services, by who asks for what; of a Service with two endpoints without who answered."""
+        """Return each client's answer from a Service. For two endpoints, leave out which of them answered."""
         pod = {
             "no endpoint": f"{recorded.EMPTY}:80",
             "no endpoint, with a node port": f"{recorded.NODE_PORT_EMPTY}:80",
@@ -88,7 +88,7 @@ class Cluster:
         return found
 
     def expected(self, mode: str) -> dict[str, str]:
-        """What kube-proxy promises."""
+        """Return the answers that kube-proxy promises."""
         outside = self.lab.outside.address
         found = {
             "no endpoint": "refused", "no endpoint, with a node port": "refused", "pods": self.pod.address,
@@ -104,7 +104,7 @@ class Cluster:
         return found
 
     def findings(self) -> list[str]:
-        """What doctor says of forwarding."""
+        """Return doctor's findings about forwarding."""
         only = ("forward-drop", "forward-drop-nft", "two-iptables", "forward-off")
         options = [word for check in only for word in ("--only", check)]
         said = cnictl(self.here, "doctor", "-o", "json", *options, check=False).stdout
@@ -112,12 +112,12 @@ class Cluster:
 
 
 def ask(node: Node, prefix: list[str], *targets: str) -> list[str]:
-    """What each target (ADDRESS:PORT) says to a client: its greeting, `refused`, or `silence`."""
+    """Return what a client gets from each target (ADDRESS:PORT): its greeting, `refused`, or `silence`."""
     return node.run([*prefix, "/usr/bin/python3", "-c", _ASK, *targets], timeout=60).stdout.splitlines()
 
 
 def own_jumps(node: Node, program: str = "iptables") -> list[int]:
-    """Which of the rules in FORWARD are cnictl's, counted from the end: [1] is the last."""
+    """Return the positions of cnictl's rules in FORWARD, counted from the end: 1 is the last rule."""
     rules = node.run([program, "-S", "FORWARD"]).stdout.splitlines()[1:]
     return [len(rules) - index for index, rule in enumerate(rules) if rule.endswith("-j CNICTL-FORWARD")]
 
@@ -130,7 +130,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(params=["iptables", "nftables"])
 def proxy(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[KubeProxy]:
-    """kube-proxy, started after cnictl was set up."""
+    """kube-proxy in one of its modes, started after cnictl was set up."""
     running = KubeProxy(cluster.here, request.param, (cluster.near.address, cluster.far.address))
     running.start()
     yield running
@@ -167,7 +167,7 @@ def test_kube_proxy_that_was_there_first_keeps_its_place(cluster: Cluster, proxy
 
 
 def test_accepts_ahead_of_kube_proxys_rules_are_named_and_moved(cluster: Cluster, proxy: KubeProxy) -> None:
-    """The former release put them there."""
+    """Accept rules where the previous release put them must be found and moved."""
     here = cluster.here
     if proxy.mode == "iptables":
         mark = "FORWARD -m comment --comment cnictl:mynet -j CNICTL-FORWARD"

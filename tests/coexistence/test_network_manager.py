@@ -1,4 +1,4 @@
-"""Debian's NetworkManager: started before and after cnictl, restarted, suspended, and restored by a reset."""
+"""Test cnictl with Debian's NetworkManager, started before and after cnictl, restarted, suspended and reset."""
 
 import subprocess
 from collections.abc import Iterator
@@ -20,9 +20,9 @@ _CONF = "/etc/NetworkManager/conf.d/99-cnictl.conf"
 _HOST_CONF = "/etc/NetworkManager/conf.d/10-host.conf"
 _LATER = "/etc/NetworkManager/conf.d/99-zz.conf"
 _HOST = f"printf '[keyfile]\\nunmanaged-devices=interface-name:eth0\\n' > {_HOST_CONF}"
-"""The node's own link is an operator's: what happens to that is not the question here."""
+"""Keeps the node's own link out of NetworkManager: these tests are not about it."""
 _START = "mount -o remount,bind,ro /sys; exec NetworkManager --no-daemon"
-"""Where /sys is read-only it takes links as they come, and waits for no udev."""
+"""With a read-only /sys, NetworkManager does not wait for udev before it uses a link."""
 
 
 class NetworkManager:
@@ -35,7 +35,7 @@ class NetworkManager:
         shell(node, _HOST)
 
     def start(self) -> None:
-        """Until it has looked at every link."""
+        """Start the daemon and wait until it has looked at every link."""
         started = ["unshare", "--mount", "sh", "-ec", _START]
         self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         wait_for(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up")
@@ -46,17 +46,17 @@ class NetworkManager:
         self.start()
 
     def suspend(self) -> None:
-        """What it does around a suspend, too."""
+        """Turn networking off and on, as NetworkManager does around a suspend."""
         shell(self.node, "nmcli networking off; nmcli networking on")
         wait_for(lambda: "connected" in self.states().get("lo", ""), "it is back")
 
     def states(self) -> dict[str, str]:
-        """Link to state, but of what carries the node itself."""
+        """Return the state of each link."""
         said = self.node.run(["nmcli", "-t", "-f", "DEVICE,STATE", "device"], check=False).stdout
         return dict(line.split(":", 1) for line in said.splitlines())
 
     def managed(self) -> set[str]:
-        """Links that it holds for its own."""
+        """Return the links that NetworkManager manages."""
         return {link for link, state in self.states().items() if state != "unmanaged"} - {"lo"}
 
 

@@ -1,6 +1,6 @@
-"""Debian's systemd-networkd: started before and after cnictl, restarted, and restored by a reset.
+"""Test cnictl with Debian's systemd-networkd, started before and after cnictl, restarted, and restored by a reset.
 
-It sets up the node's own link, and whatever else a `.network` file for every link there is matches.
+networkd sets up the node's own link, and every link that a `.network` file with a wildcard matches.
 """
 
 import os
@@ -31,13 +31,13 @@ cd /etc/systemd/network
 printf '[Match]\\nName=eth0\\n[Network]\\nAddress=%s\\nGateway=10.0.0.1\\nIPv6AcceptRA=no\\n' "$1" > 10-eth0.network
 printf '[Match]\\nName=veth* cni*\\n[Network]\\nDHCP=yes\\n' > 50-all.network
 """
-"""Root is the only user of a node, so networkd's is root."""
+"""Maps networkd's user to root, which is a node's only user."""
 _START = """
 rm -f /run/systemd/netif/links/*
 for link in /sys/class/net/*; do echo I:1 > /run/udev/data/n$(cat $link/ifindex); done
 exec /lib/systemd/systemd-networkd
 """
-"""What udev notes of a link that it has seen, for there is no udev: networkd waits for that."""
+"""Writes udev's record of each link, because networkd waits for it and a node has no udev."""
 _OURS = "/etc/systemd/network/00-cnictl.network"
 _ROUTES = "/etc/systemd/networkd.conf.d/99-cnictl.conf"
 _LATER = "/etc/systemd/networkd.conf.d/zz.conf"
@@ -60,7 +60,7 @@ class Networkd:
         node.run(["sh", "-ec", _SETUP, "setup", node.interface])
 
     def start(self) -> None:
-        """Until the node's link is set up."""
+        """Start the daemon and wait until it has set up the node's link."""
         started = ["sh", "-ec", _START]
         self._daemon = self.node.popen(started, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         state = "cat /run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex) || true"
@@ -83,7 +83,7 @@ def files(node: Node) -> str:
 
 
 def reaches(pod: Pod, address: str) -> bool:
-    """Whether an echo request is answered at once."""
+    """Return whether an echo request is answered at once."""
     return pod.run("ping", "-n", "-c1", "-W0.3", address, check=False).status == 0
 
 
@@ -97,7 +97,7 @@ def test_networkd_that_was_there_first(world: World) -> None:
     restart = "systemctl restart systemd-networkd"
 
     def cut_off(fault: str, address: str) -> list[str]:
-        """What doctor finds after the fault; with networkd's next start the pod can't reach an address any more."""
+        """Make the fault and return doctor's findings. After networkd restarts, the pod must not reach `address`."""
         shell(node, fault)
         found = doctor(node)
         networkd.restart()
@@ -105,7 +105,7 @@ def test_networkd_that_was_there_first(world: World) -> None:
         return found
 
     def works_again(by_hand: str = "") -> bool:
-        """Whether it works again, over a restart too."""
+        """Return whether doctor fixes everything, and check that the pod reaches all addresses after a restart."""
         shell(node, by_hand or ":")
         left = doctor(node, "--fix")
         networkd.restart()
@@ -151,7 +151,7 @@ def test_networkd_enabled_after_cnictl(world: World) -> None:
     assert drifted(node) == [f"file{_ROUTES}", f"file{_OURS}"]
     cnictl(node, "apply")
     networkd.start()
-    # by which file it sets the uplink up is known from here on
+    # cnictl knows which file configures the uplink only once networkd runs
     assert f"file{_ADDRESSES}" in drifted(node)
     shell(node, f"mkdir {_OTHERS}; printf '[Network]\\nKeepConfiguration=yes\\n' > {_OTHERS}/mine.conf")
     assert f"file{_ADDRESSES}" not in drifted(node)

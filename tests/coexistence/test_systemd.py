@@ -1,4 +1,4 @@
-"""What the units do at a boot under a real systemd, how fast, and after another service is restarted."""
+"""Test the units under a real systemd: at a boot, and when another service is restarted."""
 
 import json
 from collections.abc import Iterator
@@ -21,14 +21,14 @@ SECOND = "10.244.2.0/24"
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Booted]:
-    """Set up by `init-node`."""
+    """A booted machine that `init-node` has set up."""
     with Lab(nodes=2) as lab, booted(lab.nodes[0]) as one:
         init(one.node, "--peer", "10.244.1.0/24=10.0.10.51")
         yield one
 
 
 def found(node: Node, *words: str) -> list[str]:
-    """The checks that `cnictl doctor` has something to say of; the peer is a bare host, which has no pods."""
+    """Return doctor's findings, without those about the peer's pods: the peer is a bare host without pods."""
     asked = () if "--only" in words else ("--skip", "peer-pods", "--skip", "peer-silent")
     said = cnictl(node, "doctor", "-o", "json", *asked, *words, check=False)
     return [one["id"] for one in json.loads(said.stdout)["items"]]

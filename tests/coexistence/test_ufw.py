@@ -1,4 +1,4 @@
-"""Debian's ufw with FORWARD set to DROP: started before and after cnictl, and reloaded."""
+"""Test cnictl with Debian's ufw and FORWARD set to DROP: ufw enabled before and after cnictl, and reloaded."""
 
 import json
 from collections.abc import Iterator
@@ -19,12 +19,12 @@ cp /usr/share/ufw/ufw.conf /etc/ufw/
 for name in before after user; do cp -L /usr/share/ufw/$name.rules /usr/share/ufw/${name}6.rules /etc/ufw/; done
 for name in before after; do cp /usr/share/ufw/$name.init /etc/ufw/; done
 """
-"""What the package's own script does."""
+"""Does what the package's maintainer script does."""
 
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A node with ufw installed, and not enabled."""
+    """A node with ufw installed but not enabled."""
     with Lab(nodes=2) as lab:
         one = lab.nodes[0]
         install(one, "ufw")
@@ -34,7 +34,7 @@ def node() -> Iterator[Node]:
 
 
 def reaches(pod: Pod) -> bool:
-    """Whether the pod reaches its own host, and a server outside."""
+    """Return whether the pod reaches its own host and a server outside."""
     return pod.pings("10.244.0.1") and connects(pod.run, _EXTERNAL)
 
 
@@ -43,7 +43,7 @@ def ufw(node: Node, *words: str) -> str:
 
 
 def all_of_ufw(node: Node) -> tuple[str, ...]:
-    """What it says of itself, its rules, and its files."""
+    """Return ufw's status, the iptables rules, and the names of ufw's files."""
     return ufw(node, "status", "verbose"), *(
         node.run(argv).stdout for argv in (["iptables", "-S"], ["ls", "-R", "/etc/ufw"])
     )
@@ -67,7 +67,10 @@ def test_ufw_enabled_after_cnictl_and_reloaded(node: Node) -> None:
 
 @applies("node.host.own_host._allow: ufw allow {}")
 def assert_its_own_command_lets_pods_in(node: Node) -> None:
-    """ufw rejects what pods send to their node, for a firewall means it; doctor names it, and ufw's own command."""
+    """Doctor must report that ufw rejects packets from pods to their node, and name the ufw command that allows them.
+
+    cnictl does not change this by itself, because a firewall that rejects these packets may do so on purpose.
+    """
     [found] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
     assert (found["id"], found["subject"]) == ("own-host", "iptables INPUT")
     node.run(["sh", "-c", found["hint"]["command"]])

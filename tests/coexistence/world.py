@@ -13,7 +13,7 @@ EXTERNAL = "192.0.2.10"
 
 
 class World:
-    """Two nodes and the host outside, with servers on each; the program in question runs on the first."""
+    """Two nodes and the host outside, each with a server. The program under test runs on the first node."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.here, self.there = lab, *lab.nodes
@@ -21,7 +21,7 @@ class World:
             serve(node.popen)
 
     def init(self, *more: str) -> None:
-        """Both nodes, and a pod on each."""
+        """Set up both nodes, and start a pod on each."""
         pairs = ((self.here, self.there), (self.there, self.here))
         with ThreadPoolExecutor(2) as pool:
             started = [
@@ -34,7 +34,7 @@ class World:
             serve(pod.popen)
 
     def missing(self) -> list[str]:
-        """Who can't connect to whom, of what pods are promised."""
+        """Return which of the connections that pods must be able to make fail."""
         pod, far = self.pod.address, self.far.address
         clients: dict[str, tuple[Callable[..., Finished], dict[str, str]]] = {
             "pod": (self.pod.run, {"its host": "10.244.0.1", "outside": EXTERNAL, "far pod": far}),
@@ -50,5 +50,5 @@ class World:
 
 
 def on(node: Node) -> Callable[..., Finished]:
-    """What runs a command on a machine as `Pod.run` does in a pod."""
+    """Return a function that runs a command on a node as `Pod.run` does in a pod."""
     return lambda *argv, check: node.run([*argv], check=check)
