@@ -1,1 +1,1 @@
-"""Tests of the Debian packages: `make deb-test`."""
+"""Test the Debian packages (`make deb-test`)."""

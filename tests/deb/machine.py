@@ -1,7 +1,6 @@
-"""A host with Debian's own dpkg, on which packages come and go.
+"""Run a bare Debian on which tests install and remove packages with Debian's own dpkg.
 
-It is a bare Debian with mounts, network and processes of its own. What it writes is in memory, above the tree, which
-stays as it is.
+It has its own mount, network and process namespaces. It writes to memory, on an overlay, and never changes the tree.
 """
 
 import json
@@ -22,7 +21,7 @@ UPLINK = "10.0.0.210"
 POD_CIDR, NETWORK = "10.244.0.0/24", "10.244.0.0/20"
 
 _MASKED = ("systemd-logind.service", "console-getty.service", "getty-static.service", "systemd-udevd.service")
-"""What needs devices."""
+"""Units that need devices."""
 _START = """
 mount -t tmpfs -o mode=755 tmpfs "$1"
 mkdir "$1/upper" "$1/work" "$1/root"
@@ -32,7 +31,7 @@ mount -t proc proc proc
 mount -t sysfs sysfs sys
 mount -t tmpfs -o mode=755 tmpfs run
 mount -t tmpfs -o mode=1777 tmpfs tmp
-mkdir -p run/systemd/system run/lock  # units are written as where systemd runs, which some tests do without
+mkdir -p run/systemd/system run/lock  # makes cnictl write its units even if no systemd runs
 mount -t devpts -o ptmxmode=666 devpts dev/pts
 ln -sfn pts/ptmx dev/ptmx
 for device in null zero full random urandom tty; do
@@ -77,18 +76,18 @@ _FILES = "find /etc /opt /usr/local /var/lib/cni* /var/log/cnictl /lib/systemd/s
 
 
 class Machine:
-    """The host. `run` runs a shell line on it as root."""
+    """A bare Debian. `run` runs a shell line on it as root."""
 
     def __init__(self, pid: int) -> None:
-        """`pid` is that of a process on it."""
+        """Take the pid of a process on the machine."""
         self._enter = ["nsenter", f"--target={pid}", "--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
 
     def command(self, *argv: str) -> list[str]:
-        """Return what to run here for `argv` to run on it."""
+        """Return the command that runs `argv` on the machine."""
         return [*self._enter, *_ENVIRONMENT, *argv]
 
     def try_to(self, line: str) -> subprocess.CompletedProcess[str]:
-        """Run a shell line."""
+        """Run a shell line, which may fail."""
         return subprocess.run(
             self.command("sh", "-ec", line),
             stdin=subprocess.DEVNULL,
@@ -99,40 +98,40 @@ class Machine:
         )
 
     def run(self, line: str) -> str:
-        """Run a shell line that has to succeed, and return its output."""
+        """Run a shell line that must succeed, and return its stdout."""
         done = self.try_to(line)
         assert done.returncode == 0, (line, done.stdout, done.stderr)
         return done.stdout
 
     def install(self, folder: str, *names: str) -> str:
-        """Install packages of a folder of `trees` with apt."""
+        """Install packages with apt from a folder that `tests.deb.trees` filled."""
         files = " ".join(f"/packages/{folder}/{name}_*.deb" for name in names or ("cnictl",))
         return self.run(f"apt-get install -y --no-install-recommends --allow-downgrades {files} 2>&1")
 
     def init(self) -> None:
-        """Make it a node."""
+        """Set the machine up as a node."""
         self.run(f"cnictl init-node --subnet {POD_CIDR} --network {NETWORK}")
         conf = json.loads(self.run("cat /etc/cni/net.d/10-cnictl.conflist"))
         request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
         self.run(f"cat >/tmp/request <<'EOF'\n{json.dumps(request)}\nEOF\ncat >/tmp/repeat <<'EOF'{_REPEAT}EOF")
 
     def pods(self, verb: str, first: int, last: int) -> None:
-        """Call the installed plugin for pods `first` to `last`; each call has to succeed."""
+        """Call the installed plugin for pods `first` to `last`. Each call must succeed."""
         script = _ADD if verb == "ADD" else _LATER
         self.run(script.format(verb=verb, pods=" ".join(map(str, range(first, last + 1)))))
 
     def addresses(self, pods: int) -> list[str]:
-        """Return the addresses of pods 1 to `pods` as their ADD told them."""
+        """Return the addresses of pods 1 to `pods` from the results of their ADD."""
         results = self.run("; ".join(f"tr -d '\\n' </tmp/p{number}; echo" for number in range(1, pods + 1)))
         return [json.loads(line)["ips"][0]["address"].partition("/")[0] for line in results.splitlines()]
 
     def json(self, line: str) -> Any:
-        """Return the document that a shell line prints, whatever its exit status."""
+        """Return the JSON document that a shell line prints, whatever its exit status."""
         return json.loads(self.try_to(line).stdout)
 
     @contextmanager
     def all_answer(self, addresses: list[str]) -> Iterator[None]:
-        """Fail if one of these doesn't answer every echo request until the block ends."""
+        """Fail unless each of these addresses answers every echo request until the block ends."""
         pinger = subprocess.Popen(
             self.command("python3", "-c", PINGER, *addresses),
             stdin=subprocess.PIPE,
@@ -149,7 +148,7 @@ class Machine:
         assert int(rounds) > 5
 
     def network(self) -> str:
-        """Return links, addresses, routes, rules and forwarding, once the kernel has tried new IPv6 addresses."""
+        """Return links, addresses, routes, rules and forwarding, once no IPv6 address is tentative."""
         wait_for(lambda: "tentative" not in self.run("ip -6 address"), "no address is tentative")
         return self.run(
             "ip -o link; ip -o address; ip route show table all; ip -6 route show table all; "
@@ -157,19 +156,19 @@ class Machine:
         )
 
     def files(self) -> list[str]:
-        """Return the paths that cnictl or its package could have left, with what the files hold."""
+        """Return the paths that cnictl or its package could have left, with the files' checksums."""
         listed = self.run(f"{_FILES} -type f -exec cksum {{}} + -o -printf '%p\\n' 2>/dev/null || true")
         passing = ("/etc/ld.so.cache", "/etc/.pwd.lock", "__pycache__", "/etc/cni", "/opt/cni")
         return sorted(line for line in listed.splitlines() if not any(part in line for part in passing))
 
     def state(self) -> str:
-        """Return dpkg's state of the package cnictl: `ii`, `rc`; empty if it knows none."""
+        """Return dpkg's state of the package cnictl, such as `ii` or `rc`; empty if dpkg does not know it."""
         return self.try_to("dpkg-query -W -f '${db:Status-Abbrev}' cnictl 2>/dev/null").stdout.strip()
 
 
 @contextmanager
 def machine(trees: Path, booted: bool = False) -> Iterator[Machine]:
-    """Return a new one, gone when the block ends; `booted`: systemd runs on it."""
+    """Yield a new machine, and remove it afterwards. With `booted`, systemd runs on it."""
     with tempfile.TemporaryDirectory() as folder, _cgroup() if booted else nullcontext() as cgroup:
         unshare = ["unshare", "--mount", "--uts", "--ipc", "--net", "--pid", "--fork", "--kill-child"]
         if cgroup is not None:
@@ -193,7 +192,7 @@ def machine(trees: Path, booted: bool = False) -> Iterator[Machine]:
 
 @contextmanager
 def _cgroup() -> Iterator[Path]:
-    """Return a control group of its own for systemd, removed at the end."""
+    """Yield a new cgroup for systemd, and remove it afterwards."""
     mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     tree = next((path for _, path, kind, *_ in mounts if kind == "cgroup2"), "")
     assert tree, "cgroup2 is not mounted here"
@@ -207,7 +206,7 @@ def _cgroup() -> Iterator[Path]:
 
 
 def _first(above: int, program: str) -> int:
-    """Return the pid of the machine's first process once that is `program`; 0 before."""
+    """Return the pid of the machine's first process; 0 until it has become `program`."""
     try:
         children = Path(f"/proc/{above}/task/{above}/children").read_text(encoding="utf-8").split()
         name = Path(f"/proc/{children[0]}/comm").read_text(encoding="utf-8") if children else ""

@@ -1,7 +1,7 @@
-"""The Debian packages, by real dpkg on a bare Debian: install, upgrade, remove, purge.
+"""Install, upgrade, remove and purge the Debian packages with dpkg on a bare Debian.
 
-`make deb-test` builds them first. CNICTL_DEB names the folder in which `tests.deb.trees` did that; without it the tests
-are left out, since building takes minutes and Debian's mirror.
+`make deb-test` builds the packages first. CNICTL_DEB names the folder that `tests.deb.trees` filled. Without it the
+tests are skipped, because building takes minutes and needs Debian's mirror.
 """
 
 import os
@@ -35,7 +35,7 @@ def host() -> Iterator[Machine]:
 
 @pytest.fixture
 def node(host: Machine) -> Machine:
-    """A node that was set up with the package, with all pods."""
+    """A node that was set up with the package, and has `PODS` pods."""
     host.install(PACKAGES)
     host.init()
     host.pods("ADD", 1, PODS)
@@ -234,7 +234,7 @@ def test_a_reset_leaves_what_is_the_packages(host: Machine) -> None:
 
 
 def test_the_package_takes_over_from_another_installation(host: Machine) -> None:
-    """The logrotate file that cnictl wrote itself becomes the package's."""
+    """The package must own the logrotate file that the other installation wrote."""
     host.run(f"mkdir -p /opt/venv; dpkg-deb -x /packages/{PACKAGES}/cnictl_*.deb /opt/venv; rm /opt/venv{LOGROTATE}")
     host.run("cp -a /opt/venv/usr/lib/cnictl /usr/lib/; cp /opt/venv/usr/bin/cnictl /usr/local/bin/")
     host.init()

@@ -1,9 +1,9 @@
-"""Make what the packages' tests need: a bare Debian, the packages built in one, of this version and of a later one.
+"""Prepare the tests of the packages: make a bare Debian, and build the packages of this version and of a later one.
 
 python -m tests.deb.trees FOLDER
 
-The folder is Debian's mirror's and some 700 MB; what is in it already is used again, except the packages. As root. The
-build's Debian uses this machine's network for apt and pip; it sees no other part of the machine.
+Run it as root. It fills the folder from Debian's mirror, with some 700 MB, and reuses everything in it except the
+packages. The Debian that builds uses this machine's network for apt and pip; it sees no other part of the machine.
 """
 
 import os
@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 BASE = "base"
 LATER = "later"
-"""Packages of the version after this one."""
+"""The folder of the later version's packages."""
 PACKAGES = "dist"
 LINTIAN = "lintian.txt"
 
@@ -46,7 +46,7 @@ exec chroot "$tree" "$@"
 
 
 def inside(tree: Path, *command: str, quiet: bool = True) -> None:
-    """Run a command in a tree with mounts and processes of its own. Raises CalledProcessError."""
+    """Run a command in a tree, in its own mount and process namespaces. Raises CalledProcessError."""
     environment = {
         "PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LC_ALL": "C.UTF-8",
         "DEBIAN_FRONTEND": "noninteractive", "PIP_ROOT_USER_ACTION": "ignore", "PIP_CERT": "/tmp/certificates",
@@ -61,7 +61,7 @@ def inside(tree: Path, *command: str, quiet: bool = True) -> None:
 
 
 def base(folder: Path) -> Path:
-    """Return a tree with Debian 12 and what cnictl's package depends on."""
+    """Return a tree with Debian 12 and the dependencies of cnictl's package."""
     tree = folder / BASE
     if not tree.exists():
         half = folder / "base.new"
@@ -76,7 +76,7 @@ def base(folder: Path) -> Path:
 
 
 def tools(folder: Path) -> Path:
-    """Return a tree with what builds the packages and judges them."""
+    """Return a tree with the tools that build and check the packages."""
     tree = folder / "tools"
     if not tree.exists():
         half = folder / "tools.new"
@@ -89,7 +89,7 @@ def tools(folder: Path) -> Path:
 
 
 def sources(place: Path) -> None:
-    """Copy this checkout to `place`, without what git ignores."""
+    """Copy this checkout to `place`, without the files that git ignores."""
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     listed = subprocess.run(
@@ -109,7 +109,7 @@ def sources(place: Path) -> None:
 
 
 def build(folder: Path) -> None:
-    """Build the packages of this checkout and of a later version, and write lintian's judgement of the first."""
+    """Build the packages of this checkout and of a later version, and write lintian's report on the former."""
     tree = tools(folder)
     for name in (PACKAGES, LATER):
         source = tree / "root/src"
@@ -128,7 +128,7 @@ def build(folder: Path) -> None:
 
 
 def main() -> None:
-    """Make all of it."""
+    """Make the bare Debian, and build and check the packages."""
     if os.geteuid() != 0:
         sys.exit("the packages' tests run as root: debootstrap and chroot need it")
     if shutil.which("debootstrap") is None:
