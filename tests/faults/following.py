@@ -1,9 +1,9 @@
 """Kill `cnictl watch` with SIGKILL before each of its steps while the cluster file changes.
 
-    python -m tests.faults.following                 # ahead of every one (`make faults`)
+    python -m tests.faults.following                 # before every step (`make faults`)
     python -m tests.faults.following --points 8
 
-After each kill the list of peers is whole, and a new watch brings the routes to where the file wants them.
+After each kill the list of peers must be complete, and a new watch must set the routes that the file asks for.
 """
 
 import argparse
@@ -26,14 +26,14 @@ from tests.warm import commands
 _RECORD = "/var/lib/cnictl/peers.json"
 _STATE = "/run/cnictl/watch.json"
 _CHANGING = 20
-"""Nodes that come and go with each change."""
+"""The number of nodes that join or leave with each change."""
 _BOUND = 15.0
 _REST = {"10.244.0.0/16": "unreachable"}
-"""What no node has is refused."""
+"""The route for addresses that no node has."""
 
 
 class Ground:
-    """Two nodes of one file, the first of which is watched."""
+    """Two nodes of one cluster file. `cnictl watch` runs on the first."""
 
     def __init__(self, lab: Lab, inside: Inside) -> None:
         self.node, self._lab, self._inside = lab.nodes[0], lab, inside
@@ -41,7 +41,7 @@ class Ground:
 
     @property
     def wanted(self) -> dict[str, str]:
-        """The routes that the present file asks for."""
+        """The routes that the current file asks for."""
         return {cidr: address for _, address, cidr in self._entries()[1:]} | _REST
 
     def _entries(self) -> list[tuple[str, str, str]]:
@@ -49,14 +49,14 @@ class Ground:
         return [*entries_of(self._lab), *(more if self._large else [])]
 
     def change(self) -> None:
-        """Let some nodes join or leave, by the file."""
+        """Rewrite the file so that `_CHANGING` nodes join or leave."""
         self._large = not self._large
         put(self.node, cluster_text(self._entries()))
 
     def watched(self, kill_at: int) -> tuple[int, int]:
-        """Change the file under a watch that ends ahead of the n-th thing it does, or by SIGTERM once it is done.
+        """Change the file while watch runs. Kill watch before step `kill_at`, or end it by SIGTERM once it is done.
 
-        Return its status, and how many things it did; 0 if it was killed.
+        Return its exit status and the number of its steps, which is 0 if it was killed.
         """
         self.node.run(["rm", "-f", _STATE])
         answers = []
@@ -82,7 +82,7 @@ class Ground:
             return ""
 
     def assert_whole(self) -> None:
-        """A killed watch has left a whole list, and the next one does what is left to do."""
+        """Check that a killed watch has left a complete list of peers, and that a new one does what remains."""
         assert json.loads(self.node.run(["cat", _RECORD]).stdout)["form"] == 1
         lasting = {cidr: address for _, address, cidr in entries_of(self._lab)[1:]} | _REST
         assert lasting.items() <= learned(self.node).items(), "a lasting peer's route is lost or wrong"
@@ -92,7 +92,7 @@ class Ground:
 
 @contextmanager
 def ground() -> Iterator[Ground]:
-    """A fresh pair of nodes."""
+    """Yield a new pair of nodes."""
     with Lab(nodes=2) as lab:
         for node in lab.nodes:
             join(node, cluster_text(entries_of(lab)))
@@ -101,7 +101,7 @@ def ground() -> Iterator[Ground]:
 
 
 def sweep(points: int = EVERY) -> Report:
-    """Kill watch ahead of everything that it does while its file changes, or of that many things, spread evenly."""
+    """Kill watch before each of its steps while its file changes, or before `points` evenly spread steps."""
     report = Report()
     with ground() as where:
         status, report.doings = where.watched(EVERY)
@@ -119,7 +119,7 @@ def sweep(points: int = EVERY) -> Report:
 
 
 def main() -> None:
-    """Sweep; exit status 1 if anything was not put right."""
+    """Sweep, and exit with status 1 if a fault was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.following", description="See the module's docstring.")
     parser.add_argument("--points", type=int, default=EVERY, help="only that many, evenly spread")
     options = parser.parse_args()

@@ -1,7 +1,7 @@
-"""Fork a loaded program for each call, which costs a tenth of a new process.
+"""Fork a loaded program for each call, which takes a tenth of the time that a new process takes.
 
-It runs inside a host's namespaces in a bare interpreter, and is asked over its stdin; `inside` asks it. Requests and
-answers are marshalled: `import json` here would be found loaded by a plugin that does without.
+It runs inside a host's namespaces in a bare interpreter. `tests.faults.inside` sends it requests over its stdin.
+Requests and answers use marshal, not json, so that json is not already loaded for a plugin that does not import it.
 """
 
 import marshal
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def serve(program: "Callable[[], None]") -> None:
-    """Answer `(environment, stdin, arguments, kill before which system call)` until stdin ends."""
+    """Answer requests of the form (environment, stdin, arguments, number of the system call to kill before)."""
     asked, answers = sys.stdin.buffer, sys.stdout.buffer
     while True:
         try:
@@ -53,7 +53,7 @@ def _be(
     files: "list[int]",
     to_be_traced: bool,
 ) -> None:
-    """In the child: become the program; never returns."""
+    """Run the program in the child, and exit."""
     try:
         for number, file in enumerate(files):
             os.dup2(file, number)

@@ -1,6 +1,6 @@
-"""What a call may be given by whoever calls it, as hypothesis strategies: configurations, results, environments.
+"""Define hypothesis strategies for what a caller may pass to a call: configurations, results, environments.
 
-Half of what is drawn for a key is what it is meant to hold, or nearly; the other half is anything at all.
+Half of the values drawn for a key are valid or nearly valid; the other half are arbitrary.
 """
 
 import json
@@ -17,11 +17,11 @@ Json = dict[str, Any]
 Drawn = st.SearchStrategy[Any]
 
 TIMES = int(os.environ.get("CNICTL_FUZZ", "0"))
-"""How many times the usual number of examples, drawn anew in each run; 0: half of it, the same in each run."""
+"""Multiplies the usual number of examples, drawn differently in each run. 0: half of it, the same in each run."""
 
 
 def bounded(examples: int) -> settings:
-    """Settings for a test that takes half as many examples in the suite, and `TIMES` as many by hand (`make fuzz`)."""
+    """Return settings for half as many examples in the suite, and `TIMES` as many in `make fuzz`."""
     return settings(
         max_examples=examples * TIMES if TIMES else max(10, examples // 2),
         derandomize=TIMES == 0,
@@ -32,11 +32,11 @@ def bounded(examples: int) -> settings:
 
 
 class Token(str):
-    """Text that stands in the document as it is: what no JSON library would write."""
+    """Text that goes into the document unchanged, such as JSON libraries do not write."""
 
 
 def document(value: object) -> bytes:
-    """`value` as JSON, its tokens as they are."""
+    """Return `value` as JSON, with its tokens unchanged."""
     if isinstance(value, Token):
         return value.encode()
     if isinstance(value, dict):
@@ -46,7 +46,7 @@ def document(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-# lone surrogates are drawn by the tokens alone: written as they are they'd be no UTF-8
+# only the tokens have lone surrogates, as escapes: unescaped ones can't be encoded as UTF-8
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 tokens = st.sampled_from(
     [
@@ -70,26 +70,26 @@ addresses = st.sampled_from(
      "fe80::1", "::ffff:10.244.0.9", "0.0.0.0", "255.255.255.255", "10.244.0.7/24", "fd00:10:244::7/64", "10.244.0.010",
      "../10.244.0.2", "10.244.0.2\0", "1", ":", "g::1"]
 )  # fmt: skip
-# names that are fit for a link are cni0 alone, so that no example leaves a bridge that isn't there anyway
+# cni0 is the only valid link name here, so that no example leaves another bridge behind
 link_names = st.sampled_from(["cni0", "", ".", "..", "a/b", "../x", "eth%d", "a:b", "a b", "x" * 16, "\x7f", "é" * 8])
 macs = st.sampled_from(["02:00:00:00:00:01", "01:00:00:00:00:01", "00:00:00:00:00:00", "02:00:00:00:00", "2:0:0:0:0:1"])
-# a key that names a path is the operator's word for where root writes: only such as name none, or one in the store
+# root writes to the path in such a key: draw only paths that are invalid or inside the store
 paths = st.sampled_from(["", ".", "etc", "a\0b", "/var/lib/cni/\0", "/var/lib/cni/networks/", "/dev/null/x"])
 vlans = st.integers(-1, 4096)
 
 
 def either(meant: Drawn) -> Drawn:
-    """What is meant, or anything."""
+    """Draw from `meant`, or any value."""
     return meant | anything
 
 
 def objects(**keys: Drawn) -> Drawn:
-    """An object with some of these keys."""
+    """Draw an object with some of these keys."""
     return st.fixed_dictionaries({}, optional={key: either(meant) for key, meant in keys.items()})
 
 
 def lists(of: Drawn, longest: int = 3) -> Drawn:
-    """A list whose entries may be anything."""
+    """Draw a list with entries from `of`, or any value."""
     return st.lists(either(of), max_size=longest)
 
 
@@ -170,21 +170,21 @@ KEYS: dict[str, Drawn] = {
     VALID: lists(objects(containerID=st.sampled_from(["pod", "..", "", "a/b"]), ifname=link_names)),
     "cni.dev/attachments": anything,
 }
-"""Every key that the plugin takes, and those that a runtime adds; but for those whose rules stay for the network."""
+"""Every key that the plugin takes and those that a runtime adds, except keys whose rules outlive the pod."""
 
 _BASE: Json = {**WALK_THROUGH, "cniVersion": "1.1.0", "bridge": "cni0", VALID: []}
 
 
 @st.composite
 def confs(draw: st.DrawFn) -> bytes:
-    """The walk-through's configuration, or one in the reference's form, with some keys changed."""
+    """Draw the walk-through's configuration, or one in the reference's form, with some keys changed."""
     conf = dict(_BASE)
     if draw(st.booleans()):
         del conf["subnet"], conf["network"]
         conf["ipam"] = draw(ipams)
     for key in draw(st.lists(st.sampled_from(sorted(KEYS)), max_size=4, unique=True)):
         conf[key] = draw(either(KEYS[key]))
-    # a fit name by chance would make a bridge that stays
+    # a name that is valid by chance would make a bridge that stays
     if isinstance(conf["bridge"], str) and not isinstance(conf["bridge"], Token) and conf["bridge"].isprintable():
         conf["bridge"] = conf["bridge"] if conf["bridge"] in ("cni0", "", ".", "..") else f"{conf['bridge']}/"
     if isinstance(conf.get("logFile"), str) and conf["logFile"].startswith("/"):

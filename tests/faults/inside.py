@@ -1,4 +1,4 @@
-"""Calls of the plugin and of cnictl on a host, made by `forks`. Their code is the same, only their start differs."""
+"""Call the plugin and cnictl on a host through `forks`. They run the same code and only start differently."""
 
 import marshal
 import os
@@ -16,7 +16,7 @@ _PLUGIN = """
 import sys
 sys.path[:0] = [{library!r}]
 sys.path += [{checkout!r}]
-import subprocess  # what ADD starts nft with: its import is a hundred system calls in which nothing can change
+import subprocess  # ADD starts nft with it; loading it here saves kills in a hundred calls that change nothing
 from cnictl_plugin import add, check, collect, delete, environment, main, status, unrecorded
 from tests.faults import forks
 {prepare}
@@ -56,7 +56,7 @@ forks.serve(lambda: os.execve(sys.argv[0], sys.argv, posix.environ))
 
 
 class Inside:
-    """A program loaded once on a host, and run by each call in a process of its own."""
+    """A program that is loaded once on a host. Each call runs it in a new process."""
 
     def __init__(self, running: "subprocess.Popen[bytes]") -> None:
         self._running = running
@@ -72,7 +72,7 @@ class Inside:
         return Answer(status, stdout, stderr)
 
     def cut_off(self, environment: Mapping[str, str], stdin: bytes, before_call: int) -> tuple[Answer, int]:
-        """Run the program and kill it when it is about to make that system call; also returns how many it made."""
+        """Run the program, and kill it before system call `before_call`. Also return how many calls it made."""
         status, stdout, stderr, calls = self._ask(environment, stdin, (), before_call)
         return Answer(status, stdout, stderr), calls
 
@@ -89,7 +89,7 @@ class Inside:
 
 @contextmanager
 def plugin_inside(host: Host, patience: float = 0.0, prepare: str = "") -> Iterator[Inside]:
-    """The plugin, from files laid out as `cnictl plugin install` does it; `prepare` is executed there beforehand."""
+    """Yield the plugin, from files as `cnictl plugin install` writes them, after executing `prepare` in its process."""
     library = os.path.dirname(plugin_executable(patience))
     with _started(host.enter, ["-ISB"], _PLUGIN.format(library=library, checkout=_CHECKOUT, prepare=prepare)) as inside:
         yield inside
@@ -97,21 +97,21 @@ def plugin_inside(host: Host, patience: float = 0.0, prepare: str = "") -> Itera
 
 @contextmanager
 def cnictl_inside(host: Host) -> Iterator[Inside]:
-    """cnictl's own command."""
+    """Yield the cnictl command."""
     with _started(host.enter, ["-B"], _CNICTL.format(checkout=_CHECKOUT)) as inside:
         yield inside
 
 
 @contextmanager
 def processes_inside(host: Host) -> Iterator[Inside]:
-    """Whatever program a call's arguments begin with, started as a runtime on the host starts it."""
+    """Yield a starter of any program: the first of a call's arguments, started as a runtime on the host starts it."""
     with _started(host.enter, ["-ISB"], _PROCESSES.format(checkout=_CHECKOUT)) as inside:
         yield inside
 
 
 @contextmanager
 def runs_inside(enter: Sequence[str]) -> Iterator[Inside]:
-    """cnictl's own commands on a lab's node, which `enter` leads into, counted by `runs`."""
+    """Yield the cnictl command on a lab node, whose changes `runs` counts. `enter` is the prefix to run there."""
     with _started(enter, ["-B"], _RUNS.format(checkout=_CHECKOUT)) as inside:
         yield inside
 

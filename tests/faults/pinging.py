@@ -1,4 +1,4 @@
-"""Pods that ping each other during a test, which must not lose a packet."""
+"""Check that pods which ping each other during a test lose no packet."""
 
 import re
 import signal
@@ -13,9 +13,9 @@ from tests.waiting import wait_for
 
 @contextmanager
 def pinging(enter: Callable[[int], Sequence[str]], targets: Sequence[str], least: int = 10) -> Iterator[None]:
-    """`enter(n)` is the command prefix that runs in pod n, which pings `targets[n]` five times a second.
+    """Let pod n ping `targets[n]` five times a second. `enter(n)` is the command prefix that runs in pod n.
 
-    At the end at least `least` requests of each were answered, and none but the last was not.
+    At the end, at least `least` requests of each pod must be answered, and only the last may be unanswered.
     """
     with tempfile.TemporaryDirectory() as folder:
         told = [Path(folder, str(place)) for place, _ in enumerate(targets)]

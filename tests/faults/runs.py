@@ -1,11 +1,11 @@
 """Kill an operator's command with SIGKILL before each change to the host, then run the command that repairs it.
 
-    python -m tests.faults.runs                 # every one of every scenario (`make faults`)
+    python -m tests.faults.runs                 # every change of every scenario (`make faults`)
     python -m tests.faults.runs --points 8 guard
 
-What it does to the host is seen by the interpreter's audit hooks (PEP 578): files made, renamed and removed, programs
-started, netlink messages sent. Afterwards the host has to be as before the command: links, addresses, routes, rules,
-sysctls, files. Only files written into a plugin's folder that has no name yet are not counted one by one.
+The interpreter's audit hooks (PEP 578) report each change: files made, renamed and removed, programs started, netlink
+messages sent. Files that are written into a plugin folder before it gets its final name do not count. After the repair
+the host must be as before the command: links, addresses, routes, rules, kernel settings, files.
 """
 
 import argparse
@@ -29,13 +29,13 @@ from tests.warm import commands
 AT = "CNICTL_TESTS_KILL_AT"
 EVERY = 0
 _SHOWN = 5
-"""Differences of one kind that a fault tells of."""
+"""The number of differences of one kind that a fault shows."""
 _WRITING = os.O_WRONLY | os.O_RDWR
 _DOINGS = {
     "os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.link": 1, "os.symlink": 1, "open": 0,
     "subprocess.Popen": None, "socket.sendto": None, "socket.sendmsg": None, "os.fork": None,
 }  # fmt: skip
-"""Audit events, and which of their arguments is the path that it is about."""
+"""Audit events, and the index of the argument that is the changed path."""
 _UNNAMED = "/.cnictl-building-"
 _OF_THE_RUNS = ("/var/lib/cnictl", "/run/cnictl", "/run/mount")
 _OF_ONE_BRIDGE = re.compile(r'([0-9a-f]{1,2}:){5}[0-9a-f]{1,2}|"ifindex": [0-9]+')
@@ -47,7 +47,7 @@ _PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
 
 class Doings:
-    """Counts what this process does to the host from now on, and ends it by SIGKILL ahead of one of them."""
+    """Count this process's changes to the host from now on, and kill it before number `kill_at`."""
 
     def __init__(self, kill_at: int) -> None:
         self.count = 0
@@ -69,7 +69,7 @@ class Doings:
 
 
 def command() -> None:
-    """What `inside` runs on the node: cnictl, counted."""
+    """Run cnictl on the node for `inside`, and print the number of its changes."""
     from cnictl.cli.main import main as run
 
     doings = Doings(int(os.environ[AT]))
@@ -82,28 +82,28 @@ def command() -> None:
 
 @dataclass(frozen=True)
 class Scenario:
-    """A command that is cut off, and what is done then."""
+    """A command that is killed, and the repair that follows."""
 
     command: tuple[str, ...]
     afterwards: Callable[[Node], None]
     is_node: bool = False
-    """Whether the host is a node before."""
+    """Whether the host is a node before the command."""
     options: tuple[str, ...] = ()
-    """More of its `init-node`."""
+    """More options for its `init-node`."""
     whole: bool = False
-    """Whether nothing that tells of runs may be there afterwards."""
+    """Whether the records of runs must be gone afterwards."""
     anew: bool = False
-    """Whether the bridge may be another one afterwards, with another MAC."""
+    """Whether the bridge may be recreated, with a different MAC address."""
 
 
 def _guard(node: Node) -> None:
-    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # it never came to start it
+    if node.run(["pgrep", "-x", "cnictl-guard"], check=False).status != 0:  # killed before it started the guard
         cnictl(node, "status", check=False)
     wait_for(lambda: node.run(["test", "-e", "/var/lib/cnictl/confirm.json"], check=False).status != 0, "undone", 30)
 
 
 def _undo_second(node: Node) -> None:
-    if json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]["run"] > 1:  # else it came to no change
+    if json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]["run"] > 1:  # else it changed nothing
         _undo(node)
 
 
@@ -150,7 +150,7 @@ SCENARIOS = {
 
 @dataclass
 class Report:
-    """What a sweep found."""
+    """The results of a sweep."""
 
     kills: int = 0
     doings: int = 0
@@ -158,25 +158,25 @@ class Report:
 
 
 class Ground:
-    """A node, and the command that is cut off on it."""
+    """A node, and the scenario whose command is killed on it."""
 
     def __init__(self, node: Node, scenario: Scenario, inside: Inside) -> None:
         self.node, self.scenario, self._inside = node, scenario, inside
         self.bare = snapshot(node)
 
     def before(self) -> dict[str, Any]:
-        """Bring the host to where the command starts from, and look at it."""
+        """Bring the host to the scenario's starting state, and return its picture."""
         if self.scenario.is_node:
             init(self.node, *_PEER, *self.scenario.options)
         return self.picture()
 
     def cut_off(self, number: int) -> tuple[int, str]:
-        """Run the command until it is about to do the n-th thing; its status, and what it said."""
+        """Run the command, and kill it before change `number`. Return its exit status and its output."""
         answer = self._inside.call({**ENVIRONMENT, AT: str(number)}, b"", ["cnictl", *self.scenario.command])
         return answer.status, answer.stderr.decode() + answer.stdout.decode()
 
     def count(self) -> int:
-        """Run the command to its end: how many things it does."""
+        """Run the command to its end, and return the number of its changes."""
         self.before()
         status, said = self.cut_off(EVERY)
         assert status == 0, said
@@ -184,16 +184,16 @@ class Ground:
         return int(said.rpartition("\n")[2])
 
     def clear(self) -> None:
-        """Reset the host: everything is as it was before cnictl."""
+        """Reset the host, and check that everything is as it was before cnictl."""
         cnictl(self.node, "confirm", check=False)
         _reset(self.node)
         _compare(self.bare, snapshot(self.node))
 
     def picture(self) -> dict[str, Any]:
-        """All of the host, but what tells of runs."""
+        """Return the state of the host, without the records of runs."""
         found = snapshot(self.node)
         tree = [line for line in found["tree"] if not line.startswith(_OF_THE_RUNS)]
-        nft = sorted(str(found["nft"]).split("table "))  # one that went and came back is listed last
+        nft = sorted(str(found["nft"]).split("table "))  # nft lists a recreated table last
         if self.scenario.anew:
             found |= {key: [_OF_ONE_BRIDGE.sub("", json.dumps(one)) for one in found[key]] for key in _LINKS}
         return {**found, "tree": tree, "nft": nft, "iptables": sorted(found["iptables"])}
@@ -201,7 +201,7 @@ class Ground:
 
 @contextmanager
 def ground(scenario: Scenario) -> Iterator[Ground]:
-    """A fresh node for a scenario."""
+    """Yield a new node for a scenario."""
     with Lab(nodes=1) as lab:
         node = lab.nodes[0]
         with runs_inside(node.command([])) as inside:
@@ -209,7 +209,7 @@ def ground(scenario: Scenario) -> Iterator[Ground]:
 
 
 def sweep(scenario: Scenario, points: int = EVERY) -> Report:
-    """Cut the command off ahead of everything that it does, or of that many, spread evenly."""
+    """Kill the command before each of its changes, or before `points` evenly spread changes."""
     report = Report()
     numbers: list[int] | None = None
     while numbers is None or numbers:
@@ -250,7 +250,7 @@ def _differing(one: Any, other: Any) -> Any:
 
 
 def main() -> None:
-    """Sweep over the scenarios; exit status 1 if anything was not put right."""
+    """Sweep over the scenarios, and exit with status 1 if a fault was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.runs", description="See the module's docstring.")
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--points", type=int, default=EVERY, help="only that many, evenly spread")

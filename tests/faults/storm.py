@@ -2,8 +2,9 @@
 
     python -m tests.faults.storm                 # 500 pods, 8 workers, ours and the reference (`make storm`)
 
-Every call is a process of its own. An address is a pod's from its ADD's return until its DEL's start: at no moment may
-two have it. At the end the leases are exactly those of the pods that are still there, and once these are gone, none.
+Every call is a separate process. A pod holds its address from the end of its ADD to the start of its DEL, and no two
+pods may hold the same address at once. At the end, exactly the attached pods have leases; once they are detached, no
+lease is left.
 """
 
 import argparse
@@ -25,31 +26,31 @@ REFERENCE = "/usr/lib/cni/bridge"
 
 @dataclass
 class Storm:
-    """What became of one."""
+    """The results of a storm."""
 
     calls: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
     failures: list[str] = field(default_factory=list)
     holders: dict[str, str] = field(default_factory=dict)
-    """Address to the container that has it."""
+    """The container that holds each address."""
     results: dict[str, Json] = field(default_factory=dict)
-    """What the ADD of each container that is attached answered."""
+    """The ADD result of each attached container."""
 
     @property
     def rate(self) -> float:
-        """Calls a second."""
+        """The number of calls per second."""
         return sum(self.calls.values()) / self.seconds
 
 
 class Worker:
-    """One of the runtime's threads, with pods of its own."""
+    """One of the runtime's threads, with its own pods."""
 
     def __init__(self, storm: Storm, lock: threading.Lock, host: Host, calls: Inside, program: str, conf: Json) -> None:
         self._storm, self._lock, self._host = storm, lock, host
         self._calls, self._program, self._conf = calls, program, conf
 
     def work(self, pods: Sequence[Pod], seed: int) -> None:
-        """Attach each pod that is not; of the others check some, and detach some."""
+        """Attach each pod that is not attached. Check half of the others, and detach the rest, by chance."""
         dice = random.Random(seed)
         for pod in dice.sample(pods, len(pods)):
             if pod.container not in self._storm.results:
@@ -60,7 +61,7 @@ class Worker:
                 self.delete(pod)
 
     def add(self, pod: Pod) -> None:
-        """Attach, and note who has the address from now on."""
+        """Attach a pod, and record it as the holder of its addresses."""
         answer = self._call("ADD", pod)
         if answer.status:
             return
@@ -72,11 +73,11 @@ class Worker:
                     self._storm.failures.append(f"{pod.container} and {other} have {address}")
 
     def check(self, pod: Pod) -> None:
-        """Check against what ADD answered."""
+        """Check a pod against its ADD result."""
         self._call("CHECK", pod)
 
     def delete(self, pod: Pod) -> None:
-        """Detach; the address may be another's before the call is back."""
+        """Detach a pod. Another pod may get its address before the call returns."""
         result = self._storm.results[pod.container]
         with self._lock:
             for address in addresses(result):
@@ -85,7 +86,7 @@ class Worker:
             del self._storm.results[pod.container]
 
     def delete_all(self, pods: Sequence[Pod]) -> None:
-        """Detach each."""
+        """Detach each of these pods."""
         for pod in pods:
             self.delete(pod)
 
@@ -100,13 +101,13 @@ class Worker:
 
 
 def addresses(result: Json) -> list[str]:
-    """The addresses of an ADD's result."""
+    """Return the addresses of an ADD's result."""
     return [str(one["address"]).partition("/")[0] for one in result["ips"]]
 
 
 @contextmanager
 def crew(host: Host, conf: Json, told: Storm, workers: int, program: str = "") -> Iterator[list[Worker]]:
-    """The workers of a storm, that call `program` (default: the plugin under test)."""
+    """Yield a storm's workers, which call `program` (default: the plugin under test)."""
     executable = program or plugin_executable()
     with ExitStack() as stack:
         lock = threading.Lock()
@@ -115,7 +116,7 @@ def crew(host: Host, conf: Json, told: Storm, workers: int, program: str = "") -
 
 
 def storm(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod], turn: int) -> None:
-    """A call for each pod, which one as it comes; leaves attached what is attached then. Turns differ by chance."""
+    """Make one call for each pod, chosen by chance, and leave the pods as they are then. Each turn differs."""
     started = time.monotonic()
     with ThreadPoolExecutor(len(workers)) as pool:
         shares = [pool.submit(one.work, pods[n :: len(workers)], turn * 100 + n) for n, one in enumerate(workers)]
@@ -125,7 +126,7 @@ def storm(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod], turn: int
 
 
 def clear(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod]) -> None:
-    """Detach all that are attached still."""
+    """Detach all pods that are still attached."""
     attached = [pod for pod in pods if pod.container in told.results]
     with ThreadPoolExecutor(len(workers)) as pool:
         shares = [pool.submit(one.delete_all, attached[n :: len(workers)]) for n, one in enumerate(workers)]
@@ -134,7 +135,7 @@ def clear(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod]) -> None:
 
 
 def judge(host: Host, told: Storm, network: str) -> list[str]:
-    """What is wrong: failures, and leases that are not those of the pods that are attached."""
+    """Return the failed calls, and the addresses whose lease does not match the attached pod."""
     leased = {address: owner.partition("\r\n")[0] for address, owner in host.leases(network).items()}
     unlike = [address for address in leased.keys() | told.holders if leased.get(address) != told.holders.get(address)]
     lost = (f"{one}: leased to {leased.get(one)}, held by {told.holders.get(one)}" for one in sorted(unlike))
@@ -151,7 +152,7 @@ def _confs(masquerade: bool) -> dict[str, tuple[str, Json]]:
 
 
 def main() -> None:
-    """Storms of both sides, in turn, each on a host of its own; exit status 1 if ours did anything wrong."""
+    """Run storms of both plugins in turn, each on its own host, and exit with status 1 if ours failed."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.storm", description="See the module's docstring.")
     parser.add_argument("--pods", type=int, default=500)
     parser.add_argument("--workers", type=int, default=8)

@@ -1,11 +1,11 @@
-"""`kill -9` before each system call of ADD, DEL and GC in turn; after each, what a runtime and an operator do next.
+"""Kill ADD, DEL and GC with SIGKILL before each of their system calls, then do what a runtime and an operator do next.
 
     python -m tests.faults.sweep                    # every call of every scenario (`make faults`)
     python -m tests.faults.sweep --points 20 masquerade
 
-The next steps take turns: DEL and `ipam gc`; `ipam gc` and DEL; ADD again, then DEL and `ipam gc`. Whichever it is, the
-host has to be as it was before the call that was cut off: links, addresses, routes, rules, leases, records. At the end
-the subnet is filled to the last address: none was lost, none is given twice.
+The next steps alternate: DEL and `ipam gc`; `ipam gc` and DEL; ADD again, then DEL and `ipam gc`. Afterwards the host
+must be as it was before the killed call: links, addresses, routes, rules, leases, records. At the end pods take every
+address of the subnet, which shows that none was lost and none is given twice.
 """
 
 import argparse
@@ -29,7 +29,7 @@ EVERY = 0
 _PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _SUBNET = "10.244.0.0/28"
 _ALL = 13
-"""Addresses that pods can have of it."""
+"""The number of its addresses that pods can get."""
 _NETWORK = str(WALK_THROUGH["name"])
 
 _LOOK = "ip -j -d link; ip -j address; ip -j route; ip -j -6 route; nft -s list ruleset"
@@ -37,16 +37,16 @@ _LOOK = "ip -j -d link; ip -j address; ip -j route; ip -j -6 route; nft -s list 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A network, and what there is of it before the call."""
+    """A network, and its pods before the call."""
 
     conf: Json
     live: int = 3
-    """Pods that run all the while. Without any the bridge is made, and stays, in the call that is cut off."""
+    """The number of pods that run all the time. If it is 0, the killed call makes the bridge, which stays."""
     families: int = 1
-    """How many leases an attachment has."""
+    """The number of leases of an attachment."""
     verbs: tuple[str, ...] = VERBS
     prepare: str = ""
-    """What is executed in the plugin's process beforehand."""
+    """Code that is executed in the plugin's process beforehand."""
 
 
 _MASQUERADE: Json = {**WALK_THROUGH, "cniVersion": "1.1.0", "subnet": _SUBNET, "ipMasq": True}
@@ -70,25 +70,25 @@ SCENARIOS = {
     "first pod": Scenario(_DUAL, live=0, families=2, verbs=("ADD",)),
     "iptables": Scenario({**_DUAL, "ipMasqBackend": "iptables"}, families=2),
     "guarded": Scenario({**_DUAL, "macspoofchk": True, "hairpinMode": True}, families=2),
-    # the plugin asked for the address knows no GC, and no version that has it
+    # the static IPAM plugin has no GC, and does not know the CNI version that adds it
     "delegated": Scenario({**_DUAL, "cniVersion": "1.0.0", "ipam": _STATIC}, 0, 0, ("ADD", "DEL")),
 }
 
 
 @dataclass
 class Report:
-    """What a sweep over one verb found."""
+    """The results of a sweep over one verb."""
 
     verb: str
     states: Counter[str] = field(default_factory=Counter)
-    """What there was of the attachment after the kill, and how often."""
+    """The parts of the attachment that existed after the kill, and how often."""
     faults: list[str] = field(default_factory=list)
     calls: int = 0
-    """System calls that the verb makes when nothing kills it."""
+    """The number of system calls that the verb makes if it is not killed."""
 
     @property
     def kills(self) -> int:
-        """How often the call was cut off."""
+        """The number of killed calls."""
         return sum(self.states.values())
 
     def __str__(self) -> str:
@@ -98,7 +98,7 @@ class Report:
 
 
 class Ground:
-    """A host with a scenario's pods, and the one pod whose calls are cut off."""
+    """A host with a scenario's pods, and one more pod, the victim, whose calls are killed."""
 
     def __init__(self, host: Host, scenario: Scenario, plugin: Inside, cnictl: Inside) -> None:
         self.host, self.scenario, self._plugin, self._cnictl = host, scenario, plugin, cnictl
@@ -107,11 +107,11 @@ class Ground:
         self.victim = host.pod("victim")
 
     def call(self, verb: str, pod: Pod | None = None, prev: Json | None = None) -> Json:
-        """A call that has to succeed."""
+        """Make a call that must succeed, and return its result."""
         return self._plugin.call(*self._request(verb, pod, prev)).result
 
     def cut_off(self, verb: str, before_call: int, prev: Json | None = None) -> int | None:
-        """Kill a call for the victim before that system call; None, or how many calls it made if it ended first."""
+        """Kill a call for the victim before that system call. Return None, or its number of calls if it ended first."""
         answer, calls = self._plugin.cut_off(*self._request(verb, self.victim, prev), before_call)
         if answer.status >= 0:
             assert answer.result is not None
@@ -127,20 +127,20 @@ class Ground:
         return self.host.environment(verb, pod), self.host.stdin(conf, prev)
 
     def ipam_gc(self) -> None:
-        """The operator's `cnictl ipam gc`."""
+        """Run `cnictl ipam gc` as an operator does."""
         store = self.host.path(f"{LEASES}/{_NETWORK}")
         records = self.host.path(f"{RECORDS}/{_NETWORK}")
-        if store.is_dir() or records.is_dir():  # of a network that has neither the command says that there is none
+        if store.is_dir() or records.is_dir():  # the command fails for a network that has neither
             answer = self._cnictl.call({"PATH": _PATH}, b"", ["cnictl", "ipam", "gc", "--name", _NETWORK])
             assert answer.status == 0, answer
 
     def again(self) -> None:
-        """The runtime tries the ADD that was cut off once more; one that was whole is there already."""
+        """Repeat the killed ADD as a runtime does. Code 102 is right if the attachment was already complete."""
         answer = self._plugin.call(*self._request("ADD", self.victim, None))
         assert answer.status == 0 or answer.code == 102, answer
 
     def state(self) -> str:
-        """What there is of the victim's attachment."""
+        """Return the parts of the victim's attachment that exist."""
         host, pod = self.host, self.victim
         owner = f"{pod.container}\r\n{pod.ifname}"
         store = host.leases()
@@ -158,7 +158,7 @@ class Ground:
         return ", ".join(part for part, is_there in there.items() if is_there) or "nothing"
 
     def picture(self) -> Json:
-        """Everything on the host that an attachment is made of, and the victim's namespace."""
+        """Return everything on the host that an attachment consists of, and the links in the victim's namespace."""
         links, addresses, routes, routes6, *rules = self.host.run("sh", "-c", _LOOK).split("\n")
         state = self.host.path("/var/lib")
         return {
@@ -173,18 +173,18 @@ class Ground:
                 for file in sorted(state.rglob("*"))
                 if file.is_file()
                 and not file.name.startswith(("lock", "last_reserved_ip"))
-                and not {".claimed", "journal"} & set(file.parts)  # a cache; and what `ipam gc` tells of itself
+                and not {".claimed", "journal"} & set(file.parts)  # a cache, and the records of runs
             },
             "pod": _devices(self.host, self.victim).split(),
         }
 
     def forget_network(self) -> None:
-        """Without live pods: remove what the first pod's ADD makes and no DEL takes away, so that it is made anew."""
+        """Without other pods, remove what the first ADD makes and no DEL removes, so that each ADD makes it again."""
         if not self.live:
             self.host.run("sh", "-c", "ip link delete cni0; nft delete table inet cnictl", check=False)
 
     def fill(self) -> None:
-        """Give every address that is left to a pod, and take them back. Raises AssertionError if one is missing."""
+        """Attach pods until no address is free, and detach them. Raises AssertionError if an address is missing."""
         if not self.scenario.families:
             return
         free = _ALL - self.scenario.live
@@ -201,7 +201,7 @@ class Ground:
 
 @contextmanager
 def ground(scenario: Scenario) -> Iterator[Ground]:
-    """A fresh host for a scenario."""
+    """Yield a new host for a scenario."""
     with ExitStack() as stack:
         host = stack.enter_context(new_host())
         plugin = stack.enter_context(plugin_inside(host, prepare=scenario.prepare))
@@ -210,11 +210,11 @@ def ground(scenario: Scenario) -> Iterator[Ground]:
 
 
 def sweep(where: Ground, verb: str, points: int = EVERY) -> Report:
-    """Cut a verb off before each of its system calls, or before that many, spread evenly from the first to the last."""
+    """Kill a verb before each of its system calls, or before `points` evenly spread calls."""
     report = Report(verb)
     before = where.picture()
     report.calls = _rehearse(where, verb)
-    last = report.calls + 3  # a wait has more turns at one time than at another
+    last = report.calls + 3  # a loop that waits may need more calls than in the rehearsal
     step = max(1.0, last / points) if points else 1.0
     numbers = sorted({round(1 + turn * step) for turn in range(int(last / step))})
     for place, number in enumerate(numbers):
@@ -236,7 +236,7 @@ def sweep(where: Ground, verb: str, points: int = EVERY) -> Report:
 
 
 def _rehearse(where: Ground, verb: str) -> int:
-    """How many system calls the verb makes."""
+    """Run the verb without a kill, and return the number of its system calls."""
     prev = where.call("ADD", where.victim) if verb != "ADD" else None
     calls = where.cut_off(verb, sys.maxsize, prev)
     assert calls is not None
@@ -261,7 +261,7 @@ def _clean_up(where: Ground, verb: str, place: int) -> None:
 
 def _link(link: Json) -> Json:
     told = {key: link.get(key) for key in ("mtu", "master", "address", "ifalias", "ifindex")}
-    return {**told, "flags": sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})}  # follow from what else is there
+    return {**told, "flags": sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})}  # these depend on other links
 
 
 def _route(route: Json) -> str:
@@ -269,7 +269,7 @@ def _route(route: Json) -> str:
 
 
 def _devices(host: Host, pod: Pod | None = None) -> str:
-    """The links of the host or of a pod, as /proc/net/dev lists them."""
+    """Return the links of the host or of a pod, as /proc/net/dev lists them."""
     if pod is None:
         return host.path(f"/proc/{host.pid}/net/dev").read_text().replace("\n", " \n ")
     lines = host.inside(pod, "cat", "/proc/net/dev").splitlines()[2:]
@@ -277,7 +277,7 @@ def _devices(host: Host, pod: Pod | None = None) -> str:
 
 
 def main() -> None:
-    """Sweep over the scenarios and print what was left; exit status 1 if anything was not put right."""
+    """Sweep over the scenarios, print the results, and exit with status 1 if a fault was found."""
     parser = argparse.ArgumentParser(prog="python -m tests.faults.sweep", description="See the module's docstring.")
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--points", type=int, default=EVERY, help="only that many system calls, evenly spread")

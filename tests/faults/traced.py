@@ -1,4 +1,4 @@
-"""Kill a process before its n-th system call, with ptrace(2)."""
+"""Kill a process before its n-th system call, using ptrace(2)."""
 
 import ctypes
 import os
@@ -16,21 +16,21 @@ _libc.ptrace.restype = ctypes.c_long
 
 
 def be_traced() -> None:
-    """In the child: wait for the tracer, which is the parent."""
+    """Wait in the child until the parent, its tracer, lets it continue."""
     _ptrace(_TRACEME, 0)
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def run_until(child: int, number: int) -> tuple[int, int]:
-    """In the parent: let `child` go on, and kill it before it makes system call `number` (from 1 on).
+    """Let `child` continue, and kill it before it makes system call `number`, counted from 1.
 
-    Returns its wait status and how many calls it made. What it starts itself is not traced.
+    Return its wait status and the number of calls that it made. Processes that it starts are not traced.
     """
     _, status = os.waitpid(child, 0)
     if os.WIFSTOPPED(status):
         _ptrace(_SETOPTIONS, child, data=_SYSGOOD | _EXITKILL)
     calls = deliver = 0
-    info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info, its first byte: entry or exit
+    info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info; its first byte says entry or exit
     while os.WIFSTOPPED(status):
         stopped_by = os.WSTOPSIG(status)
         if stopped_by == _STOPPED_AT_CALL:
