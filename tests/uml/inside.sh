@@ -1,5 +1,6 @@
 #!/bin/bash
-# Process 1 of that kernel: a node with a pod, and hosts beside it; its table of neighbours is filled.
+# Process 1 of the user-mode kernel that neighbours.sh starts: set up a node with a pod and other hosts beside it, and
+# fill its neighbour table.
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
 cnictl="$CHECKOUT/.venv/bin/cnictl"
 
@@ -11,9 +12,9 @@ prepare() {
     cp -a /etc/alternatives /etc/ld.so* /etc/passwd /etc/group /etc/protocols /etc/services /etc/nsswitch.conf /run/etc/
     mount --bind /run/etc /etc
     cp /usr/lib/cni/portmap /usr/lib/cni/loopback /opt/cni/bin/
-    mount --bind /opt/cni/bin /usr/lib/cni # the machine's own stays as it is
+    mount --bind /opt/cni/bin /usr/lib/cni # so that the machine's folder does not change
     for module in veth bridge br_netfilter nf_tables nf_conntrack_netlink; do modprobe -d "$MODULES" $module; done
-    mount --bind /dev/null /usr/sbin/xtables-nft-multi # this kernel can't do what iptables asks of it
+    mount --bind /dev/null /usr/sbin/xtables-nft-multi # this kernel does not support what iptables needs
 }
 node() {
     ip link set lo up
@@ -25,17 +26,17 @@ node() {
     ip -n lan link set lo up
     ip -n lan link set lan0 up
     ip -n lan address add 10.0.0.1/20 dev lan0
-    ip -n lan route add local 10.0.2.0/23 dev lo # every address of it answers
+    ip -n lan route add local 10.0.2.0/23 dev lo # every address in it answers
     ip route add default via 10.0.0.1
     ip -n lan route add 10.244.0.0/24 via 10.0.0.210
-    # no NAT: this kernel has none
+    # this kernel has no NAT
     $cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20 --no-nat >/dev/null
     python3 -c "import json; c = json.load(open('/etc/cni/net.d/10-cnictl.conflist'))
 print(json.dumps({'cniVersion': c['cniVersion'], 'name': c['name'], **c['plugins'][0]}))" |
         CNI_COMMAND=ADD CNI_CONTAINERID=pod CNI_NETNS=/run/netns/pod CNI_IFNAME=eth0 CNI_PATH=/opt/cni/bin \
             /opt/cni/bin/cnictl-bridge >/dev/null
 }
-state() { # HOST: whether the pod reaches it, and what doctor says
+state() { # HOST: print whether the pod reaches it, and doctor's findings
     reached=lost
     ip netns exec pod ping -n -q -c1 -W2 "$1" >/dev/null && reached=reached
     found="$($cnictl doctor --skip kernel-lacks -o json 2>/run/said |

@@ -1,7 +1,8 @@
 #!/bin/sh
-# doctor's full neighbour table, made, seen and fixed on a kernel of its own: a namespace shares that of the machine.
-# `make neighbours`, as root: Debian's user-mode-linux is fetched, unpacked into a temporary folder, and sees this
-# machine's files read-only. Not part of the suite: 40 MB, and not every machine lets it run.
+# Test doctor's check for a full neighbour table on a separate kernel, because namespaces share the machine's table.
+# `make neighbours` runs it as root. It fetches Debian's user-mode-linux and unpacks it into a temporary folder. The
+# kernel sees this machine's files read-only. This is not part of the suite: it fetches 40 MB, and not every machine
+# can run it.
 set -eu
 cd "$(dirname "$0")/../.."
 folder="$(mktemp -d)"
