@@ -1,6 +1,5 @@
-"""The reference `bridge` + `host-local` and ours side by side: a fixed list of scenarios, one verdict a row.
+"""Compare the reference `bridge` + `host-local` with our plugin in a fixed list of scenarios, with one verdict per row.
 
-`python -m tests.parity` runs both in the same scenario on the same kernel and compares what they answer and leave;
-`--write` renews docs/dev/drop-in.md. Nothing here decides by name which side is right: verdicts come of rules
-(`rules`).
+`python -m tests.parity` runs both sides in the same scenario on the same kernel and compares their answers and what
+they leave. `--write` renews docs/dev/drop-in.md. The verdicts follow from rules (`rules`), which know no row by name.
 """

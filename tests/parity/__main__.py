@@ -1,4 +1,4 @@
-"""Run the fixed list and say how each side did: `python -m tests.parity [--write] [--part N/M] [WORDS]`."""
+"""Run the fixed list and print the verdicts: `python -m tests.parity [--write] [--part N/M] [WORDS]`."""
 
 import argparse
 import collections
@@ -12,7 +12,7 @@ _INSIDE = "CNICTL_PARITY_INSIDE"
 
 
 def main() -> int:
-    """The exit status: 1 if a row of ours is worse, or could not be judged."""
+    """Run the chosen jobs, and return 1 if ours is worse in a row or if a job could not be judged, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=sys.modules["tests.parity"].__doc__)
     parser.add_argument("--write", action="store_true", help="renew docs/dev/drop-in.md from the whole list")
     parser.add_argument("--part", default="1/1", help="every M-th job of the list, beginning with the N-th: N/M")
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def _as_root() -> None:
-    """An ordinary user gets a user namespace, and a network in it: hosts can be made from there, entered and left."""
+    """Restart an ordinary user's run in new user and network namespaces, from which it can make and enter hosts."""
     if os.geteuid() and not os.environ.get(_INSIDE):
         command = ["unshare", "--user", "--map-root-user", "--net", "--", sys.executable, "-m", "tests.parity"]
         os.execvpe(command[0], [*command, *sys.argv[1:]], {**os.environ, _INSIDE: "1"})

@@ -1,4 +1,4 @@
-"""A plugin's answer as facts that can be compared: what is drawn at random named by its part, and lies found out."""
+"""Turn a plugin's answer into comparable facts, with random names replaced, and compare a result with the kernel."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ OK, REFUSED, BROKEN = "ok", "refused", "breaks the protocol"
 
 
 def outcome(answer: Answer, silent: bool = False) -> Facts:
-    """Whether a call succeeded, was refused with an error of spec section 5, or did neither as the protocol has it."""
+    """Return whether a call succeeded, was refused with an error (spec section 5), or broke the protocol."""
     facts: Facts = {"outcome": BROKEN, "code": 0, "message": ""}
     try:
         document = json.loads(answer.stdout) if answer.stdout.strip() else None
@@ -31,7 +31,7 @@ def outcome(answer: Answer, silent: bool = False) -> Facts:
 
 
 def result_of(answer: Answer) -> Json | None:
-    """The result of an ADD that succeeded."""
+    """Return the result of an ADD; None if it did not succeed."""
     if answer.status != 0:
         return None
     try:
@@ -42,7 +42,7 @@ def result_of(answer: Answer) -> Json | None:
 
 
 def result_facts(result: Json, snapshot: Snapshot, pod: str) -> Facts:
-    """The result with names by their part: the order of lists that have none is taken away."""
+    """Return the result's facts. Random names are replaced by the link's role, and unordered lists are sorted."""
     facts: Facts = {"result.cniVersion": result.get("cniVersion")}
     host_end = snapshot.host_end(pod)
     names = []
@@ -68,7 +68,7 @@ def result_facts(result: Json, snapshot: Snapshot, pod: str) -> Facts:
 
 
 def lies(result: Json, snapshot: Snapshot, pod: str) -> list[str]:
-    """What the result says and the kernel doesn't."""
+    """Return the parts of the result that the kernel's state contradicts."""
     found = []
     for one in result.get("interfaces") or []:
         links = snapshot.pods[pod][0] if one.get("sandbox") else snapshot.links

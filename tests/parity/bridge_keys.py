@@ -1,6 +1,6 @@
-"""Every key of the reference `bridge` plugin with its values, and the ways to ask for a MAC.
+"""List each key of the reference `bridge` plugin with its values, and the ways to request a MAC.
 
-Meanings: the plugin's documentation, cni.dev/plugins/current/main/bridge.
+The meanings follow the plugin's documentation, cni.dev/plugins/current/main/bridge.
 """
 
 from collections.abc import Callable
@@ -48,7 +48,7 @@ def _defaults(family: Family) -> Facts:
 
 
 def _tagged(*vlans: str) -> Callable[[Family], Facts]:
-    """A port in VLAN 100, whose gateway is an interface of its own."""
+    """Return the facts of a port in VLAN 100, whose gateway is a separate interface."""
     names = ["cni0", "the host veth", "eth0 in /run/netns/a", "cni0.100"]
     return lambda _: {"host.vlans": list(vlans), "result.interfaces": names}
 

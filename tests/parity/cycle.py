@@ -1,6 +1,7 @@
-"""A scenario on one side: two pods attached, looked at, sent from, checked, detached and collected; facts per verb.
+"""Run a scenario on one side and return the facts of each verb.
 
-Pod b is attached first and stays for the network's company; pod a is the one that is looked at.
+Two pods are attached, observed, sent from, checked, detached and garbage-collected. Pod b is attached first and keeps
+the network in use. The facts are about pod a.
 """
 
 import ipaddress
@@ -19,7 +20,7 @@ LAST = b"last"
 
 
 def run(scenario: Scenario, place: Place) -> dict[str, Facts]:
-    """Facts of each verb that the scenario has."""
+    """Return the facts of each verb in the scenario."""
     prepare(scenario, place)
     facts = {"VERSION": version(place)}
     facts["STATUS"] = answers.outcome(place.call("STATUS", "", _later(scenario, "a")), silent=True)
@@ -61,13 +62,13 @@ def run(scenario: Scenario, place: Place) -> dict[str, Facts]:
 
 
 def _later(scenario: Scenario, pod: str) -> Json:
-    """The conf for the verbs that came with 1.1.0."""
+    """Return the conf for the verbs that CNI 1.1.0 added."""
     conf = scenario.conf(pod)
     return conf if scenario.variant.own_version else {**conf, "cniVersion": "1.1.0"}
 
 
 def prepare(scenario: Scenario, place: Place) -> None:
-    """What the scenario's host has before the first call."""
+    """Make the links and files that the scenario's host has before the first call."""
     lines = scenario.variant.before(scenario.family)
     if lines:
         place.ip(*lines)
@@ -78,7 +79,7 @@ def prepare(scenario: Scenario, place: Place) -> None:
 
 
 def version(place: Place) -> Facts:
-    """What VERSION answers."""
+    """Return the facts of VERSION."""
     answer = place.call("VERSION", "", {"cniVersion": "1.0.0"})
     supported = (answers.result_of(answer) or {}).get("supportedVersions", [])
     return {**answers.outcome(answer), "supported": sorted(supported)}
@@ -95,7 +96,7 @@ def _outcome_if(result: Json | None, place: Place, verb: str, scenario: Scenario
 
 
 def attached(scenario: Scenario, place: Place, result: Json, seen: Snapshot) -> Facts:
-    """Links, addresses, routes, flags, settings and leases after an ADD, and what of its result isn't so."""
+    """Return links, addresses, routes, flags, settings and leases after an ADD, and the false parts of its result."""
     name = scenario.conf("a").get("bridge", "cni0")
     bridge, host_end, pod = seen.links.get(name), seen.host_end("a"), seen.pod_link("a")
     port = (host_end or {}).get("linkinfo", {}).get("info_slave_data", {})
@@ -140,7 +141,7 @@ def attached(scenario: Scenario, place: Place, result: Json, seen: Snapshot) -> 
 
 
 def forwards(place: Place) -> list[str]:
-    """The families that the host forwards packets of."""
+    """Return the address families whose packets the host forwards."""
     switches = (("IPv4", "ipv4/ip_forward"), ("IPv6", "ipv6/conf/all/forwarding"))
     return [family for family, switch in switches if observe.sysctl(place.netns, switch) == "1"]
 
@@ -154,7 +155,7 @@ def _vlans(place: Place, host_end: Json | None) -> list[str]:
 
 
 def sent(scenario: Scenario, place: Place, seen: Snapshot) -> Facts:
-    """What the first datagrams of pod a do, and frames where the scenario is about them."""
+    """Return the source that each destination sees on pod a's datagrams, and the facts of the scenario's probes."""
     facts = sent_to_gateway(scenario, place, seen, "a")
     others = observe.addresses(seen.pod_link("b"))
     for net in scenario.family.nets:
@@ -172,7 +173,7 @@ def sent(scenario: Scenario, place: Place, seen: Snapshot) -> Facts:
 
 
 def sent_to_gateway(scenario: Scenario, place: Place, seen: Snapshot, pod: str = "b") -> Facts:
-    """What a pod's datagrams to its subnet's gateway do, for each family that it has."""
+    """Return which source the gateway sees on a pod's datagrams, for each of the pod's families."""
     facts = {}
     for net in scenario.family.nets:
         own = _of_family(observe.addresses(seen.pod_link(pod)), net)
@@ -183,7 +184,7 @@ def sent_to_gateway(scenario: Scenario, place: Place, seen: Snapshot, pod: str =
 
 
 def _gateway(scenario: Scenario, seen: Snapshot, net: Net, own: str) -> str:
-    """The bridge's address on the pod's subnet, or the subnet's first address where the bridge has none."""
+    """Return the bridge's address on the pod's subnet, or the subnet's first address if the bridge has none."""
     for name in (scenario.conf("a").get("bridge", "cni0"), f"{scenario.conf('a').get('bridge', 'cni0')}.100"):
         for address in observe.addresses(seen.links.get(name)):
             interface = ipaddress.ip_interface(address)
@@ -205,7 +206,7 @@ def _who(source: str, own: str, net: Net) -> str:
 
 
 def marks_of(seen: Snapshot, place: Place) -> dict[str, list[str]]:
-    """By what rules can name each pod's attachment."""
+    """Return the addresses, the container ID and the host veth by which rules can name each pod's attachment."""
     found = {}
     for pod in seen.pods:
         host_end = seen.host_end(pod)
@@ -220,7 +221,7 @@ def _mac(seen: Snapshot, pod: str) -> bytes:
 
 
 def _hairpin(place: Place, seen: Snapshot) -> Facts:
-    """Whether a broadcast of the pod comes back to it; a frame of the other pod sent after it ends the wait."""
+    """Return whether a pod's broadcast comes back to it. The other pod sends the last frame, which ends the wait."""
     if seen.pod_link("a") is None or seen.pod_link("b") is None:
         return {}
     with (
@@ -233,7 +234,7 @@ def _hairpin(place: Place, seen: Snapshot) -> Facts:
 
 
 def _spoof(place: Place, seen: Snapshot) -> Facts:
-    """Whether a frame with another source MAC than the pod's reaches the other pod; an honest one ends the wait."""
+    """Return whether a frame with a forged source MAC reaches the other pod. An honest frame ends the wait."""
     if seen.pod_link("a") is None or seen.pod_link("b") is None:
         return {}
     with packets.Frames(place, ("a", "eth0"), ("b", "eth0")) as frames:
@@ -244,7 +245,7 @@ def _spoof(place: Place, seen: Snapshot) -> Facts:
 
 
 def _layer2(place: Place, seen: Snapshot) -> Facts:
-    """Whether a frame reaches the other pod."""
+    """Return whether a frame reaches the other pod."""
     if seen.pod_link("a") is None or seen.pod_link("b") is None:
         return {}
     with packets.Frames(place, ("a", "eth0"), ("b", "eth0")) as frames:

@@ -1,4 +1,4 @@
-"""The addresses that scenarios are written with: one subnet a family, a second one, and a host outside."""
+"""Define the scenarios' addresses: for each family two subnets, the node, and a host outside."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -11,29 +11,29 @@ class Net:
     version: int
     subnet: str
     outside: str
-    """The host outside, which routes back to the pods' subnets through the node."""
+    """The address of the host outside, which has a route to the pods' subnets through the node."""
     node: str
     """The node's own address on the uplink."""
     anywhere: str
     elsewhere: str
-    """A destination that no default route is needed for."""
+    """A destination for routes other than the default route."""
 
     @property
     def prefix(self) -> int:
-        """Length of the subnet's prefix."""
+        """The length of the subnet's prefix."""
         return ipaddress.ip_network(self.subnet).prefixlen
 
     @property
     def gateway(self) -> str:
-        """The subnet's first address: the bridge's, unless a conf names another."""
+        """The subnet's first address, which the bridge has unless a conf names another."""
         return self.at(1)
 
     def at(self, number: int) -> str:
-        """The subnet's address of that number."""
+        """Return the address with that number in the subnet."""
         return str(ipaddress.ip_network(self.subnet)[number])
 
     def with_prefix(self, number: int) -> str:
-        """The same as an interface has it, `10.22.0.9/24`."""
+        """Return the same address with its prefix length, as in `10.22.0.9/24`."""
         return f"{self.at(number)}/{self.prefix}"
 
 
@@ -45,7 +45,7 @@ SECOND_V6 = Net(6, "2001:db8:23::/64", V6.outside, V6.node, V6.anywhere, V6.else
 
 @dataclass(frozen=True)
 class Family:
-    """What a column of the table stands for."""
+    """The family or families of a scenario, each a column of the table."""
 
     name: str
     nets: tuple[Net, ...]

@@ -1,4 +1,4 @@
-"""What a fault's row is made of, and the steps that several take."""
+"""Define a fault and its row, and the steps that several faults share."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ IPV4, IPV6, DUAL = FAMILIES
 
 
 NOTHING_LEFT: Facts = {"outcome": answers.REFUSED, "left": []}
-"""What has to come of an ADD that can't succeed."""
+"""The facts that are wanted of an ADD that can't succeed."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong around a verb, and what has to come of it."""
+    """Something that goes wrong around a verb, and the facts that are wanted afterwards."""
 
     name: str
     verb: str
@@ -31,26 +31,26 @@ class Fault:
 
     @property
     def row(self) -> Row:
-        """Its row."""
+        """The fault's row."""
         return Row("fault", self.name, self.verb, self.family.name, self.wanted)
 
     @property
     def id(self) -> str:
-        """What names it in lists."""
+        """The fault's name in lists."""
         return self.row.id
 
     def run(self, place: Place) -> Facts:
-        """Do it on one side; the facts."""
+        """Cause the fault on one side, and return the facts."""
         return self.act(place, self.family)
 
 
 def conf_of(family: Family, **change: object) -> Json:
-    """The plainest conf, with this laid over it."""
+    """Return the plainest conf with these changes merged into it."""
     return merged(base(family), change)
 
 
 def span(family: Family, first: int, last: int) -> Json:
-    """An `ipam` that has these addresses alone to give."""
+    """Return an `ipam` section whose ranges hold only these addresses."""
     sets = [[{"subnet": net.subnet, "rangeStart": net.at(first), "rangeEnd": net.at(last)}] for net in family.nets]
     return {"ranges": sets}
 
@@ -58,29 +58,29 @@ def span(family: Family, first: int, last: int) -> Json:
 def add(
     place: Place, pod: str, conf: Json, extra: Mapping[str, str] = MappingProxyType({}), ifname: str = "eth0"
 ) -> Answer:
-    """ADD."""
+    """Call ADD for a pod."""
     return place.call("ADD", pod, conf, extra=extra, ifname=ifname)
 
 
 def added(place: Place, pod: str, conf: Json, extra: Mapping[str, str] = MappingProxyType({})) -> Json:
-    """The result of an ADD; {} if it was refused, which later steps then show."""
+    """Call ADD and return its result; {} if it was refused, which shows in later steps."""
     return answers.result_of(add(place, pod, conf, extra)) or {}
 
 
 def worst(*ended: Answer, silent: bool = False) -> Facts:
-    """The outcome of the first call that didn't succeed, or of the last."""
+    """Return the outcome of the first call that did not succeed, or else of the last call."""
     facts = [answers.outcome(one, silent) for one in ended]
     return next((one for one in facts if one["outcome"] != answers.OK), facts[-1])
 
 
 def sends(place: Place, sender: str, receiver: str, address: str, bound: float = 0.0) -> str:
-    """What a datagram does, in the words of the other rows."""
+    """Return POD if a datagram arrives and is answered, else NOTHING."""
     seen = packets.source_seen(place, sender, receiver, address, bound)
     return POD if "." in seen or ":" in seen else NOTHING
 
 
 def vanish(place: Place, pod: str) -> None:
-    """The pod's namespace goes with all that is in it; returns once the kernel has taken its links away."""
+    """Delete the pod's namespace, and wait until the kernel has removed its links."""
     host_end = observe.take(place, (pod,)).host_end(pod)
     place.ip(f"netns delete {pod}")
     if host_end is not None:
@@ -88,19 +88,19 @@ def vanish(place: Place, pod: str) -> None:
 
 
 def restart(place: Place, pod: str) -> None:
-    """The pod's namespace goes, and another takes its path, as after a crash or a reboot."""
+    """Delete the pod's namespace and make a new one at its path, as after a crash or a reboot."""
     vanish(place, pod)
     place.ip(f"netns add {pod}")
 
 
 def owned(place: Place, pod: str) -> list[str]:
-    """Addresses that a pod has a lease for."""
+    """Return the addresses that a pod has leases for."""
     leases = observe.leases(observe.take(place, ()))
     return sorted(address for address, text in leases.items() if text.split("\r\n")[0] == place.pods[pod].container)
 
 
 def stub_ipam(place: Place, *lines: str) -> None:
-    """An IPAM plugin of a few lines of shell, `stub-ipam`, that notes how it is called."""
+    """Write `stub-ipam`, an IPAM plugin of a few shell lines that records how it is called."""
     path = place.host.path(f"{DELEGATES}/stub-ipam")
     path.parent.mkdir(parents=True, exist_ok=True)
     script = ["#!/bin/sh", "cat >/dev/null", 'echo "$CNI_COMMAND" >>/opt/calls', *lines]
@@ -109,13 +109,13 @@ def stub_ipam(place: Place, *lines: str) -> None:
 
 
 def stub_calls(place: Place) -> list[str]:
-    """The verbs that it was called with so far."""
+    """Return the verbs that `stub-ipam` was called with so far."""
     calls = place.host.path("/opt/calls")
     return calls.read_text().split() if calls.exists() else []
 
 
 def refused_add(place: Place, conf: Json, pod: str = "a") -> Facts:
-    """An ADD that has to be refused, and what it leaves."""
+    """Call an ADD that must be refused, and return its outcome and what it leaves."""
     before = observe.take(place)
     answer = add(place, pod, conf)
     return {**answers.outcome(answer), "left": observe.left(before, observe.take(place), network_stays=False)}

@@ -1,4 +1,4 @@
-"""The fixed list of faults: those that the reference is known to have, each a row, and those that any plugin meets."""
+"""List all faults: known faults of the reference, each with a row, and faults that any plugin must handle."""
 
 from tests.parity import faults_add, faults_check, faults_collect, faults_del, faults_store
 

@@ -1,4 +1,4 @@
-"""ADD under faults: each ends with the pod attached, or refused with nothing left."""
+"""List the faults around ADD. Each must end with the pod attached, or with ADD refused and nothing left."""
 
 import select
 import socket
@@ -93,7 +93,7 @@ def _at_once(place: Place, family: Family) -> Facts:
 
 
 def _address_used_again(place: Place, family: Family) -> Facts:
-    """Pod b and the node have sent to a; c gets a's address with another MAC."""
+    """Let pod b and the node send to pod a, then give a's address to pod c, which has another MAC."""
     conf = conf_of(family)
     added(place, "b", conf)
     result = added(place, "a", conf)
@@ -110,7 +110,7 @@ def _address_used_again(place: Place, family: Family) -> Facts:
 
 
 def _former_flows(place: Place, family: Family) -> Facts:
-    """An answer from outside to the former owner of an address, whose datagram was masqueraded, must not reach c."""
+    """Send an answer from outside to an address's former owner, which was masqueraded; it must not reach pod c."""
     (net,) = family.nets
     kind = socket.AF_INET6 if net.version == 6 else socket.AF_INET
     conf = conf_of(family, ipMasq=True)
@@ -142,7 +142,7 @@ def _ipv6_off_in_the_pod(place: Place, family: Family) -> Facts:
 
 
 def _two_networks(place: Place, family: Family) -> Facts:
-    """Two interfaces of one pod in two networks; the second goes, the first stays."""
+    """Give a pod an interface in each of two networks, and detach the second; the first must keep working."""
     (net,), (second,) = family.nets, family.second
     one = conf_of(family)
     two = conf_of(

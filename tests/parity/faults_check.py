@@ -1,4 +1,4 @@
-"""CHECK: what it has to see, and what it must not take for a fault. Each on an attachment that ADD made well."""
+"""List what CHECK must report, and what it must accept, on an attachment that was correct after ADD."""
 
 from collections.abc import Callable
 
@@ -80,7 +80,7 @@ _BROKEN: tuple[tuple[str, Break, Json], ...] = (
     ("the lease is gone", _drop_lease, {}),
     ("the lease is another's", _other_lease, {}),
 )
-"""Seen in each family."""
+"""What CHECK must report in each family."""
 
 _BROKEN_LINKS: tuple[tuple[str, Break, Json], ...] = (
     ("the pod's interface is gone", _in_pod("link del eth0"), {}),
@@ -94,7 +94,7 @@ _BROKEN_LINKS: tuple[tuple[str, Break, Json], ...] = (
     ("the bridge is no longer promiscuous", _on_host("link set cni0 promisc off"), {"promiscMode": True}),
     ("the MAC guard is gone", _flush_rules, {"macspoofchk": True}),
 )
-"""The same for every family."""
+"""What CHECK must report, and what does not depend on the family."""
 
 FAULTS = (
     *(

@@ -1,4 +1,4 @@
-"""GC and STATUS under faults: what is freed and what stays, and when a node isn't ready."""
+"""List the faults around GC and STATUS: what GC must free and keep, and when a node is not ready."""
 
 from tests.parity import answers, observe
 from tests.parity.answers import OK, REFUSED, Facts
@@ -54,7 +54,7 @@ def _vanished(place: Place, family: Family) -> Facts:
 
 
 def _another_network(place: Place, family: Family) -> Facts:
-    """GC of one network while another has a pod."""
+    """Call GC for one network while another network has a pod."""
     (second,) = family.second
     two = conf_of(family, name="second", bridge="cni1", ipam={"ranges": [[{"subnet": second.subnet}]]})
     added(place, "a", two)
@@ -68,7 +68,7 @@ def _another_network(place: Place, family: Family) -> Facts:
 
 
 def _delegated(place: Place, family: Family) -> Facts:
-    """Addresses are another plugin's, which knows 1.1.0: it has to hear of what is collected."""
+    """Call GC with addresses from another IPAM plugin that supports 1.1.0; that plugin must be called too."""
     (net,) = family.nets
     given = f'{{"cniVersion": "1.1.0", "ips": [{{"address": "{net.with_prefix(2)}", "gateway": "{net.gateway}"}}]}}'
     stub_ipam(

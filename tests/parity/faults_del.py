@@ -1,4 +1,7 @@
-"""DEL under faults: it succeeds and leaves nothing of the attachment; with masquerade, whose rules are left most."""
+"""List the faults around DEL, which must succeed and leave nothing of the attachment.
+
+Most of them use masquerade, because its rules are what is left most often.
+"""
 
 from collections.abc import Callable
 
@@ -16,7 +19,7 @@ _GONE: Facts = {"outcome": OK, "left": []}
 def _after(
     harm: Callable[[Place], None], netns: str | None = None, prev: bool = True, **change: object
 ) -> Callable[[Place, Family], Facts]:
-    """Attach, harm, DEL (with another conf where `change` says so), look."""
+    """Return steps that attach a pod, do harm, call DEL (with `change` merged into its conf), and observe."""
 
     def act(place: Place, family: Family) -> Facts:
         conf = conf_of(family, ipMasq=True)
@@ -73,7 +76,7 @@ def _never_added(place: Place, family: Family) -> Facts:
 
 
 def _late(place: Place, family: Family) -> Facts:
-    """A second DEL of a, after c got its address."""
+    """Call DEL for pod a a second time, after pod c got its address."""
     (net,) = family.nets
     conf = conf_of(family, ipMasq=True)
     result = added(place, "a", conf)
@@ -88,7 +91,7 @@ def _late(place: Place, family: Family) -> Facts:
 
 
 def _path_used_again(place: Place, family: Family) -> Facts:
-    """A late DEL of a, whose namespace's path and interface name another container has by now."""
+    """Call DEL for pod a when another container has its namespace's path and interface name."""
     (net,) = family.nets
     conf = conf_of(family)
     result = added(place, "a", conf)

@@ -1,4 +1,4 @@
-"""ADD with a store that is full, torn, stale, locked or can't be written."""
+"""List the faults of ADD with a lease store that is full, damaged, stale, locked or not writable."""
 
 import fcntl
 import os
@@ -84,7 +84,7 @@ def _read_only(place: Place, family: Family) -> Facts:
 
 
 def _held_lock(place: Place, family: Family) -> Facts:
-    """Somebody holds the store's lock and doesn't let go; ours is built to wait half a second for it, not twenty."""
+    """Hold the store's lock during ADD. Our plugin is built to wait half a second for it here, not twenty seconds."""
     folder = place.host.path(_STORE)
     folder.mkdir(parents=True, exist_ok=True)
     executable = plugin_executable(0.5) if place.side == OURS else place.executable
@@ -114,7 +114,7 @@ def _held_lock(place: Place, family: Family) -> Facts:
 
 
 def _another_store(place: Place, family: Family) -> Facts:
-    """The store has leases of a subnet that the node had before."""
+    """Call ADD with leases in the store from a subnet that the node had before."""
     _lease(place, "10.99.0.2", "other\r\neth0")
     _lease(place, "last_reserved_ip.0", "10.99.0.2")
     return answers.outcome(add(place, "a", conf_of(family)))

@@ -1,6 +1,6 @@
-"""Every key of the reference `host-local` with its values, the ways to ask for an address, and other ways to get one.
+"""List each key of the reference `host-local` with its values, the ways to request an address, and other IPAM types.
 
-Meanings: cni.dev/plugins/current/ipam/host-local, and spec 1.1.0, section 5, for what a route has.
+The meanings follow cni.dev/plugins/current/ipam/host-local, and for the parts of a route spec 1.1.0, section 5.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ def _ipam(make: Callable[[Family, str], Json]) -> Change:
 
 
 def _spans(**more: Callable[[Net], str]) -> Change:
-    """One range a family with keys of its own."""
+    """Return a change to one range per family, with these keys in each."""
 
     def change(family: Family, _: str) -> Json:
         return {
@@ -32,7 +32,7 @@ def _spans(**more: Callable[[Net], str]) -> Change:
 
 
 def _routed(words: str = "via {gateway}", **more: object) -> tuple[Change, Callable[[Family], Facts]]:
-    """A conf with one route a family and no default gateway, and the routes that the pod has to get of it."""
+    """Return a conf with one route per family and no default gateway, and the routes that the pod must get from it."""
 
     def route(net: Net) -> Json:
         return {"dst": net.elsewhere, **{key: of(net) if callable(of) else of for key, of in more.items()}}
@@ -53,7 +53,7 @@ def _route(key: str, value: str, words: str, **more: object) -> Variant:
 
 
 def _second_of_two(family: Family, _: str) -> Json:
-    """One set of two ranges, the first with one address."""
+    """Return one set of two ranges per family. The first range has one address."""
     pairs = zip(family.nets, family.second, strict=True)
     return {
         "ranges": [
@@ -64,7 +64,7 @@ def _second_of_two(family: Family, _: str) -> Json:
 
 
 def _short(family: Family, _: str) -> Json:
-    """`subnet` beside `type`, the other family by a set of its own."""
+    """Return the short form, `subnet` beside `type`, with a range set for the other family."""
     more = {"ranges": ranges(family.nets[1:])} if family.nets[1:] else {"ranges": None}
     return {"ipam": {"subnet": family.nets[0].subnet, **more}}
 
@@ -81,7 +81,7 @@ def _addresses(*given: str) -> Facts:
 
 
 def _got(number: int, second: bool = False) -> Callable[[Family], Facts]:
-    """The pod has this address of each subnet, with `second` of the second subnets, too."""
+    """Expect the pod to have the address with this number in each subnet, with `second` in the second subnets too."""
 
     def expect(family: Family) -> Facts:
         nets = (*family.nets, *family.second) if second else family.nets
@@ -91,7 +91,7 @@ def _got(number: int, second: bool = False) -> Callable[[Family], Facts]:
 
 
 def _first_asked(family: Family) -> Facts:
-    """CNI_ARGS asks for one address alone: another family's is the next free one."""
+    """Expect the requested address and, for the other family, the next free one: CNI_ARGS requests one address only."""
     return _addresses(family.nets[0].with_prefix(77), *(net.with_prefix(3) for net in family.nets[1:]))
 
 
@@ -147,7 +147,7 @@ IPAM = (
         "ipam.routes[].scope",
         "253, link",
         _routed(scope=253)[0],
-        # what is on the link has no gateway; the kernel keeps no scope for IPv6
+        # a destination on the link has no gateway; the kernel keeps no scope for IPv6
         expect=lambda family: {
             "pod.routes": sorted(f"{net.elsewhere}{' scope link' * (net.version == 4)}" for net in family.nets)
         },
@@ -243,7 +243,7 @@ IPAM = (
         "ipam.type",
         "none: layer 2",
         lambda *_: {"ipam": None, "isDefaultGateway": None},
-        # its addresses are the business of who is on the link: a router there, too
+        # the pod may get its addresses from others on the link, such as a router
         expect=lambda _: {
             "pod.up": True,
             "pod.addresses": [],
@@ -258,7 +258,7 @@ IPAM = (
         "static",
         _static,
         expect=_static_given,
-        # this release's `static` doesn't serve 1.1.0: it would refuse every ADD, and what GC asks of it
+        # this release's `static` does not support 1.1.0: an ADD with that version would fail, as GC's call to it does
         verbs={"STATUS": REFUSED, "GC": REFUSED},
     ),
     Variant(

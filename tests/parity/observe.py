@@ -14,7 +14,7 @@ from tests.parity.places import Json, Place, inside
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _STATE = "/var/lib"
 _OF_THE_NETWORK = ("lock", "last_reserved_ip.")
-"""Files of a store that are the network's, not an attachment's."""
+"""Files of a store that belong to the network, not to an attachment."""
 
 
 @dataclass(frozen=True)
@@ -28,26 +28,26 @@ class Snapshot:
     pods: dict[str, tuple[dict[str, Json], list[Json]]]
 
     def host_end(self, pod: str, ifname: str = "eth0") -> Json | None:
-        """The link on the host that is the other end of a pod's interface."""
+        """Return the link on the host that is the other end of a pod's interface."""
         link = self.pods[pod][0].get(ifname)
         if link is None:
             return None
         return next((one for one in self.links.values() if one["ifindex"] == link.get("link_index")), None)
 
     def pod_link(self, pod: str, ifname: str = "eth0") -> Json | None:
-        """A pod's interface."""
+        """Return a pod's interface."""
         return self.pods[pod][0].get(ifname)
 
 
 def take(place: Place, pods: Iterable[str] = ("a", "b")) -> Snapshot:
-    """Look at the host and these pods."""
+    """Return a snapshot of the host and these pods."""
     with inside(place.netns):
         links, routes = _links_and_routes()
         rules = _read("nft", "-s", "list", "ruleset").splitlines()
     looked: dict[str, tuple[dict[str, Json], list[Json]]] = {}
     for pod in pods:
         if not os.path.exists(place.pod_netns(pod)):
-            looked[pod] = ({}, [])  # its namespace went
+            looked[pod] = ({}, [])  # its namespace was deleted
             continue
         with inside(place.pod_netns(pod)):
             looked[pod] = _links_and_routes()
@@ -55,7 +55,7 @@ def take(place: Place, pods: Iterable[str] = ("a", "b")) -> Snapshot:
 
 
 def sysctl(netns: str, name: str) -> str:
-    """A sysctl under /proc/sys/net as a namespace has it; empty where there is none."""
+    """Return a namespace's kernel setting under /proc/sys/net; empty if it does not exist."""
     with inside(netns):
         try:
             with open(f"/proc/sys/net/{name}") as file:
@@ -65,19 +65,20 @@ def sysctl(netns: str, name: str) -> str:
 
 
 def addresses(link: Json | None) -> list[str]:
-    """A link's addresses but for those that the kernel gives it itself."""
+    """Return a link's addresses, without those that the kernel assigns."""
     return [f"{one['local']}/{one['prefixlen']}" for one in _own(link)]
 
 
 def tentative(link: Json | None) -> list[str]:
-    """Those of its addresses that nobody may use yet, or ever."""
+    """Return those of its addresses that are tentative or failed duplicate address detection."""
     return [one["local"] for one in _own(link) if one.get("tentative") or one.get("dadfailed")]
 
 
 def link_local_ready(place: Place, pod: str, ifname: str = "eth0", bound: float = 0.5) -> bool:
-    """Whether nothing holds up what a pod sends by its link-local address.
+    """Return whether a pod can send from its link-local address within `bound` seconds.
 
-    The kernel marks it ready a moment after the link is up; looking for a duplicate takes it a second or more.
+    Without duplicate address detection, the kernel makes the address ready a moment after the link is up. Detection
+    takes a second or more.
     """
     end = time.monotonic() + bound
     while True:
@@ -95,7 +96,7 @@ def _own(link: Json | None) -> list[Json]:
 
 
 def route_text(route: Json) -> str:
-    """A route as `ip route` writes it, without what every route has."""
+    """Return a route in the words of `ip route`, without the parts that every route has."""
     destination = str(route["dst"])
     if destination == "default":
         destination = "::/0" if ":" in route.get("gateway", "") else "0.0.0.0/0"
@@ -117,7 +118,7 @@ def route_text(route: Json) -> str:
 
 
 def own_routes(routes: list[Json]) -> list[str]:
-    """The routes that somebody made: not those that come with an address or a link."""
+    """Return the routes that a program made, without those that come with an address or a link."""
     return sorted(
         route_text(route)
         for route in routes
@@ -126,10 +127,10 @@ def own_routes(routes: list[Json]) -> list[str]:
 
 
 def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable[str] = ()) -> list[str]:
-    """What is there that was not: in words that don't depend on names and numbers that are drawn.
+    """Return what is new on the host, in words that do not depend on random names and numbers.
 
-    With `network_stays` the bridge, its addresses, a VLAN's gateway (a pair whose free end is named as cni0.100) and
-    rules that name no attachment (`marks`) count as the network's.
+    With `network_stays`, these belong to the network and are left out: the bridge, its addresses, a VLAN's gateway (a
+    veth pair with an end named like cni0.100), and rules that name no attachment (`marks`).
     """
     found = []
     gateways = [link["ifindex"] for name, link in after.links.items() if re.search(r"\.\d+$", name)]
@@ -150,7 +151,7 @@ def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable
         rules = [rule for rule in set(after.rules) - set(before.rules) if _counts(rule)]
     if rules:
         found.append("firewall rules")
-    # a lease that stood before is given a record at take-over: it isn't of the attachment
+    # a lease that existed before gets a record at take-over, which does not belong to the attachment
     claimed = tuple(f"{text.partition(chr(13))[0]}@" for name, text in before.files.items() if name.startswith("cni/"))
     new = {name for name in set(after.files) - set(before.files) if not os.path.basename(name).startswith(claimed)}
     found += sorted({_file_kind(name) for name in new})
@@ -158,14 +159,14 @@ def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable
 
 
 def attachment_rules(rules: Iterable[str], marks: Iterable[str]) -> list[str]:
-    """The rules that name one attachment: by a pod's address, its id, its host veth, or a chain of its own."""
+    """Return the rules that name one attachment by a pod's address, its container ID, its host veth, or its chain."""
     wanted = [re.escape(mark) for mark in marks if mark]
     pattern = re.compile(r"(?<![\w.:])(" + "|".join([*wanted, r"CNI-[0-9a-f]{24}"]) + r")(?![\w.:])")
     return sorted(rule for rule in rules if pattern.search(rule))
 
 
 def masquerade_backends(snapshot: Snapshot) -> list[str]:
-    """By which means something is masqueraded: tables that iptables keeps, or nftables' own."""
+    """Return the backends that masquerade: iptables if the rule is in an iptables table, otherwise nftables."""
     found, table = set(), ""
     for rule in snapshot.rules:
         if rule.startswith("table "):
@@ -176,7 +177,7 @@ def masquerade_backends(snapshot: Snapshot) -> list[str]:
 
 
 def _counts(rule: str) -> bool:
-    """Whether a line of a rule set is more than an empty table or chain of iptables."""
+    """Return whether a line of a rule set is a rule, not the frame of a table or chain."""
     return not (rule == "}" or not rule or rule.startswith(("table ", "chain ", "type ", "#")))
 
 
@@ -212,10 +213,10 @@ def _files(place: Place) -> dict[str, str]:
 
 
 def leases(snapshot: Snapshot, folder: str = "cni/networks/parity") -> dict[str, Any]:
-    """Address to the content of its lease file."""
+    """Return the content of each address's lease file."""
     return {os.path.basename(name): text for name, text in snapshot.files.items() if os.path.dirname(name) == folder}
 
 
 def read_json(*argv: str) -> Any:
-    """What a command says in JSON."""
+    """Return the JSON document that a command prints."""
     return json.loads(_read(*argv) or "[]")

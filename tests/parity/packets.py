@@ -1,7 +1,7 @@
-"""Send datagrams to a server that returns the source it saw, and send single frames.
+"""Send datagrams and read which source the receiver sees, and send single frames.
 
-Client and server are sockets of this one process in two namespaces, so that nothing has to be started or waited for;
-only where nothing arrives does a probe last until its bound.
+Client and server are sockets of this process in two namespaces, so nothing must be started or waited for. A probe
+lasts until its bound only if nothing arrives.
 """
 
 import select
@@ -14,31 +14,31 @@ NONE = "nothing arrives"
 _PORT = 5022
 _ETHERTYPE = 0x88B5  # IEEE 802, for local experiments
 _BOUND = {4: 1.3, 6: 3.6}
-"""Seconds: an unanswered ARP or neighbour solicitation is repeated each second; an address may be tentative for two."""
+"""Seconds by IP version: ARP and neighbour solicitation repeat each second; an address may be tentative for two."""
 
 
 def where(place: Place, name: str) -> str:
-    """The namespace of that name; the host's for an empty one."""
+    """Return the path of the namespace of that name; the host's for an empty name."""
     return place.pod_netns(name) if name else place.netns
 
 
 def at(place: Place, name: str, family: int) -> socket.socket:
-    """A datagram socket in the namespace of that name."""
+    """Return a datagram socket in the namespace of that name."""
     with inside(where(place, name)):
         return socket.socket(family, socket.SOCK_DGRAM)
 
 
 def source_seen(place: Place, sender: str, receiver: str, address: str, bound: float = 0.0) -> str:
-    """Which source address `receiver` (a namespace's name; empty: the host) sees of a datagram from `sender`.
+    """Return the source address that `receiver` (a namespace's name; empty: the host) sees on a datagram of `sender`.
 
-    The answer has to come back, too. The error's name if the sender can't even send.
+    The answer must come back too. Return the error if the sender can't send.
     """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with at(place, receiver, family) as server, at(place, sender, family) as client:
         try:
             server.bind((address, _PORT))
         except OSError:
-            # a tentative address can't be bound to: the datagram is for the wildcard then
+            # a tentative address can't be bound: listen on all addresses instead
             server.bind(("", _PORT))
         limit = bound or _BOUND[6 if family == socket.AF_INET6 else 4]
         try:
@@ -55,7 +55,7 @@ def source_seen(place: Place, sender: str, receiver: str, address: str, bound: f
 
 
 class Frames:
-    """Raw frames sent by one link and looked for at another."""
+    """Send raw frames from one link and look for them at another."""
 
     def __init__(self, place: Place, sender: tuple[str, str], receiver: tuple[str, str]) -> None:
         self.sent = _packet_socket(place, *sender)
@@ -69,11 +69,11 @@ class Frames:
         self.seen.close()
 
     def send(self, mark: bytes, source: bytes, to: bytes = b"\xff" * 6) -> None:
-        """Send a frame; `mark` tells it from others."""
+        """Send a frame, which `mark` identifies."""
         self.sent.send(to + source + _ETHERTYPE.to_bytes(2, "big") + mark.ljust(46, b"\0"))
 
     def arrived(self, last: bytes, bound: float = 1.0) -> list[str]:
-        """Marks in the order they came, until `last` did or nothing came for `bound` seconds."""
+        """Return the marks in order of arrival, until `last` arrives or `bound` seconds have passed."""
         marks = []
         end = time.monotonic() + bound
         while select.select([self.seen], [], [], max(0.0, end - time.monotonic()))[0]:

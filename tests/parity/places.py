@@ -1,4 +1,4 @@
-"""One side's host with its pods and a host outside, and the plugin called there as a runtime calls it."""
+"""Make one side's host with its pods and a host outside, and call the plugin there as a runtime does."""
 
 import ctypes
 import json
@@ -18,10 +18,10 @@ OURS = "ours"
 SIDES = (REFERENCE, OURS)
 NETWORK = "parity"
 DELEGATES = "/opt/delegates"
-"""Where scenarios put IPAM plugins of their own; CNI_PATH names it on both sides."""
+"""The folder where scenarios put their own IPAM plugins. CNI_PATH includes it on both sides."""
 
 _ENVIRONMENT = {"CNI_PATH": f"/usr/lib/cni:{DELEGATES}", "TMPDIR": "/run"}
-"""The reference's macspoofchk writes a temporary file, and all but /run is read-only on these hosts."""
+"""TMPDIR, because the reference's macspoofchk writes a temporary file, and only /run is writable on these hosts."""
 
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -45,7 +45,7 @@ route add 2001:db8:20::/43 via 2001:db8:ff::2
 
 @contextmanager
 def inside(netns: str) -> Iterator[None]:
-    """This thread, and the processes it starts, in the network namespace of that path; back again at the end."""
+    """Move this thread, and the processes that it starts, into the network namespace at that path, and back again."""
     home = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
     try:
         there = os.open(netns, os.O_RDONLY | os.O_CLOEXEC)
@@ -66,7 +66,7 @@ def _enter(descriptor: int) -> None:
 
 @dataclass
 class Place:
-    """A side at work on a host of its own."""
+    """A side's plugin on its own host."""
 
     side: str
     host: Host
@@ -75,16 +75,16 @@ class Place:
 
     @property
     def type(self) -> str:
-        """What a conf's `type` has to be on this side."""
+        """The conf's `type` on this side."""
         return "bridge" if self.side == REFERENCE else "cnictl-bridge"
 
     @property
     def netns(self) -> str:
-        """Path of the host's network namespace, as this process sees it."""
+        """The path of the host's network namespace for this process."""
         return f"/proc/{self.host.pid}/ns/net"
 
     def pod_netns(self, name: str) -> str:
-        """Path of a pod's network namespace (or `outside`'s), as this process sees it."""
+        """Return the path of the network namespace of a pod or of `outside`, for this process."""
         return f"/proc/{self.host.pid}/root/run/netns/{name}"
 
     def call(
@@ -96,7 +96,7 @@ class Place:
         extra: Mapping[str, str] = MappingProxyType({}),
         ifname: str = "eth0",
     ) -> Answer:
-        """Call the side's plugin for a pod (empty name: for none, as STATUS and GC are)."""
+        """Call the side's plugin for a pod. STATUS and GC are called for no pod, by an empty name."""
         pod = None
         if name:
             made = self.pods[name]
@@ -105,24 +105,24 @@ class Place:
         return self.host.call(environment, self.stdin(conf, prev), self.executable)
 
     def stdin(self, conf: Json, prev: Json | None = None) -> bytes:
-        """A conf, of this side's type, as it is handed to the plugin."""
+        """Return a conf with this side's type, as the plugin reads it from stdin."""
         more = {} if prev is None else {"prevResult": prev}
         return json.dumps({"type": self.type, **conf, **more}).encode()
 
     def collect(self, conf: Json, valid: tuple[str, ...] = ()) -> Answer:
-        """GC, with these pods as what is left."""
+        """Call GC with these pods as the valid attachments."""
         kept = [{"containerID": self.pods[name].container, "ifname": "eth0"} for name in valid]
         return self.call("GC", "", {**conf, VALID: kept})
 
     def ip(self, *lines: str, netns: str = "") -> None:
-        """Commands of `ip` on the host, or in a pod's namespace."""
+        """Run commands of `ip` on the host or in a pod's namespace."""
         where = ("-n", netns) if netns else ()
         self.host.run("ip", *where, "-batch", "-", stdin="\n".join(lines) + "\n")
 
 
 @contextmanager
 def place(side: str, executable: str) -> Iterator[Place]:
-    """A fresh host with an uplink to a host outside and three pods: a, b, c."""
+    """Yield a new host with an uplink to a host outside and the namespaces of three pods: a, b, c."""
     with new_host() as host:
         names = ("a", "b", "c")
         host.run("ip", "-batch", "-", stdin=_UPLINK + "".join(f"netns add {name}\n" for name in names))

@@ -1,6 +1,6 @@
-"""The fixed list: every key by verb by family, so that nothing can be left out; and what must hold in each row.
+"""Define the fixed list, the product of keys, verbs and families, and what must hold in each row.
 
-A cell without a row has a reason here. `missing_cells` is what a test asks.
+A cell without a row has a reason here. A test uses `missing_cells` to check that none is missing.
 """
 
 from collections.abc import Iterator
@@ -60,10 +60,10 @@ KEYS = (
 )
 
 NOT_REFUSED = {"unknown keys": "they may have any value"}
-"""Key to why no value of it is refused."""
+"""Keys of which no value is refused, with the reason."""
 
 NO_MEANING = {"VERSION": "VERSION gets no configuration (specification, section 2), so one row covers all keys"}
-"""Verb to why no key has a row of it."""
+"""Verbs for which keys have no rows, with the reason."""
 
 SCENARIOS = tuple(Scenario(variant, family) for variant in (*BRIDGE, *IPAM, *VERSIONS) for family in FAMILIES)
 BAD_SCENARIOS = (
@@ -74,14 +74,14 @@ VERSION_ROW = Row("VERSION", "no configuration", "VERSION", "any", {"outcome": O
 
 
 def missing_cells() -> list[tuple[str, str, str]]:
-    """Cells of the product that have neither a row nor a reason."""
+    """Return the cells of the product that have neither a row nor a reason."""
     rows = {(row.key, row.verb, row.family) for scenario in SCENARIOS for row in rows_of(scenario)}
     product = ((key, verb, family.name) for key in KEYS for verb in VERBS for family in FAMILIES)
     return [cell for cell in product if cell not in rows and cell[1] not in NO_MEANING]
 
 
 def rows_of(scenario: Scenario) -> Iterator[Row]:
-    """A scenario's rows: one a verb that has a meaning in it."""
+    """Yield a scenario's rows, one for each verb that applies to it."""
     variant, family = scenario.variant, scenario.family
     for verb, wanted in _wanted(scenario):
         yield Row(variant.key, variant.value, verb, family.name, wanted, variant.needs)

@@ -1,4 +1,4 @@
-"""Values that make no sense, for every key: ADD has to refuse each, name it, and leave nothing behind."""
+"""List invalid values for every key. ADD must refuse each, name the key or value, and leave nothing behind."""
 
 from collections.abc import Callable
 
@@ -153,7 +153,7 @@ BAD = (
         for key, value in (("MAC", "zz"), ("IP", "10.22.0.300"), ("IP", "10.99.0.1"))
     ),
 )
-"""In IPv4: a value is refused when it is read, before any family matters."""
+"""Values that are tested only with IPv4, because a value is refused when it is read, before the family matters."""
 
 BAD_IN_IPV6 = tuple(_of_host_local(key, value) for key, value in (*_OF_HOST_LOCAL_IN_IPV6, *_IN_IPV6.items()))
-"""Values that are of IPv6 themselves."""
+"""IPv6 values."""

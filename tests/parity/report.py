@@ -1,4 +1,4 @@
-"""The table in docs/dev/drop-in.md, made of verdicts; and what a test needs to see that it isn't of another list."""
+"""Write docs/dev/drop-in.md from verdicts, with a mark that lets a test see whether it matches the fixed list."""
 
 import collections
 import hashlib
@@ -21,7 +21,7 @@ _LONGEST = 150
 
 
 def text(verdict: Verdict) -> str:
-    """A verdict for a terminal."""
+    """Return a verdict for a terminal."""
     lines = [f"{verdict.verdict}: {verdict.row.id}"]
     lines += [f"    ours: {reason}" for reason in verdict.ours]
     lines += [f"    reference: {reason}" for reason in verdict.reference]
@@ -30,13 +30,13 @@ def text(verdict: Verdict) -> str:
 
 
 def all_rows() -> list[Row]:
-    """Every row of the fixed list."""
+    """Return every row of the fixed list."""
     rows = [row for scenario in (*SCENARIOS, *BAD_SCENARIOS) for row in rows_of(scenario)]
     return [*rows, VERSION_ROW, *(fault.row for fault in FAULTS)]
 
 
 def mark() -> str:
-    """What a document made of the fixed list ends with."""
+    """Return the last line of a document that was made from the fixed list."""
     names = "\n".join(sorted(row.id for row in all_rows()))
     return f"<!-- {len(all_rows())} rows, {hashlib.sha256(names.encode()).hexdigest()[:16]} -->"
 
@@ -47,7 +47,7 @@ def write(verdicts: Sequence[Verdict]) -> None:
 
 
 def document(verdicts: Sequence[Verdict]) -> str:
-    """The whole page."""
+    """Return the whole page."""
     counts = collections.Counter(verdict.verdict for verdict in verdicts)
     return "\n".join(
         [
@@ -221,11 +221,11 @@ _DRAWN = (
     (r"(?<![\w.:])(2001:db8|203\.0|0\.0\.0\.0|::/0)[\w.:]*/\d+", "NET"),
     (r"(?<![\w.:])(10\.2\d\.\d+\.\d+|2001:db8:[\w:]+|203\.0\.113\.0)(?![\w:])", "ADDRESS"),
 )
-"""Names that are drawn at random, and addresses that only tell the families apart."""
+"""Patterns for random names and for addresses that differ only by family, and their replacements."""
 
 
 def _plain(reason: str) -> str:
-    """A reason that reads the same for every family and run, cut to a line."""
+    """Return a reason that reads the same for every family and run, cut to one line."""
     reason = " ".join(reason.split())
     for pattern, word in _DRAWN:
         reason = re.sub(pattern, word, reason)

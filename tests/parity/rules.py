@@ -1,13 +1,13 @@
-"""Judge what was seen: what must hold, what may differ and why, and which plugin is better.
+"""Judge the facts of both sides: what must hold, what may differ and why, and which plugin is better.
 
-A row's verdict comes of three lists, none of which knows a row by name:
+A row's verdict follows from three lists, none of which knows a row by name:
 
-- what had to hold and doesn't on a side (`shortfalls`): by the specification, the key's documentation, or sense;
-- what differs otherwise (`differences`);
+- what must hold on a side and does not (`shortfalls`): by the specification, the key's documentation, or common sense;
+- what else differs (`differences`);
 - the differences that are by design (`BY_DESIGN`), each with its reason.
 
-Ours is *worse* if anything that had to hold doesn't, or if anything differs without a reason; *better* if only the
-reference falls short; otherwise the *same*.
+Ours is *worse* if anything does not hold that must, or if anything differs without a reason. It is *better* if only the
+reference falls short. Otherwise the two are the *same*.
 """
 
 import json
@@ -23,7 +23,7 @@ ABSENT = "not seen"
 OTHER_POD = "the other pod: "
 
 NOT_COMPARED = frozenset({"code", "message", "pod.mac"})
-"""Words and numbers of errors, of which what they have to name is a fact of its own; and what is drawn at random."""
+"""Errors' codes and messages, because what they must name is a separate fact, and values that are random."""
 
 BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
@@ -57,7 +57,7 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
         "without `ipMasqBackend`, the plugin uses nftables for masquerade",
     ),
 )
-"""A fact, which pairs of values (reference, ours) are meant to differ, and why."""
+"""Facts that differ by design: the fact, a test of its values (reference, ours), and the reason."""
 
 
 def _without_gateways(routes: list[str]) -> list[Any]:
@@ -66,32 +66,32 @@ def _without_gateways(routes: list[str]) -> list[Any]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """How a row ended, and for what reasons."""
+    """A row's verdict and its reasons."""
 
     row: Row
     verdict: str
     reference: tuple[str, ...]
-    """In what the reference falls short."""
+    """The reference's shortfalls."""
     ours: tuple[str, ...]
-    """In what ours does, and what differs without a reason."""
+    """Our shortfalls, and what differs without a reason."""
     by_design: tuple[str, ...]
     codes: tuple[int, int] = (0, 0)
     """The error codes, the reference's first; 0: none."""
 
 
 def shortfalls(wanted: Facts, seen: Facts) -> dict[str, str]:
-    """Facts that had to be and aren't, each with words for it."""
+    """Return the wanted facts that do not hold, each with a description."""
     found = {}
     for fact, value in wanted.items():
         if isinstance(value, Needed):
             if not value.holds(seen):
                 found[fact] = value.words(seen)
         elif fact.startswith(OTHER_POD) and fact not in seen:
-            continue  # its ADD was refused, which is ADD's row
+            continue  # its ADD was refused, which ADD's row shows
         elif seen.get(fact, ABSENT) != value:
             found[fact] = _words(fact, value, seen)
     if "outcome" in found:
-        # what follows from it says nothing more, but for what a refusal leaves
+        # the other facts follow from the outcome, except what a refusal leaves
         more = ("left",) if seen.get("outcome") != OK else ()
         return {fact: words for fact, words in found.items() if fact in ("outcome", *more)}
     return found
@@ -105,7 +105,7 @@ class Needed:
         self.otherwise = otherwise
 
     def words(self, seen: Facts) -> str:
-        """What is said where it doesn't hold."""
+        """Return the description of the condition that does not hold."""
         return self.otherwise.format_map(_Shown(seen))
 
 
@@ -134,11 +134,11 @@ def _shown(value: Any) -> str:
 
 
 def differences(row: Row, reference: Facts, ours: Facts) -> tuple[list[str], list[str]]:
-    """What differs without a reason and what by design, among the facts that nothing is wanted of."""
+    """Return what differs without a reason, and what differs by design, among the facts that have no wanted value."""
     without: list[str] = []
     design: list[str] = []
     if ours.get("outcome") != OK:
-        return without, design  # both refuse: what a refusal has to be is wanted of it
+        return without, design  # both refuse, and the wanted facts cover a refusal
     for fact in sorted((set(reference) | set(ours)) - NOT_COMPARED - set(row.wanted)):
         one, other = reference.get(fact, ABSENT), ours.get(fact, ABSENT)
         if one == other or ABSENT in (one, other):
@@ -152,7 +152,7 @@ def differences(row: Row, reference: Facts, ours: Facts) -> tuple[list[str], lis
 
 
 def judge(row: Row, seen: Mapping[str, Facts], kernel: frozenset[str]) -> Verdict:
-    """The row's verdict from both sides' facts of its verb."""
+    """Return the row's verdict from both sides' facts of its verb."""
     reference, ours = seen["reference"], seen["ours"]
     wanted = row.wanted
     missing = bool(row.needs) and row.needs not in kernel
@@ -177,7 +177,7 @@ def judge(row: Row, seen: Mapping[str, Facts], kernel: frozenset[str]) -> Verdic
 
 
 def refusal_without(row: Row) -> Facts:
-    """What has to hold where the kernel lacks what a key needs: error 2 that names it, and nothing left."""
+    """Return the facts that must hold if the kernel lacks what a key needs: error 2 naming the key, nothing left."""
     if row.verb == "ADD":
         names = Needed(
             lambda seen: "vlan" in seen.get("message", "").lower(), "the refusal doesn't name the key: {message}"

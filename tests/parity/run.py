@@ -1,4 +1,4 @@
-"""Run scenarios on both sides, each on a host of its own, by several processes at once."""
+"""Run scenarios on both sides, each on its own host, in several processes at once."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ from tests.parity.product import BAD_SCENARIOS, SCENARIOS, VERSION_ROW, rows_of
 from tests.parity.rules import Verdict, judge
 
 Job = tuple[str, int]
-"""A list's name and a place in it: what is handed to a worker."""
+"""A list's name and an index in it, which are passed to a worker."""
 
 
 def features() -> frozenset[str]:
-    """What this kernel has of what not every kernel has: asked by using it, in a namespace of its own."""
+    """Return the optional features that this kernel has, found by using them in a new namespace."""
     done = subprocess.run(
         ["unshare", "--net", "ip", "link", "add", "b", "type", "bridge", "vlan_filtering", "1"],
         capture_output=True,
@@ -29,7 +29,7 @@ def features() -> frozenset[str]:
 
 
 def jobs() -> list[Job]:
-    """All that is run; the slowest first."""
+    """Return all jobs, the slowest first."""
     return [
         *(("fault", number) for number in range(len(FAULTS))),
         *(("scenario", number) for number in range(len(SCENARIOS))),
@@ -38,7 +38,7 @@ def jobs() -> list[Job]:
 
 
 def label(job: Job) -> str:
-    """The job as lists name it."""
+    """Return the job's name in lists."""
     kind, number = job
     if kind == "fault":
         return f"fault: {FAULTS[number].id}"
@@ -46,8 +46,8 @@ def label(job: Job) -> str:
 
 
 def verdicts(chosen: Iterable[Job], workers: int = 0) -> Iterator[tuple[Job, list[Verdict], str]]:
-    """Each job with its verdicts, in the order of the list; or with what went wrong in running it."""
-    plugin_executable()  # made once: the workers are forked
+    """Yield each job in the order of the list, with its verdicts, or with the traceback if it failed to run."""
+    plugin_executable()  # build it once, before the workers are forked
     kernel = features()
     with ProcessPoolExecutor(max_workers=workers or 3 * (os.cpu_count() or 2)) as pool:
         started = [(job, pool.submit(_run, job, kernel)) for job in chosen]

@@ -1,4 +1,4 @@
-"""What a scenario is: a key of the configuration with a value, and what its documentation says must be seen then."""
+"""Define a scenario: a configuration key with a value, and what must follow from it according to its documentation."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -11,17 +11,17 @@ from tests.parity.places import NETWORK, Json
 VERBS = ("ADD", "CHECK", "DEL", "GC", "STATUS", "VERSION")
 
 POD, NODE, NOTHING = "the pod's address", "the node's address", "nothing"
-"""Which source the receiver of a pod's datagram sees."""
+"""The source that the receiver of a pod's datagram sees."""
 
 REACH = {"gateway": POD, "pod": POD, "outside": POD}
-"""What a pod's datagrams do with a bridge that is the default gateway, and no masquerade."""
+"""The source seen at each destination if the bridge is the default gateway and nothing is masqueraded."""
 
 Change = Callable[[Family, str], Json]
-"""A family and the pod ('a' or 'b') to what is merged into the conf; None takes a key away."""
+"""Returns the change that is merged into the conf for a family and a pod ('a' or 'b'). None removes a key."""
 
 
 class _Null:
-    """JSON's null in a change: None there takes a key away."""
+    """JSON's null in a change, in which None removes a key."""
 
 
 NULL = _Null()
@@ -37,55 +37,55 @@ def _no_lines(_: Family) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Variant:
-    """A key with a value. What isn't said is as in the plainest conf that gives pods a default route."""
+    """A key with a value. Everything else is as in the plainest conf that gives pods a default route."""
 
     key: str
     value: str
     change: Change = _nothing
     must: str = OK
     names: str = ""
-    """What the message of a refusal has to name."""
+    """What the message of a refusal must name."""
     environment: Callable[[Family, str], dict[str, str]] = _nothing
     before: Callable[[Family], tuple[str, ...]] = _no_lines
-    """Lines of `ip -batch` that the host starts with."""
+    """Lines for `ip -batch` that set up the host beforehand."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Files that the host starts with."""
+    """Files that the host has beforehand, with their contents."""
     expect: Callable[[Family], Facts] = _nothing
-    """Facts that ADD has to make true, beside those that every ADD has to."""
+    """Facts that ADD must make true, in addition to those of every ADD."""
     reach: Mapping[str, str] = field(default_factory=lambda: REACH)
     probes: tuple[str, ...] = ()
     verbs: Mapping[str, str] = field(default_factory=dict)
-    """Verbs that must not succeed."""
+    """The outcome that a verb must have, if it is not OK."""
     own_version: bool = False
-    """Whether STATUS and GC are called with the conf's own version, not the first that has them."""
+    """Whether STATUS and GC are called with the conf's own version, not with the first version that has them."""
     needs: str = ""
-    """A feature of the kernel: where it is missing the row isn't shown, and the refusal is."""
+    """A kernel feature. If the kernel lacks it, the refusal is judged instead of the row."""
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """A variant in a family: what is run on both sides."""
+    """A variant in a family, which runs on both sides."""
 
     variant: Variant
     family: Family
 
     @property
     def id(self) -> str:
-        """What names it in lists: `mtu = 1400, IPv4`."""
+        """The scenario's name in lists, such as `mtu = 1400, IPv4`."""
         return f"{self.variant.key} = {self.variant.value}, {self.family.name}"
 
     def conf(self, pod: str) -> Json:
-        """The configuration without its `type`."""
+        """Return the configuration without its `type`."""
         return merged(base(self.family), self.variant.change(self.family, pod))
 
     def environment(self, pod: str) -> dict[str, str]:
-        """Environment variables beside the usual ones."""
+        """Return environment variables in addition to the usual ones."""
         return self.variant.environment(self.family, pod)
 
 
 @dataclass(frozen=True)
 class Row:
-    """One verdict: a scenario's verb, what must hold in it, and what is only compared."""
+    """A scenario's verb, which gets one verdict, and the facts that must hold in it. Other facts are only compared."""
 
     key: str
     value: str
@@ -96,12 +96,12 @@ class Row:
 
     @property
     def id(self) -> str:
-        """What names the row."""
+        """The row's name."""
         return f"{self.key} = {self.value} / {self.verb} / {self.family}"
 
 
 def base(family: Family) -> Json:
-    """The plainest conf that gives pods a default route, in the reference's form."""
+    """Return the plainest conf that gives pods a default route, in the reference's form."""
     return {
         "cniVersion": "1.0.0",
         "name": NETWORK,
@@ -112,12 +112,12 @@ def base(family: Family) -> Json:
 
 
 def ranges(nets: tuple[Net, ...], **more: Any) -> list[list[Json]]:
-    """One range set a subnet."""
+    """Return one range set per subnet."""
     return [[{"subnet": net.subnet, **more}] for net in nets]
 
 
 def merged(conf: Json, change: Json) -> Json:
-    """`change` laid over `conf`: objects key by key, None takes a key away."""
+    """Return `conf` with `change` merged into it, objects key by key. None removes a key."""
     result = dict(conf)
     for key, value in change.items():
         if value is None:

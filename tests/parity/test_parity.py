@@ -1,4 +1,4 @@
-"""The list is complete, the rules detect what they should, the document matches, and a part of the list passes."""
+"""Check that the list is complete, the rules judge correctly, the document matches, and a part of the list passes."""
 
 import os
 import subprocess
@@ -75,7 +75,7 @@ def test_a_row_that_the_kernel_cannot_show_still_needs_a_clean_refusal() -> None
 
 @pytest.mark.skipif(not os.path.exists(_REFERENCE), reason="the reference plugins are not here")
 def test_no_row_of_a_part_of_the_list_is_worse() -> None:
-    """Every seventh scenario and fault; `make parity` runs all."""
+    """Run every eleventh scenario and fault; `make parity` runs all."""
     command = [sys.executable, "-m", "tests.parity", "--part", "1/11", "--jobs", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,4 +1,4 @@
-"""Every cniVersion, and a prevResult of a plugin before this one in the chain."""
+"""List every cniVersion, and a prevResult of an earlier plugin in the chain."""
 
 from tests.parity.answers import OK, REFUSED
 from tests.parity.scenario import Variant
