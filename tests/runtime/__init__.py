@@ -1,1 +1,1 @@
-"""Pods run by real clients (podman, containerd's CRI, host-local), each test on a throw-away machine. Needs root."""
+"""Test pods with real clients (podman, containerd's CRI, host-local) on throw-away machines. Needs root."""

@@ -1,4 +1,4 @@
-"""CNI plugins called as a runtime calls them: environment and a configuration in, one JSON document out."""
+"""Call CNI plugins as a runtime does: pass an environment and a configuration, and read one JSON document."""
 
 import json
 from typing import Any
@@ -29,7 +29,7 @@ REFERENCE_CONFLIST: Document = {
 
 
 class Refused(Exception):
-    """The error that a plugin answered with."""
+    """The error in a plugin's answer."""
 
     def __init__(self, document: Document) -> None:
         super().__init__(document["msg"])
@@ -45,13 +45,13 @@ class Plugin:
         self._conf = conf
 
     def add(self, container: str, netns: str, args: str = "") -> str:
-        """ADD; the address that the result names, without prefix length. Raises Refused."""
+        """Call ADD and return the result's address, without prefix length. Raises Refused."""
         (address,) = self._call("ADD", container, netns, args)["ips"]
         assert isinstance(address["address"], str)
         return address["address"].partition("/")[0]
 
     def delete(self, container: str, netns: str = "") -> None:
-        """DEL. Raises Refused."""
+        """Call DEL. Raises Refused."""
         self._call("DEL", container, netns)
 
     def _call(self, verb: str, container: str, netns: str, args: str = "") -> Document:
@@ -71,12 +71,12 @@ class Plugin:
 
 
 def host_local(node: Node) -> Plugin:
-    """Debian's host-local on the node's own store."""
+    """Return Debian's host-local, which uses the node's lease store."""
     return Plugin(node.machine, f"{node.layout.bin_dir}/host-local", HOST_LOCAL)
 
 
 def cnictl_bridge(node: Node) -> Plugin:
-    """The plugin as init-node installed and configured it."""
+    """Return the plugin as init-node installed and configured it."""
     conflist = json.loads(node.machine.path("/etc/cni/net.d/10-cnictl.conflist").read_text())
     conf = {"cniVersion": conflist["cniVersion"], "name": conflist["name"], **conflist["plugins"][0]}
     return Plugin(node.machine, f"{node.layout.bin_dir}/cnictl-bridge", conf)

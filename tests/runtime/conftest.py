@@ -1,4 +1,4 @@
-"""What the runtime tests need of the machine they run on, and that they leave it as it was."""
+"""Check what the runtime tests need on the machine they run on, and that they leave it unchanged."""
 
 import os
 import shutil
@@ -19,7 +19,7 @@ FOLDERS = ("/etc/cni", "/etc/cnictl", "/opt/cni", "/usr/lib/cni", "/usr/local/li
 
 @pytest.fixture(scope="session", autouse=True)
 def able() -> None:
-    """Skip, and say why, where the tests can't run."""
+    """Skip the tests if they can't run here, and say why."""
     if os.geteuid() != 0:
         pytest.skip("RUNTIME TESTS NOT RUN: podman and containerd need root")
     lacking = [program for program in PROGRAMS if shutil.which(program) is None]
@@ -30,7 +30,7 @@ def able() -> None:
 
 @pytest.fixture(scope="session")
 def wheel(able: None) -> Wheel:
-    """The checkout's wheel, built once."""
+    """Build the checkout's wheel once."""
     del able
     return build_wheel()
 
@@ -45,7 +45,7 @@ def machine_as_before(able: None) -> Iterator[None]:
 
 
 def _state() -> dict[str, object]:
-    """What tests could leave: mounts, links, namespaces, firewall rules, cgroups, files where cnictl writes."""
+    """Return what tests could leave: mounts, links, namespaces, firewall rules, cgroups, files where cnictl writes."""
     commands = (("ip", "link"), ("ip", "route"), ("ip", "netns"), ("nft", "list", "ruleset"))
     state: dict[str, object] = {" ".join(argv): _output(argv) for argv in commands}
     state["mounts"] = Path("/proc/self/mountinfo").read_text()
@@ -57,7 +57,7 @@ def _state() -> dict[str, object]:
 
 
 def _below(folder: str) -> list[str]:
-    """Every path below a folder; `os.walk` passes over folders that another worker removes meanwhile."""
+    """Return every path below a folder. `os.walk` skips folders that another worker removes meanwhile."""
     return sorted(f"{place}/{name}" for place, *inside in os.walk(folder) for names in inside for name in names)
 
 

@@ -1,4 +1,4 @@
-"""containerd on a throw-away machine, with its CRI."""
+"""Run containerd with its CRI on a throw-away machine."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ CONFIG = "/etc/containerd/config.toml"
 SOCKET = "/run/containerd/containerd.sock"
 LOG = "/var/log/containerd.log"
 
-# Debian's own /etc/containerd/config.toml, and what an unprivileged machine without a registry needs besides.
+# Debian's /etc/containerd/config.toml, with the additions that an unprivileged machine without a registry needs.
 _CONFIG = """\
 version = 2
 disabled_plugins = [
@@ -38,12 +38,12 @@ disabled_plugins = [
 
 
 def write_config(machine: Machine, bin_dir: str) -> None:
-    """Write containerd's configuration, its CNI plugins in `bin_dir`; init-node reads it there."""
+    """Write containerd's configuration with `bin_dir` as its CNI plugin folder. init-node reads it."""
     machine.write(CONFIG, _CONFIG.format(image=image.NAME, bin_dir=bin_dir))
 
 
 class Containerd:
-    """The daemon: it can be killed and started again while its pods go on."""
+    """The daemon. It can be killed and started again while its pods keep running."""
 
     def __init__(self, machine: Machine) -> None:
         self.machine = machine
@@ -58,7 +58,7 @@ class Containerd:
         self.cri.wait_until_ready()
 
     def kill(self) -> None:
-        """Kill the daemon with SIGKILL, as the kernel does when memory is short; its socket file stays."""
+        """Kill the daemon with SIGKILL, as the kernel does when memory is short, and remove its socket file."""
         self.cri.close()
         pid = self.machine.run("pgrep", "--oldest", "--exact", "containerd").strip()  # not a child about to exec
         self.machine.run("kill", "-9", pid)
@@ -66,7 +66,7 @@ class Containerd:
         self.machine.path(SOCKET).unlink()
 
     def lose_pods(self) -> None:
-        """Kill the daemon and every pod, and take their namespaces: what a reboot leaves is containerd's own state."""
+        """Kill the daemon and every pod, and remove the pods' namespaces. As in a reboot, containerd's state stays."""
         self.kill()
         run = self.machine.run
         run("kill", "-9", *self.machine.processes("^/usr/bin/containerd-shim"), *self.machine.processes("^/bin/sleep"))
@@ -77,7 +77,7 @@ class Containerd:
 
 @contextmanager
 def running(machine: Machine) -> Iterator[Containerd]:
-    """containerd running on a machine that `write_config` has prepared, with the test image."""
+    """Run containerd with the test image on a machine that `write_config` has prepared."""
     image.place_archive(machine)
     daemon = Containerd(machine)
     try:

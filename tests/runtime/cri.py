@@ -1,6 +1,6 @@
-"""The container runtime interface as the kubelet speaks it: the few calls that pods need.
+"""Make the container runtime interface calls that pods need, as the kubelet does.
 
-Field numbers are those of Kubernetes' runtime/v1 api.proto.
+The field numbers are those of Kubernetes' runtime/v1 api.proto.
 """
 
 import uuid
@@ -19,7 +19,7 @@ BOUND = 60.0
 
 @dataclass(frozen=True)
 class Sandbox:
-    """A pod that runs: its id with the runtime, what it was made from, and its address."""
+    """A running pod: the runtime's ID for it, its configuration and its address."""
 
     id: str
     config: Message
@@ -34,18 +34,18 @@ class Cri:
         self._channel = grpc.insecure_channel(f"unix://{socket}", options=[("grpc.default_authority", "localhost")])
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._channel.close()
 
     def call(self, method: str, request: Message) -> Fields:
-        """One call of the RuntimeService. Raises grpc.RpcError with the runtime's words."""
+        """Call a method of the RuntimeService. Raises grpc.RpcError with the runtime's message."""
         invoke = self._channel.unary_unary(f"/runtime.v1.RuntimeService/{method}", encode, decode)
         answer = invoke(request, timeout=BOUND)
         assert isinstance(answer, Fields)
         return answer
 
     def wait_until_ready(self) -> None:
-        """Wait until the runtime answers: its socket opens before it has recovered its sandboxes."""
+        """Wait until the runtime answers, because its socket opens before it has recovered its sandboxes."""
 
         def answers() -> bool:
             try:
@@ -57,12 +57,12 @@ class Cri:
         wait_for(answers, "the CRI's first answer", 20)
 
     def network_ready(self) -> bool:
-        """The runtime's NetworkReady condition: whether it has found a CNI conf that it can use."""
+        """Return the runtime's NetworkReady condition: whether it has found a CNI conf that it can use."""
         conditions = self.call("Status", {}).message(1).messages(1)
         return any(one.text(1) == "NetworkReady" and one.number(2) for one in conditions)
 
     def run_sandbox(self, name: str, host_ports: dict[int, int] | None = None) -> Sandbox:
-        """Run a pod sandbox, with `host_ports` (port of the host: port of the pod) published."""
+        """Run a pod sandbox, and publish `host_ports` (host port: pod port)."""
         ports: list[str | Message] = [{2: pod, 3: host} for host, pod in (host_ports or {}).items()]
         config: dict[int, Value] = {
             1: {1: name, 2: str(uuid.uuid4()), 3: "default"},
@@ -75,11 +75,11 @@ class Cri:
         return Sandbox(sandbox, config, self.address(sandbox))
 
     def address(self, sandbox: str) -> str:
-        """The sandbox's address as the runtime reports it; empty once it is stopped."""
+        """Return the sandbox's address as the runtime reports it; empty once it is stopped."""
         return self.call("PodSandboxStatus", {1: sandbox}).message(1).message(5).text(1)
 
     def run_container(self, sandbox: Sandbox, *command: str) -> str:
-        """Create and start a container of the test image in a sandbox; its id."""
+        """Create and start a container of the test image in a sandbox, and return its ID."""
         config: Message = {1: {1: "main"}, 2: {1: image.NAME}, 3: command}
         request: Message = {1: sandbox.id, 2: config, 3: sandbox.config}
         container = self.call("CreateContainer", request).text(1)
@@ -87,31 +87,31 @@ class Cri:
         return container
 
     def run_sleeper(self, sandbox: Sandbox) -> str:
-        """A container in the sandbox that does nothing, to run commands in; its id."""
+        """Run an idle container in the sandbox, for running commands in, and return its ID."""
         return self.run_container(sandbox, "sleep", "100000")
 
     def expect_ping(self, container: str, *addresses: str) -> None:
-        """Raise Failed unless each address answers the container."""
+        """Raise Failed unless each address answers the container's ping."""
         for address in addresses:
             self.run_in(container, "ping", "-c", "1", "-W", "2", address)
 
     def run_in(self, container: str, *command: str) -> str:
-        """What a command in the container wrote. Raises Failed if it failed."""
+        """Run a command in the container and return its stdout. Raises Failed if it failed."""
         answer = self.call("ExecSync", {1: container, 2: command, 3: 20})
         if answer.number(3) != 0:
             raise Failed(f"{' '.join(command)}: exit status {answer.number(3)}\n{answer.text(1)}{answer.text(2)}")
         return answer.text(1)
 
     def sandboxes(self) -> list[str]:
-        """Ids of all sandboxes that the runtime knows, running or stopped."""
+        """Return the IDs of all sandboxes that the runtime knows, running or stopped."""
         return [one.text(1) for one in self.call("ListPodSandbox", {}).messages(1)]
 
     def stop(self, sandbox: str) -> None:
-        """Stop a sandbox and all in it: the runtime calls DEL."""
+        """Stop a sandbox and its containers. The runtime calls DEL."""
         self.call("StopPodSandbox", {1: sandbox})
 
     def end(self, *sandboxes: str) -> None:
-        """End pods as the kubelet does: it stops a sandbox more than once before it removes it."""
+        """End pods as the kubelet does, which stops a sandbox more than once before it removes it."""
         for sandbox in sandboxes:
             self.stop(sandbox)
             self.stop(sandbox)

@@ -1,4 +1,4 @@
-"""A container image without a registry: busybox and its links, as a root folder and as a docker archive."""
+"""Make a container image without a registry: busybox and its links, as a root folder and as a docker archive."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
 def place_rootfs(machine: Machine) -> None:
-    """Unpack the image's one layer to ROOTFS on the machine, for `podman run --rootfs`."""
+    """Unpack the image's only layer to ROOTFS on the machine, for `podman run --rootfs`."""
     machine.write(LAYER, _layer())
     machine.run("mkdir", ROOTFS)
     machine.run("tar", "-xf", LAYER, "-C", ROOTFS)
@@ -32,7 +32,7 @@ def place_archive(machine: Machine) -> None:
 
 @cache
 def _layer() -> bytes:
-    """The file system: busybox under each of its names, and the mount points that a runtime wants."""
+    """Return the layer: busybox under each of its names, and the mount points that a runtime needs."""
     out = io.BytesIO()
     applets = subprocess.run([BUSYBOX, "--list"], capture_output=True, text=True, check=True).stdout.split()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -54,7 +54,7 @@ def _layer() -> bytes:
 
 @cache
 def _archive() -> bytes:
-    """What `docker save` writes: the layer, a configuration that names its digest, and a manifest."""
+    """Return an archive as `docker save` writes it: the layer, a configuration with its digest, and a manifest."""
     machine = subprocess.run(["uname", "-m"], capture_output=True, text=True, check=True).stdout.strip()
     configuration = {
         "architecture": _ARCHITECTURES.get(machine, machine),

@@ -1,7 +1,7 @@
-"""A throw-away machine for real container runtimes: namespaces and a root of its own, over this host's files.
+"""Make a throw-away machine for real container runtimes: namespaces, and a root that overlays this host's files.
 
-All that runs there ends with it, in the kernel. Only cgroups lie outside of namespaces: each machine has one
-parent of its own, removed when the machine ends.
+The kernel ends everything that runs there when the machine ends. Only cgroups are outside of namespaces: each machine
+has its own parent cgroup, which is removed when the machine ends.
 """
 
 import itertools
@@ -32,11 +32,11 @@ Answer = TypeVar("Answer")
 
 
 class Failed(AssertionError):
-    """A command or a condition on the machine that did not come out as it should, with all that was said."""
+    """A command or condition failed on the machine. The message contains all output."""
 
 
 class Machine:
-    """One machine. Files of its root are at `path`; `run` runs a command there, `outside` on the host beyond it."""
+    """A machine. `path` gives access to its files. `run` runs a command on it, with `outside` on the host beyond it."""
 
     def __init__(self, pid: int, name: str) -> None:
         self.pid = pid
@@ -44,22 +44,22 @@ class Machine:
         self.cgroup = f"/{name}"
 
     def path(self, inside: str) -> Path:
-        """Where this process finds the machine's file `inside` (absolute; no symlink on the way)."""
+        """Return this process's path to the machine's file `inside`, an absolute path without symlinks."""
         return Path(f"/proc/{self.pid}/root{inside}")
 
     def write(self, inside: str, text: str | bytes) -> None:
-        """Write a file of the machine, its folder made if missing."""
+        """Write a file on the machine, and make its folder if it is missing."""
         file = self.path(inside)
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(text.encode() if isinstance(text, str) else text)
 
     def argv(self, argv: Sequence[str], *, outside: bool = False) -> list[str]:
-        """The command line that runs `argv` on the machine, as seen from this process."""
+        """Return the command with which this process runs `argv` on the machine."""
         enter = ["nsenter", f"--target={self.pid}", "--net", "--mount", "--pid", "--ipc", "--uts", "--"]
         return [*enter, *(["nsenter", "--net=/run/netns/outside", "--"] if outside else []), *argv]
 
     def run(self, *argv: str, stdin: str = "", env: dict[str, str] | None = None, bound: float = 60.0) -> str:
-        """What the command wrote on its standard output. Raises Failed with everything it said if it failed."""
+        """Run a command and return its stdout. Raises Failed with all its output if it failed."""
         done = self.try_run(*argv, stdin=stdin, env=env, bound=bound)
         if done.returncode != 0:
             raise Failed(f"{' '.join(argv)}: exit status {done.returncode}\n{done.stdout}{done.stderr}")
@@ -73,7 +73,7 @@ class Machine:
         bound: float = 60.0,
         outside: bool = False,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command and return how it ended, well or not, within `bound` seconds."""
+        """Run a command for at most `bound` seconds, and return its result even if it failed."""
         return subprocess.run(
             self.argv(argv, outside=outside),
             input=stdin,
@@ -87,7 +87,7 @@ class Machine:
         )
 
     def start(self, *argv: str, log: IO[bytes]) -> subprocess.Popen[bytes]:
-        """Start a daemon there, both its outputs into `log`."""
+        """Start a daemon on the machine, with stdout and stderr going to `log`."""
         return subprocess.Popen(
             self.argv(argv),
             env=ENVIRONMENT,
@@ -98,13 +98,13 @@ class Machine:
         )
 
     def processes(self, pattern: str) -> list[str]:
-        """Ids, as the machine counts them, of its processes whose command line has `pattern`."""
+        """Return the pids, in the machine's namespace, of its processes whose command line matches `pattern`."""
         return self.try_run("pgrep", "--full", pattern).stdout.split()
 
 
 @contextmanager
 def machine() -> Iterator[Machine]:
-    """A machine, gone with all it ran, mounted and grouped when the block ends."""
+    """Yield a new machine, and remove it with its processes, mounts and cgroups afterwards."""
     name = f"cnictl-runtime-{os.getpid()}-{next(_serial)}"
     work = tempfile.mkdtemp(prefix=name)
     script = str(Path(__file__).with_name("machine.sh"))
@@ -130,7 +130,7 @@ def machine() -> Iterator[Machine]:
 
 
 def _folders_to_bring() -> list[str]:
-    """The checkout and the interpreter's folders, as far as a root laid over / alone would lack them."""
+    """Return those folders of the checkout and the interpreter that an overlay on / alone would lack."""
     wanted = {str(CHECKOUT), os.path.realpath(sys.prefix), os.path.realpath(sys.base_prefix)}
     root = os.stat("/").st_dev
     lacking = [
@@ -140,14 +140,14 @@ def _folders_to_bring() -> list[str]:
 
 
 def _remove_cgroups(name: str) -> None:
-    """Remove the machine's cgroups, of which each hierarchy has a tree (version 1) or the only one has (2)."""
+    """Remove the machine's cgroups from each hierarchy of cgroup version 1, or from the single one of version 2."""
     for tree in [CGROUPS / name, *CGROUPS.glob(f"*/{name}")]:
         for folder, _, _ in os.walk(tree, topdown=False):
             wait_for(partial(cgroup_removed, folder), f"removal of the cgroup {folder}")
 
 
 def cgroup_removed(cgroup: str) -> bool:
-    """Whether the cgroup could be removed: the kernel says EBUSY while a killed process of it is being reaped."""
+    """Try to remove a cgroup, and return whether it worked. The kernel says EBUSY until its processes are reaped."""
     try:
         os.rmdir(cgroup)
     except OSError:

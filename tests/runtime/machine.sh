@@ -1,9 +1,9 @@
 #!/bin/sh
-# What process 1 of a throw-away machine does: a root of its own over this host's, which it can't write, and a network of
-# its own with an uplink; then it waits, reaping, until its standard input ends.
-# Runs inside `unshare --net --mount --pid --ipc --uts --fork`, propagation private.
-# Arguments: an empty folder to mount on, then every folder that the tests need and the machine would lack: one on
-# another filesystem than /, or below /tmp or /run.
+# Process 1 of a throw-away machine. It mounts an overlay over this host's root, so that it can't change it, sets up a
+# network with an uplink, and then reaps processes until its stdin ends.
+# It runs inside `unshare --net --mount --pid --ipc --uts --fork` with private mount propagation.
+# Arguments: an empty folder to mount on, then each folder that the tests need and the overlay lacks because it is on
+# another file system than / or below /tmp or /run.
 set -eu
 
 work=$1
@@ -19,10 +19,10 @@ overlay() { # lower target name
 overlay / "$root" host
 
 mount -t proc proc "$root/proc"
-mount -t sysfs sysfs "$root/sys" # one of this network namespace: /sys/class/net shows its links
+mount -t sysfs sysfs "$root/sys" # a new sysfs, because /sys/class/net shows the links of this network namespace
 mount --rbind /sys/fs/cgroup "$root/sys/fs/cgroup"
 mount --rbind /dev "$root/dev"
-# containerd and podman put overlays of their own there, which can't lie on an overlay
+# containerd and podman mount overlays there, which can't have an overlay below
 for folder in run tmp dev/shm var/lib/containers var/lib/containerd; do
     mkdir -p "$root/$folder"
     mount -t tmpfs -o mode=755 machine "$root/$folder"
@@ -38,7 +38,7 @@ cd "$root"
 pivot_root . .
 umount -l .
 
-# as on a host that has seen neither cnictl nor pods
+# start like a host that never had cnictl or pods
 rm -rf /etc/cni /etc/cnictl /etc/containers/containers.conf /opt/cni /usr/local/lib/cnictl \
     /var/lib/cni /var/lib/cnictl /var/log/cnictl
 mkdir -p /run/lock /run/containerd /srv
@@ -49,14 +49,14 @@ ip netns add outside
 ip link add uplink type veth peer name eth0 netns outside
 ip link set uplink up
 ip address add 10.0.0.210/20 dev uplink
-# the outside host knows the way to the nodes' addresses alone: what leaves a pod unmasqueraded gets no answer
+# the outside host has a route to the nodes only: a pod's packets get no answer unless they are masqueraded
 ip -n outside link set lo up
 ip -n outside link set eth0 up
 ip -n outside address add 10.0.0.1/20 dev eth0
 ip -n outside address add 192.0.2.1/32 dev lo
 ip route add default via 10.0.0.1
 
-# SIGCHLD ignored: the kernel reaps what conmon and shims leave to process 1
+# with SIGCHLD ignored, the kernel reaps the processes that conmon and shims leave to process 1
 exec python3 -ISc '
 import signal, sys
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""A machine made into a node by `cnictl init-node`, run from a virtual environment that can be thrown away."""
+"""Set a machine up as a node with `cnictl init-node`, from a virtual environment that can be removed afterwards."""
 
 import json
 import subprocess
@@ -19,9 +19,9 @@ NETWORK = "mynet"
 SUBNET = "10.244.0.0/24"
 POD_NETWORK = "10.244.0.0/20"
 ADDRESS = "10.0.0.210"
-"""The node's own."""
+"""The node's address."""
 OUTSIDE = "192.0.2.1"
-"""Beyond the node's gateway, which knows no way back to pods."""
+"""An address beyond the node's gateway, which has no route back to pods."""
 LEASES = f"/var/lib/cni/networks/{NETWORK}"
 RECORDS = f"/var/lib/cnictl/attachments/{NETWORK}"
 PLUGIN_LOG = "/var/log/cnictl/plugin.log"
@@ -38,7 +38,7 @@ class Layout:
     bin_dir: str
 
     def prepare(self, machine: Machine) -> None:
-        """Lay the reference plugins out so, and point containerd there."""
+        """Move the reference plugins to `bin_dir`, and configure containerd for it."""
         if self.bin_dir != "/usr/lib/cni":
             machine.run("mkdir", "-p", self.bin_dir)
             machine.run("cp", "-rT", "/usr/lib/cni", self.bin_dir)
@@ -53,14 +53,14 @@ LAYOUTS = (DEBIAN, UPSTREAM)
 
 @dataclass(frozen=True)
 class Wheel:
-    """The checkout as pip installs it."""
+    """The checkout as a wheel."""
 
     name: str
     content: bytes
 
 
 def build_wheel() -> Wheel:
-    """Build the checkout's wheel, on a machine of its own: setuptools writes into the source folder."""
+    """Build the checkout's wheel on a throw-away machine, because setuptools writes into the source folder."""
     with machine() as builder:
         pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index")
         builder.run(*pip, "--wheel-dir", _WHEELS, str(CHECKOUT))
@@ -69,7 +69,7 @@ def build_wheel() -> Wheel:
 
 
 class Node:
-    """One node: cnictl on it, and what its pods leave behind."""
+    """A node: run cnictl on it, and observe what its pods leave."""
 
     def __init__(self, machine: Machine, layout: Layout, wheel: Wheel) -> None:
         self.machine = machine
@@ -77,43 +77,43 @@ class Node:
         self._wheel = wheel
 
     def cnictl(self, *argv: str) -> str:
-        """What `cnictl …` wrote on stdout; installed first where that is still, or again, to be done."""
+        """Run cnictl and return its stdout. Install it first if it is not installed."""
         if not self.machine.path(_VENV).exists():
             self._install()
         return self.machine.run(f"{_VENV}/bin/cnictl", *argv)
 
     def init(self, subnet: str = SUBNET, network: str = POD_NETWORK) -> None:
-        """Make the machine a node of the walk-through."""
+        """Set the machine up as a node of the walk-through."""
         self.cnictl("init-node", "--subnet", subnet, "--network", network)
 
     def remove_venv(self) -> None:
-        """Remove everything that pip installed of cnictl."""
+        """Remove all of cnictl that pip installed."""
         self.machine.run("rm", "-r", _VENV, _WHEELS)
 
     def leases(self) -> dict[str, str]:
-        """Leased addresses and the container id that each belongs to."""
+        """Return the leased addresses, each with the ID of its container."""
         folder = self.machine.path(LEASES)
         files = list(folder.iterdir()) if folder.exists() else []
         held = [f for f in files if f.name[0].isdigit() or ":" in f.name]
         return {f.name: f.read_bytes().partition(b"\r\n")[0].decode() for f in held}
 
     def records(self) -> list[str]:
-        """Names of the attachment records."""
+        """Return the names of the attachment records."""
         folder = self.machine.path(RECORDS)
         return sorted(f.name for f in folder.iterdir() if f.name != CLAIM_MARK) if folder.exists() else []
 
     def veths(self) -> list[str]:
-        """Host ends of veth pairs, but for the uplink."""
+        """Return the host ends of veth pairs, without the uplink."""
         links = json.loads(self.machine.run("ip", "-json", "link", "show", "type", "veth"))
         return [link["ifname"] for link in links if link["ifname"] != "uplink"]
 
     def left(self) -> dict[str, object]:
-        """What is there of attachments: empty when every pod was cleaned up."""
+        """Return what exists of attachments; empty if every pod was cleaned up."""
         found = {"leases": self.leases(), "records": self.records(), "veths": self.veths()}
         return {what: those for what, those in found.items() if those}
 
     def expect_nothing_left(self) -> None:
-        """Raise Failed, with the plugin's log, if a lease, veth or record is left. Some clients clean up behind."""
+        """Raise Failed with the plugin's log if a lease, veth or record stays. Waits, as some clients clean up late."""
         try:
             wait_for(lambda: not self.left(), "the end of all attachments", 5)
         except AssertionError:
@@ -122,7 +122,7 @@ class Node:
             raise Failed(f"left behind: {self.left()}\n{calls}") from None
 
     def fetch(self, port: int) -> str:
-        """What a web client beyond the node's gateway gets from that port of the node's address."""
+        """Return what a web client beyond the node's gateway gets from that port of the node's address."""
         url = f"http://{ADDRESS}:{port}/"
         get = ("timeout", "3", "busybox", "wget", "-q", "-O-", url)
 
@@ -135,7 +135,7 @@ class Node:
         return found.stdout
 
     def _install(self) -> None:
-        """Install cnictl alone; what it imports is looked up where the tests' interpreter has it."""
+        """Install cnictl alone. It imports its dependencies from the site-packages of the tests' interpreter."""
         self.machine.run("/usr/bin/python3", "-m", "venv", "--without-pip", _VENV)
         (libraries,) = self.machine.path(f"{_VENV}/lib").glob("python3.*/site-packages")
         (libraries / "borrowed.pth").write_text(sysconfig.get_path("purelib") + "\n")
@@ -146,7 +146,7 @@ class Node:
 
 @contextmanager
 def node(layout: Layout, wheel: Wheel) -> Iterator[Node]:
-    """A machine of that layout with cnictl at hand; `init` makes it a node."""
+    """Yield a machine of that layout with cnictl available. `init` sets it up as a node."""
     with machine() as fresh:
         layout.prepare(fresh)
         yield Node(fresh, layout, wheel)

@@ -1,4 +1,4 @@
-"""A hundred sandboxes through containerd's CRI, eight at a time, as the kubelet does it on a node that fills up."""
+"""Run a hundred sandboxes through containerd's CRI, eight at a time, as the kubelet does on a node that fills up."""
 
 from concurrent.futures import ThreadPoolExecutor
 

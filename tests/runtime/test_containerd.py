@@ -1,4 +1,4 @@
-"""Pods through containerd's CRI, as the kubelet runs them, with only the files that init-node wrote."""
+"""Run pods through containerd's CRI as the kubelet does, with only the files that init-node wrote."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from .node import ADDRESS, LAYOUTS, OUTSIDE, Layout, Node, Wheel, node
 
 @pytest.fixture(scope="module", params=LAYOUTS, ids=lambda layout: layout.name)
 def kubelet_node(request: pytest.FixtureRequest, wheel: Wheel) -> Iterator[tuple[Node, Containerd]]:
-    """A node that was set up while containerd ran already."""
+    """A node that was set up while containerd was already running."""
     layout: Layout = request.param
     with node(layout, wheel) as fresh, containerd.running(fresh.machine) as daemon:
         assert not daemon.cri.network_ready()
@@ -29,10 +29,10 @@ def kubelet_node(request: pytest.FixtureRequest, wheel: Wheel) -> Iterator[tuple
 
 @pytest.fixture
 def pods(kubelet_node: tuple[Node, Containerd]) -> Iterator[tuple[Node, Containerd]]:
-    """The node, and the proof after each test that nothing of its pods is left."""
+    """The node. After each test, check that nothing of its pods is left."""
     yield kubelet_node
     node, daemon = kubelet_node
-    daemon.cri.end(*daemon.cri.sandboxes())  # of a test that failed before it ended its pods
+    daemon.cri.end(*daemon.cri.sandboxes())  # those of a test that failed before it ended its pods
     node.expect_nothing_left()
 
 
@@ -110,7 +110,7 @@ def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
     node, daemon = pods
 
     def start(name: str) -> None:
-        with suppress(grpc.RpcError):  # containerd dies under most of these calls
+        with suppress(grpc.RpcError):  # containerd is killed during most of these calls
             daemon.cri.run_sandbox(name)
 
     with ThreadPoolExecutor(8) as pool:
@@ -127,7 +127,7 @@ def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
 
 
 def test_pod_that_fails_to_start_leaves_nothing(pods: tuple[Node, Containerd]) -> None:
-    """Another plugin of the chain fails after the ADD of ours was done."""
+    """If a later plugin of the chain fails, nothing of our ADD may be left."""
     node, daemon = pods
     conflist = node.machine.path("/etc/cni/net.d/10-cnictl.conflist")
     good = conflist.read_text()
@@ -136,7 +136,7 @@ def test_pod_that_fails_to_start_leaves_nothing(pods: tuple[Node, Containerd]) -
     conflist.write_text(json.dumps(conf))
 
     def refused() -> bool:
-        """Until containerd has read the file anew, pods start."""
+        """Return whether a pod fails to start. Pods start until containerd has reread the conf."""
         try:
             daemon.cri.end(daemon.cri.run_sandbox("late").id)
         except grpc.RpcError:
@@ -162,7 +162,10 @@ def test_reset_and_init_again_reach_a_containerd_that_ran_all_the_while(pods: tu
 
 
 def test_reset_by_force_deletes_the_attachments_of_pods_that_run(pods: tuple[Node, Containerd]) -> None:
-    """containerd stops no sandbox while it has no CNI conf; given one again, it finds nothing left to undo."""
+    """containerd must be able to stop the sandbox after the forced reset, once it has a CNI conf again.
+
+    Without a CNI conf it stops no sandbox.
+    """
     node, daemon = pods
     sandbox = daemon.cri.run_sandbox("doomed")
     with pytest.raises(Failed, match="default/doomed"):
@@ -176,7 +179,7 @@ def test_reset_by_force_deletes_the_attachments_of_pods_that_run(pods: tuple[Nod
 
 
 def test_ipam_gc_frees_what_a_client_without_del_leaves(pods: tuple[Node, Containerd]) -> None:
-    """`ctr run --detach --cni` calls ADD and never DEL."""
+    """`ipam gc` must free the lease of a task that is gone: `ctr run --detach --cni` calls ADD and never DEL."""
     node, _ = pods
     group = f"{node.machine.cgroup}/ctr"
     ctr = ("ctr", "--namespace", "k8s.io")

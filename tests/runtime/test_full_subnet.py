@@ -1,4 +1,4 @@
-"""containerd and the kubelet on a node whose pod CIDR is full."""
+"""Test containerd and the kubelet's calls on a node whose pod CIDR is full."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ from .node import DEBIAN, Node, Wheel, node
 
 SUBNET = "10.244.0.0/29"
 ROOM = 5
-"""Addresses of the /29 without network, broadcast and gateway."""
+"""The number of pod addresses in the /29, without network, broadcast and gateway."""
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def test_pod_too_many_is_refused_with_the_reason_until_another_ends(full: tuple[
 
 
 def test_pods_that_are_gone_make_room(full: tuple[Node, Containerd]) -> None:
-    """Nothing called DEL for them, and the subnet is full of their leases: the next ADD takes those back."""
+    """An ADD must free the leases of vanished pods, for which nothing called DEL, if the subnet is full."""
     node, daemon = full
     daemon.lose_pods()
     daemon.start()

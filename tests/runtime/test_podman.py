@@ -1,4 +1,4 @@
-"""Containers through podman on its CNI backend, with only the files that init-node wrote."""
+"""Run containers through podman with its CNI backend, with only the files that init-node wrote."""
 
 import json
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ def podman_node(request: pytest.FixtureRequest, wheel: Wheel) -> Iterator[tuple[
 
 @pytest.fixture
 def podman(podman_node: tuple[Node, Podman]) -> Iterator[tuple[Node, Podman]]:
-    """The node, and the proof after each test that nothing of its containers is left."""
+    """The node. After each test, check that nothing of its containers is left."""
     yield podman_node
     machine, podman = podman_node
     podman("rm", "--force", "--time", "0", "--all")
@@ -62,7 +62,7 @@ def test_restart_gives_up_one_address_and_takes_another(podman: tuple[Node, Podm
 
 
 def test_killed_container_is_cleaned_up_and_can_start_again(podman: tuple[Node, Podman]) -> None:
-    """podman kill leaves the cleaning up to conmon."""
+    """A killed container must be cleaned up by conmon, to which `podman kill` leaves it."""
     node, run = podman
     run.run("killed", "sleep", "100000")
     run("kill", "killed")

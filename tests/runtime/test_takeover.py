@@ -1,4 +1,4 @@
-"""host-local and the plugin on one lease store: either frees and respects what the other wrote."""
+"""Let host-local and the plugin share a lease store. Each must respect and be able to free the other's leases."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ REFERENCE_CONF = "/etc/cni/net.d/10-bridge.conflist"
 
 @pytest.fixture(scope="module")
 def shared_node(wheel: Wheel) -> Iterator[Node]:
-    """A node whose store host-local uses too, and where calls can be made by hand."""
+    """A node whose lease store host-local also uses, and on which tests call both plugins directly."""
     with node(DEBIAN, wheel) as fresh:
         fresh.init()
         yield fresh
@@ -26,7 +26,7 @@ def shared_node(wheel: Wheel) -> Iterator[Node]:
 
 @pytest.fixture
 def store(shared_node: Node) -> Iterator[Node]:
-    """The node, and the proof after each test that nothing is left."""
+    """The node. After each test, check that nothing is left."""
     yield shared_node
     try:
         shared_node.expect_nothing_left()
@@ -37,7 +37,7 @@ def store(shared_node: Node) -> Iterator[Node]:
 
 @pytest.fixture
 def bridged(wheel: Wheel) -> Iterator[tuple[Node, Containerd]]:
-    """A node whose pods the reference bridge plugin still makes."""
+    """A node on which the reference bridge plugin still attaches the pods."""
     with node(DEBIAN, wheel) as fresh:
         fresh.machine.write(REFERENCE_CONF, json.dumps(REFERENCE_CONFLIST))
         with containerd.running(fresh.machine) as daemon:
@@ -45,7 +45,7 @@ def bridged(wheel: Wheel) -> Iterator[tuple[Node, Containerd]]:
 
 
 def netns(node: Node, container: str) -> str:
-    """A namespace for a container, by path."""
+    """Make a namespace for a container if it has none, and return its path."""
     if not node.machine.path(f"/run/netns/{container}").exists():
         node.machine.run("ip", "netns", "add", container)
     return f"/run/netns/{container}"
@@ -132,7 +132,7 @@ def test_plugin_refuses_an_asked_for_address_that_host_local_leased(store: Node)
 
 
 def test_each_goes_on_where_the_other_stopped(store: Node) -> None:
-    """Round-robin over both: an address that was just freed isn't given to the next pod."""
+    """Both plugins must share one round-robin order, so that the next pod does not get a just freed address."""
     ours, theirs = cnictl_bridge(store), host_local(store)
     given = [
         int(plugin.add(name, netns(store, name)).rpartition(".")[2])
@@ -175,7 +175,7 @@ def test_pods_of_the_reference_bridge_live_on_and_end_under_the_plugin(bridged: 
 
 
 def test_pods_of_the_plugin_end_under_the_reference_bridge(bridged: tuple[Node, Containerd]) -> None:
-    """The way back: only the records stay, stale, and `ipam gc` takes them."""
+    """After a change back to the reference, only stale records may stay, which `ipam gc` must remove."""
     node, daemon = bridged
     cri = daemon.cri
     node.machine.path(REFERENCE_CONF).unlink()
@@ -186,7 +186,7 @@ def test_pods_of_the_plugin_end_under_the_reference_bridge(bridged: tuple[Node, 
     conflist.write_text(json.dumps(REFERENCE_CONFLIST))
 
     def ended_by_the_reference() -> bool:
-        """Until containerd has read the file anew, a pod has a record."""
+        """Return whether a new pod has no record. Pods have records until containerd has reread the conf."""
         probe = cri.run_sandbox("probe")
         has_record = f"{probe.id}@eth0" in node.records()
         cri.end(probe.id)

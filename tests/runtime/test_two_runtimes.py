@@ -1,4 +1,4 @@
-"""podman and containerd share one network of one node, and neither removes the other's pods."""
+"""Share one network of a node between podman and containerd. Neither may remove the other's pods."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ VALID = "cni.dev/valid-attachments"
 
 @dataclass(frozen=True)
 class Shared:
-    """A node with both runtimes, a pod of each."""
+    """A node with both runtimes."""
 
     node: Node
     podman: Podman
@@ -27,7 +27,7 @@ class Shared:
 
 @pytest.fixture
 def shared(wheel: Wheel) -> Iterator[Shared]:
-    """Both at their defaults, the conf where both look."""
+    """A node with both runtimes at their defaults, and the conf in the folder that both read."""
     with node(DEBIAN, wheel) as fresh, containerd.running(fresh.machine) as daemon:
         fresh.init()
         wait_for(daemon.cri.network_ready, "NetworkReady after init-node")
@@ -35,7 +35,7 @@ def shared(wheel: Wheel) -> Iterator[Shared]:
 
 
 def collect(node: Node, runtime: str, valid: list[str]) -> None:
-    """GC as that runtime's process calls it: both of these are too old to do so themselves."""
+    """Call GC from a process with the runtime's name, because these versions of both runtimes do not call GC."""
     conflist = json.loads(node.machine.path("/etc/cni/net.d/10-cnictl.conflist").read_text())
     named = [{"containerID": container, "ifname": "eth0"} for container in valid]
     conf = {**conflist["plugins"][0], "name": NETWORK, "cniVersion": "1.1.0", VALID: named}

@@ -1,7 +1,7 @@
-"""Protocol buffers' wire format, as much as the CRI's messages need: messages by field number, without generated code.
+"""Encode and decode the part of the protocol buffers wire format that CRI messages use, without generated code.
 
-https://protobuf.dev/programming-guides/encoding: a message is a row of (field number, wire type, value); here a
-dict of field numbers. Wire type 0 is a varint (numbers, booleans), 2 a length and bytes (text, bytes, messages).
+https://protobuf.dev/programming-guides/encoding: a message is a sequence of (field number, wire type, value); here it
+is a dict by field number. Wire type 0 is a varint (numbers, booleans), 2 a length and bytes (text, bytes, messages).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,40 +12,40 @@ Message: TypeAlias = Mapping[int, Value]
 
 
 def encode(message: Message) -> bytes:
-    """The message's bytes. A list makes a repeated field; zero and empty values are left out, as proto3 does."""
+    """Return the message's bytes. A list makes a repeated field. As in proto3, zero and empty values are left out."""
     return b"".join(_field(number, value) for number, value in message.items())
 
 
 class Fields(dict[int, list[int | bytes]]):
-    """A decoded message: for each field number its values in order, not yet taken apart."""
+    """A decoded message: the values of each field number in order. Nested messages are still bytes."""
 
     def text(self, number: int) -> str:
-        """The field's text; empty if the message lacks it."""
+        """Return the field's text; empty if the message lacks it."""
         return self.raw(number).decode()
 
     def raw(self, number: int) -> bytes:
-        """The field's bytes; empty if the message lacks it."""
+        """Return the field's bytes; empty if the message lacks it."""
         value = self.get(number, [b""])[-1]
         assert isinstance(value, bytes)
         return value
 
     def number(self, number: int) -> int:
-        """The field's number; 0 if the message lacks it."""
+        """Return the field's number; 0 if the message lacks it."""
         value = self.get(number, [0])[-1]
         assert isinstance(value, int)
         return value
 
     def message(self, number: int) -> "Fields":
-        """The message in the field; an empty one if it is lacking."""
+        """Return the message in the field; empty if the message lacks it."""
         return decode(self.raw(number))
 
     def messages(self, number: int) -> "list[Fields]":
-        """All messages of a repeated field."""
+        """Return all messages of a repeated field."""
         return [decode(value) for value in self.get(number, []) if isinstance(value, bytes)]
 
 
 def decode(data: bytes) -> Fields:
-    """Take a message apart. Raises ValueError on a wire type that no message of the CRI uses."""
+    """Decode a message. Raises ValueError for a wire type that no CRI message uses."""
     fields = Fields()
     at = 0
     while at < len(data):
