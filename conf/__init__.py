@@ -1,1 +1,1 @@
-"""Templates that cnictl installs on a node. Shipped in the wheel as `cnictl_conf`."""
+"""The templates that cnictl installs on a node. The wheel contains them as `cnictl_conf`."""

@@ -1,7 +1,7 @@
 """Install cnictl from a bundle, or switch, list and remove installed versions. `install.sh` starts it.
 
-It needs the standard library alone. Versions are side by side in HOME, each complete before it gets its name; the link
-`current` names the one that COMMAND starts. A command of that name from elsewhere is kept beside it.
+It needs only the standard library. Versions are side by side in HOME, and each is complete before it gets its name.
+COMMAND starts the version that the link `current` names. If COMMAND already exists, it is kept beside the new one.
 """
 
 import argparse
@@ -32,7 +32,7 @@ LOCK = "/run/cnictl-install.lock"
 HERE = os.path.dirname(os.path.abspath(__file__))
 _BUILDING = ".building"
 _OVERFLOW_ID = 65534
-"""How a user namespace shows the host's root and every other user that it does not map."""
+"""The id that a user namespace shows for the host's root and every other user that it does not map."""
 _LAUNCHER = """\
 #!/bin/sh
 # cnictl as its bundle installed it. `sh {home}/current/install.sh --help` tells how to switch or remove it.
@@ -58,11 +58,11 @@ groups.load_all()
 from cnictl.node.plugin import plugin_version
 plugin_version.sources()
 """
-"""Imports everything, and so leaves the bytecode that commands need."""
+"""Imports everything, which also writes the bytecode that commands need."""
 
 
 class InstallError(Exception):
-    """A failure, with what to do about it."""
+    """A failure with a hint."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -140,7 +140,7 @@ def _preview(arguments: argparse.Namespace) -> None:
 
 
 def install() -> None:
-    """Install the bundle beside the version in use, and switch to it. A second time, it changes nothing."""
+    """Install the bundle beside the version in use, and switch to it. A second call changes nothing."""
     name = verify(HERE)
     _refuse_packaged()
     _require_trusted()
@@ -157,7 +157,7 @@ def install() -> None:
 
 
 def verify(bundle: str) -> str:
-    """Check every file of the bundle, and that its wheels suit this Python. Return the name of its version."""
+    """Check every file of the bundle, and that its wheels suit this Python. Return the version's name."""
     try:
         with open(f"{bundle}/{SUMS}", "rb") as file:
             sums = file.read()
@@ -223,7 +223,7 @@ def _build(name: str) -> None:
 
 
 def _unpack(wheel: str, site: str) -> None:
-    """Unpack a wheel's modules and metadata, each file compared with the wheel's RECORD."""
+    """Unpack a wheel's modules and metadata. Each file must be listed in the wheel's RECORD."""
     with zipfile.ZipFile(wheel) as archive:
         record = next(name for name in archive.namelist() if name.endswith(".dist-info/RECORD"))
         rows = csv.reader(io.TextIOWrapper(archive.open(record), "utf-8", newline=""))
@@ -236,7 +236,7 @@ def _unpack(wheel: str, site: str) -> None:
                 raise InstallError(f"{os.path.basename(wheel)}: {entry.filename} is not in its RECORD")
             if parts[0].endswith(".data"):
                 if parts[1] not in ("purelib", "platlib"):
-                    continue  # scripts and the like, which no module needs
+                    continue  # scripts, headers and data, which no module needs
                 parts = parts[2:]
             target = "/".join([site, *parts])
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -245,7 +245,7 @@ def _unpack(wheel: str, site: str) -> None:
 
 
 def _use(name: str) -> None:
-    """Have the command start a version."""
+    """Make the command start this version."""
     _require_version(name)
     before = current()
     if name == BEFORE:
@@ -326,7 +326,7 @@ def _refuse_packaged() -> None:
 
 
 def _require_trusted() -> None:
-    """Refuse folders that others than root can write: root runs what is in them."""
+    """Refuse folders that users other than root can write, because root runs what is in them."""
     folder = HOME
     while True:
         if os.path.lexists(folder):
@@ -339,7 +339,7 @@ def _require_trusted() -> None:
 
 
 def _writers(status: os.stat_result) -> str:
-    """Return who else than root can write there; empty if nobody can."""
+    """Return who can write there besides root; empty if nobody can."""
     roots = {0} if _is_mapped(_OVERFLOW_ID) else {0, _OVERFLOW_ID}
     if status.st_uid not in roots:
         return f"belongs to user {status.st_uid}, not to root"
@@ -382,7 +382,7 @@ def _replace_link(path: str, target: str) -> None:
 
 @contextmanager
 def _alone():
-    """Keep a second install.sh waiting."""
+    """Make a second install.sh wait until this one is done."""
     with open(LOCK, "w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

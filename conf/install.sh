@@ -1,5 +1,5 @@
 #!/bin/sh
-# Install cnictl from this bundle, without a registry and without pip. `sh install.sh --help` says what it can do.
+# Install cnictl from this bundle, without a registry and without pip. `sh install.sh --help` shows the options.
 set -eu
 here="$(cd "$(dirname "$0")" && pwd)"
 for python in /usr/bin/python3 /usr/bin/python3.1[1-9] /usr/local/bin/python3; do

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Build cnictl's Debian packages into dist/. Needs Debian 12 with the packages that `control` names in Build-Depends, and
-# a registry for the locked wheels. The same sources and SOURCE_DATE_EPOCH give the same packages, byte for byte.
+# Build cnictl's Debian packages into dist/. This needs Debian 12 with the packages in Build-Depends of `control`, and a
+# registry for the locked wheels. The same sources and SOURCE_DATE_EPOCH give the same packages, byte for byte.
 set -eu
 cd "$(dirname "$0")/../.."
 

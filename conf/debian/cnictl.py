@@ -1,5 +1,5 @@
 #!/usr/bin/python3 -ISXutf8
-"""Start cnictl with the modules of this package alone: no other folder's packages or `.pth` files are read."""
+"""Start cnictl with this package's modules only. Packages and `.pth` files in other folders are not read."""
 
 import sys
 

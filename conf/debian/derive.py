@@ -1,6 +1,6 @@
-"""Write what the packages derive from cnictl itself: manual pages, completions, the watch unit, and the licences.
+"""Write the package files that are derived from cnictl: manual pages, completions, the watch unit and the licences.
 
-python3 -IS debian/derive.py MODULES MODULES-OF-THE-EXTRA, in the folder above `debian`.
+Run it as `python3 -IS debian/derive.py MODULES MODULES-OF-THE-EXTRA` in the folder above `debian`.
 """
 
 import re
@@ -25,7 +25,7 @@ _COMMON = {
     "Apache License Version 2.0, January 2004": f"Apache License, Version 2.0\n{_SHARED}Apache-2.0.",
     "GNU GENERAL PUBLIC LICENSE Version 2, June 1991": f"GNU General Public License, version 2\n{_SHARED}GPL-2.",
 }
-"""What replaces a licence whose text each Debian system has, by words at its beginning."""
+"""The replacements for licences whose text is on every Debian system, by the words at the licence's beginning."""
 
 
 def completion(modules: Path, shell: str) -> str:
@@ -37,7 +37,7 @@ def completion(modules: Path, shell: str) -> str:
 
 
 def copyright_of(folder: Path) -> str:
-    """Return a distribution's paragraph of the copyright file, with its licence as its authors ship it."""
+    """Return a distribution's paragraph for the copyright file, with the licence that its authors ship."""
     metadata = HeaderParser().parsestr((folder / "METADATA").read_text(encoding="utf-8"))
     name, licence = metadata["Name"], _licence(metadata)
     texts = [file.read_text(encoding="utf-8", errors="replace") for file in _licence_files(folder)]
@@ -53,14 +53,14 @@ def copyright_of(folder: Path) -> str:
 
 
 def _tops(folder: Path) -> list[str]:
-    """Return patterns for a distribution's files, from the list that it is installed with."""
+    """Return patterns for a distribution's files, from its RECORD."""
     paths = [line.partition(",")[0] for line in (folder / "RECORD").read_text(encoding="utf-8").splitlines()]
     parted = {path.partition("/")[::2] for path in paths if not path.startswith("..")}
     return sorted({f"{top}/*" if below else top for top, below in parted})
 
 
 def _licence(metadata: Message) -> str:
-    """Return a licence's name, of the three places where distributions have it."""
+    """Return a licence's name from one of the three metadata fields where distributions put it."""
     licence = str(metadata["License-Expression"] or metadata["License"] or "")
     if licence and "\n" not in licence and len(licence) <= 60:
         return licence
@@ -78,13 +78,13 @@ def _shortened(text: str) -> str:
 
 
 def write(path: Path, text: str) -> None:
-    """Write a file, and the folder for it."""
+    """Write a file, and make its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
 
 
 def main() -> None:
-    """Write all of it below `debian`."""
+    """Write all derived files below `debian`."""
     modules, extra = map(Path, sys.argv[1:])
     sys.path[:0] = [str(modules)]
     sys.argv[1:] = [f"{BUILT}/man"]
@@ -92,7 +92,7 @@ def main() -> None:
     write(BUILT / "completions/cnictl", completion(modules, "bash"))
     write(BUILT / "completions/_cnictl", completion(modules, "zsh"))
 
-    from cnictl.node.resources.boot_unit import template, unit_text  # of `modules`, which the line above names
+    from cnictl.node.resources.boot_unit import template, unit_text  # from `modules`, which is in sys.path now
 
     write(Path("debian/cnictl.cnictl-watch.service"), unit_text("cnictl-watch.service"))
     write(Path("debian/cnictl.logrotate"), template("cnictl.logrotate"))
