@@ -35,7 +35,7 @@ _OVERFLOW_ID = 65534
 """The id that a user namespace shows for the host's root and every other user that it does not map."""
 _LAUNCHER = """\
 #!/bin/sh
-# cnictl as its bundle installed it. `sh {home}/current/install.sh --help` tells how to switch or remove it.
+# cnictl as its bundle installed it. `sh {home}/current/install.sh --help` shows how to switch or remove versions.
 for python in {pythons}; do
     [ -x "$python" ] && exec "$python" -I -S -X utf8 {run} "$@"
 done
@@ -96,15 +96,15 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="install.sh",
-        description=f"Install this bundle's cnictl under {HOME}, and have {COMMAND} start it. "
-        "The network, running pods and the CNI plugin stay as they are. Needs root, except `list` and --dry-run.",
+        description=f"Install this bundle's cnictl under {HOME}, and make {COMMAND} start it. "
+        "The network, running pods and the CNI plugin do not change. Needs root, except for `list` and --dry-run.",
     )
     parser.add_argument("--dry-run", action="store_true", help="change nothing: show what would change")
     what = parser.add_subparsers(dest="what", metavar="list | use VERSION | uninstall [VERSION]")
     what.add_parser("list", help="show the installed versions")
-    use = what.add_parser("use", help="have the command start another installed version")
+    use = what.add_parser("use", help="make the command start another installed version")
     use.add_argument("version", help=f"a version that `list` shows; {BEFORE}: the command before the first bundle")
-    uninstall = what.add_parser("uninstall", help="remove a version, or cnictl; the plugin and the node file stay")
+    uninstall = what.add_parser("uninstall", help="remove one version, or all; the plugin and the node file stay")
     uninstall.add_argument("version", nargs="?", default="")
     return parser
 
@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
 def _carry_out(arguments: argparse.Namespace) -> None:
     if arguments.what == "use":
         _use(arguments.version)
-        _say(f"{COMMAND} starts {arguments.version}")
+        _say(f"{COMMAND} now starts {arguments.version}")
     elif arguments.what == "uninstall":
         _uninstall(arguments.version)
     else:
@@ -125,7 +125,7 @@ def _preview(arguments: argparse.Namespace) -> None:
         return
     if arguments.what == "use":
         _require_version(arguments.version)
-        _say(f"would have {COMMAND} start {arguments.version}")
+        _say(f"would make {COMMAND} start {arguments.version}")
         return
     name = verify(HERE)
     _refuse_packaged()
@@ -135,8 +135,8 @@ def _preview(arguments: argparse.Namespace) -> None:
     if not os.path.isdir(f"{HOME}/{name}"):
         _say(f"would unpack {len(wheels(HERE))} wheels to {HOME}/{name}")
     if os.path.lexists(COMMAND) and not _is_ours():
-        _say(f"would keep the present {COMMAND} as {KEPT}")
-    _say(f"would have {COMMAND} start {name}")
+        _say(f"would keep the existing {COMMAND} as {KEPT}")
+    _say(f"would make {COMMAND} start {name}")
 
 
 def install() -> None:
@@ -170,7 +170,7 @@ def verify(bundle: str) -> str:
             raise InstallError(f"{path} is {'missing' if path in listed else 'not a file of this bundle'}")
         with open(f"{bundle}/{path}", "rb") as file:
             if hashlib.sha256(file.read()).hexdigest() != listed[path]:
-                raise InstallError(f"{path} has another SHA-256 than {SUMS} says", "fetch the bundle again")
+                raise InstallError(f"{path} does not match its SHA-256 in {SUMS}", "fetch the bundle again")
     unsuitable = [name for name in wheels(bundle) if not suits(name)]
     if unsuitable:
         here = f"Python {platform.python_version()} on {platform.machine()}"
@@ -280,7 +280,7 @@ def _uninstall(name: str) -> None:
     if _is_ours():
         os.replace(KEPT, COMMAND) if kept else os.unlink(COMMAND)
     shutil.rmtree(HOME, ignore_errors=True)
-    _say(f"removed {HOME}" + (f"; {COMMAND} is the one from before" if kept else f" and {COMMAND}"))
+    _say(f"removed {HOME}" + (f"; {COMMAND} is again the command from before" if kept else f" and {COMMAND}"))
 
 
 def versions() -> list[str]:
@@ -320,7 +320,7 @@ def _require_root(what: str) -> None:
 def _refuse_packaged() -> None:
     if os.path.lexists(PACKAGED) and os.path.realpath(PACKAGED) != os.path.realpath(COMMAND):
         raise InstallError(
-            f"{PACKAGED} is of a package, and {COMMAND} would come before it",
+            f"{PACKAGED} belongs to a package, and {COMMAND} would take precedence over it",
             "upgrade the package, or remove it first (apt remove cnictl: pods keep running)",
         )
 

@@ -128,7 +128,7 @@ def test_installer_refuses_a_file_that_differs(
     folder = unpacked(small, tmp_path)
     path = folder / file
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(installer.InstallError, match=f"{path.name} has another SHA-256"):
+    with pytest.raises(installer.InstallError, match=f"{path.name} does not match its SHA-256"):
         installer.verify(str(folder))
 
 
@@ -225,4 +225,4 @@ def test_host_with_a_package_is_left_to_its_package_manager(
     (tmp_path / "usr-bin").mkdir()
     (tmp_path / "usr-bin" / "cnictl").write_text("")
     assert installed_in(installer, tmp_path, small, monkeypatch) == 1
-    assert "is of a package" in capsys.readouterr().err
+    assert "belongs to a package" in capsys.readouterr().err
