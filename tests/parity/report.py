@@ -160,13 +160,13 @@ def _faults(verdicts: Iterable[Verdict]) -> list[str]:
     for (verb, name), ones in groups.items():
         signs = ", ".join(f"{one.row.family} `{_SIGNS[one.verdict]}`" for one in ones)
         reasons = dict.fromkeys(_plain(reason) for one in ones for reason in one.reference)
-        lines.append(f"| {verb} | {name} | {signs} | {_cell('; '.join(reasons)) or 'right, too'} |")
+        lines.append(f"| {verb} | {name} | {signs} | {_cell('; '.join(reasons)) or 'also correct'} |")
     return [*lines, ""]
 
 
 def _refused(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
-        "## Values that make no sense",
+        "## Invalid values",
         "",
         "ADD must refuse each value, name the key or value, and leave nothing. The family is IPv4, because a value is",
         "refused when it is read, or IPv6 for an IPv6 value.",
@@ -178,7 +178,7 @@ def _refused(verdicts: Iterable[Verdict]) -> list[str]:
         if one.row.value.startswith("bad: "):
             value = one.row.value.removeprefix("bad: ")
             reasons = "; ".join(_plain(reason) for reason in one.reference)
-            said = _cell(reasons) or "refuses it, too"
+            said = _cell(reasons) or "also refuses it"
             cells = (
                 f"`{one.row.key}`",
                 f"`{value}`",
