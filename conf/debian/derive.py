@@ -64,7 +64,9 @@ def _licence(metadata: Message) -> str:
     licence = str(metadata["License-Expression"] or metadata["License"] or "")
     if licence and "\n" not in licence and len(licence) <= 60:
         return licence
-    names = [one.rpartition(" :: ")[2] for one in metadata.get_all("Classifier", ()) if "License" in one]
+    names = [
+        classifier.rpartition(" :: ")[2] for classifier in metadata.get_all("Classifier", ()) if "License" in classifier
+    ]
     return " and ".join(names) or "licence-below"
 
 

@@ -112,10 +112,10 @@ class _Bench:
             self._compare("disk", f"ipMasq, /var/lib on {kind}", sides, self.options.standing or (20,), {})
 
     def _run_leases(self) -> None:
-        for leases, cycles in [(one, 15) for one in self.options.leases or (4000,)]:
+        for leases in self.options.leases or (4000,):
             sides = self._pair(leases, masquerade=True)
             case = Case(f"leases-{leases}", f"ipMasq, {leases:,} leases", [], 0.25)
-            self._found(measure(case, sides, min(cycles, self.options.cycles)))
+            self._found(measure(case, sides, min(15, self.options.cycles)))
 
     def _run_scale(self) -> None:
         """Compare with more leases than one node's pods need; few cycles, because a reference call takes seconds."""

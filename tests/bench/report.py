@@ -44,10 +44,10 @@ def print_steps(steps: list[Step]) -> None:
 
 def print_parts(parts: list[Parts]) -> None:
     """Print each verb's time by kind."""
-    print(f"\nwhere it goes, in the quickest of many calls\n  {'':56}" + "".join(f"{one.verb:>8}" for one in parts))
+    print(f"\nwhere it goes, in the quickest of many calls\n  {'':56}" + "".join(f"{part.verb:>8}" for part in parts))
     for kind, words in KINDS.items():
-        print(f"  {words:56}" + "".join(f"{one.by_kind[kind]:8.1f}" for one in parts))
-    print(f"  {'whole':56}" + "".join(f"{one.whole:8.1f}" for one in parts), flush=True)
+        print(f"  {words:56}" + "".join(f"{part.by_kind[kind]:8.1f}" for part in parts))
+    print(f"  {'whole':56}" + "".join(f"{part.whole:8.1f}" for part in parts), flush=True)
 
 
 def write(cases: list[Case], steps: list[Step], parts: list[Parts], load: float) -> None:
@@ -97,8 +97,8 @@ def _start(steps: list[Step]) -> str:
 
 
 def _where(parts: list[Parts]) -> str:
-    lines = [f"| | {' | '.join(one.verb for one in parts)} |", "|---|" + "--:|" * len(parts)]
+    lines = [f"| | {' | '.join(part.verb for part in parts)} |", "|---|" + "--:|" * len(parts)]
     for kind, words in KINDS.items():
-        lines.append(f"| {words} | {' | '.join(f'{one.by_kind[kind]:.1f}' for one in parts)} |")
-    lines.append(f"| whole | {' | '.join(f'{one.whole:.1f}' for one in parts)} |")
+        lines.append(f"| {words} | {' | '.join(f'{part.by_kind[kind]:.1f}' for part in parts)} |")
+    lines.append(f"| whole | {' | '.join(f'{part.whole:.1f}' for part in parts)} |")
     return "\n".join(lines)

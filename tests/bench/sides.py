@@ -138,19 +138,23 @@ class Side:
             rules = subprocess.run(["nft", "list", "ruleset"], check=True, capture_output=True, text=True).stdout
         families = 2 if self.dual else 1
         leases = [name for name in os.listdir(self.store) if name[0].isdigit() or ":" in name]
-        found = {"links": len(links), "leases": len(leases)}
+        left = {"links": len(links), "leases": len(leases)}
         expected = {"links": self.standing, "leases": self.standing * families + self.filled}
         if self.reference:
-            found["chains"] = rules.count("chain CNI-")
+            left["chains"] = rules.count("chain CNI-")
             expected["chains"] = self.standing * families if self.masquerade else 0
         else:
-            found["records"] = len(set(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}")) - {CLAIM_MARK})
+            left["records"] = len(set(os.listdir(f"{ATTACHMENTS_DIR}/{self.network}")) - {CLAIM_MARK})
             expected["records"] = self.standing + self.filled
-        if found != expected:
-            raise Unequal(f"{self.label}: left {found}, expected {expected}")
+        if left != expected:
+            raise Unequal(f"{self.label}: left {left}, expected {expected}")
 
     def _must_be_gone(self, pod: str) -> None:
-        links = [one["name"] for one in self.results.pop(pod)["interfaces"] if one["name"].startswith("veth")]
+        links = [
+            interface["name"]
+            for interface in self.results.pop(pod)["interfaces"]
+            if interface["name"].startswith("veth")
+        ]
         with place.within(self.node):
             left = [name for name in links if place.link_exists(name)]
         with place.within(f"{self.node}-{pod}"):

@@ -90,7 +90,7 @@ def measure(host: Side) -> list[Parts]:
     folder = os.path.dirname(host.program)
     python = f"{folder}/boot/python" if os.path.exists(f"{folder}/boot/python") else "/usr/bin/python3"
     out = "/run/spent"
-    found: dict[str, list[dict[str, float]]] = {verb: [] for verb in VERBS}
+    runs_by_verb: dict[str, list[dict[str, float]]] = {verb: [] for verb in VERBS}
     host.call("ADD", "measured0")
     host.call("DEL", "measured0")
     for _ in range(_ROUNDS):
@@ -104,8 +104,8 @@ def measure(host: Side) -> list[Parts]:
             inside = parts.pop("inside")
             parts["start"] = whole - inside
             parts["code"] = inside - sum(parts[kind] for kind in parts if kind != "start")
-            found[verb].append({**parts, "whole": whole})
-    return [_quickest(verb, runs) for verb, runs in found.items()]
+            runs_by_verb[verb].append({**parts, "whole": whole})
+    return [_quickest(verb, runs) for verb, runs in runs_by_verb.items()]
 
 
 def _quickest(verb: str, runs: list[dict[str, float]]) -> Parts:

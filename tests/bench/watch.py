@@ -61,11 +61,11 @@ def _measure(node: Node) -> str:
     lines = [f"{_ROUNDS} times each, {where}; ms until it is there again.", ""]
     lines += ["| removed | median | longest |", "|---|--:|--:|"]
     for what, (taken, there) in _CASES.items():
-        found = []
+        milliseconds = []
         for _ in range(_ROUNDS):
-            found.append(float(node.run(["/usr/bin/python3", "-c", _MEASURE, taken, there], timeout=60).stdout))
+            milliseconds.append(float(node.run(["/usr/bin/python3", "-c", _MEASURE, taken, there], timeout=60).stdout))
             _settle(node)
-        lines.append(f"| {what} | {statistics.median(found):.0f} | {max(found):.0f} |")
+        lines.append(f"| {what} | {statistics.median(milliseconds):.0f} | {max(milliseconds):.0f} |")
     node.run(["kill", str(json.loads(node.run(["cat", "/run/cnictl/watch.json"]).stdout)["pid"])])
     watching.communicate(timeout=20)
     return "\n".join(lines)

@@ -102,7 +102,8 @@ def _spread(chain: str, service: Service) -> Iterator[str]:
 
 def load_nftables(services: Sequence[Service]) -> list[tuple[list[str], str]]:
     """Return kube-proxy's command in nftables mode with its stdin, one transaction."""
-    return [(["nft", "-f", "-"], f"table ip kube-proxy {{\n{_NFT}{''.join(_nft_service(one) for one in services)}}}\n")]
+    rules = "".join(_nft_service(service) for service in services)
+    return [(["nft", "-f", "-"], f"table ip kube-proxy {{\n{_NFT}{rules}}}\n")]
 
 
 def flush() -> str:

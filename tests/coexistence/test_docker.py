@@ -156,8 +156,11 @@ def test_docker_that_was_there_first(world: World, dockerd: Dockerd) -> None:
     shell(node, "iptables -F; iptables -X; iptables -t nat -F; iptables -t nat -X; ip link delete docker0")
     dockerd.start("--bip", "10.244.0.129/25")
     assert not connects(world.far.run, world.pod.address)
-    found = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    assert [(one["id"], "docker0" in one["message"]) for one in found] == [("forward-drop", False), ("overlap", True)]
+    findings = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
+    assert [(finding["id"], "docker0" in finding["message"]) for finding in findings] == [
+        ("forward-drop", False),
+        ("overlap", True),
+    ]
     dockerd.stop()
     shell(node, "ip link delete docker0")
     dockerd.start("--bip", "172.17.0.1/16")

@@ -101,7 +101,7 @@ def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
     node.run(["sh", "-ec", FAULT])
     assert set(world.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
     said = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
-    hints = {one["id"]: one["hint"] for one in said["items"]}
+    hints = {finding["id"]: finding["hint"] for finding in said["items"]}
     assert hints.keys() == {"firewalld", "own-host"}
     node.run(["sh", "-c", hints["own-host"]["command"]])
     assert doctor(node) == ["firewalld"]

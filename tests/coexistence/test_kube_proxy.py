@@ -85,7 +85,7 @@ def test_services(proxied: Cluster) -> None:
     near, itself, away, both, _ = (service.cluster_ip for service in proxied.services)
     bridge = "10.244.0.1"
     outside = proxied.lab.outside
-    found = {
+    sources = {
         "pod to a pod of its node": seen(pod.run, near),
         "pod to itself": seen(pod.run, itself),
         "pod to a pod of the other node": seen(pod.run, away),
@@ -99,7 +99,7 @@ def test_services(proxied: Cluster) -> None:
         "pod to a node port with policy Local": seen(pod.run, here.address, 30015),
         "pod of the other node to a node port": seen(far.run, here.address, 30011),
     }
-    assert found == {
+    assert sources == {
         "pod to a pod of its node": pod.address,
         "pod to itself": bridge,
         "pod to a pod of the other node": pod.address,

@@ -78,30 +78,30 @@ class Cluster:
                 "no endpoint, IPv6": f"{recorded.EMPTY6}:80", "wrong port, IPv6": f"{recorded.WRONG_PORT6}:81",
                 "unallocated, IPv6": f"{recorded.UNALLOCATED6}:80",
             }  # fmt: skip
-        found = dict(zip(pod, ask(self.here, self.pod.command(), *pod.values()), strict=True))
-        found |= dict(zip(outside, ask(self.lab.outside, [], *outside.values()), strict=True))
-        found |= {"host, no endpoint": ask(self.here, [], f"{recorded.EMPTY}:80")[0]}
+        answers = dict(zip(pod, ask(self.here, self.pod.command(), *pod.values()), strict=True))
+        answers |= dict(zip(outside, ask(self.lab.outside, [], *outside.values()), strict=True))
+        answers |= {"host, no endpoint": ask(self.here, [], f"{recorded.EMPTY}:80")[0]}
         for name in ("pods", "local pods"):
-            found[name] = found[name].removeprefix("near ").removeprefix("far ")
+            answers[name] = answers[name].removeprefix("near ").removeprefix("far ")
         sticky = ask(self.here, self.pod.command(), *[f"{recorded.STICKY}:80"] * 4)
-        found["session affinity"] = "one pod" if len(set(sticky)) == 1 and "silence" not in sticky else str(sticky)
-        return found
+        answers["session affinity"] = "one pod" if len(set(sticky)) == 1 and "silence" not in sticky else str(sticky)
+        return answers
 
     def expected(self, mode: str) -> dict[str, str]:
         """Return the answers that kube-proxy promises."""
         outside = self.lab.outside.address
-        found = {
+        promised = {
             "no endpoint": "refused", "no endpoint, with a node port": "refused", "pods": self.pod.address,
             "local pods": self.pod.address, "node port without endpoint": "refused",
             "node port with policy Local": f"near {outside}", "host port": f"near {outside}",
             "host, no endpoint": "refused", "session affinity": "one pod",
         }  # fmt: skip
         if mode == "nftables":
-            found |= {
+            promised |= {
                 "wrong port": "refused", "unallocated": "silence", "no endpoint, IPv6": "refused",
                 "wrong port, IPv6": "refused", "unallocated, IPv6": "silence",
             }  # fmt: skip
-        return found
+        return promised
 
     def findings(self) -> list[str]:
         """Return doctor's findings about forwarding."""

@@ -99,10 +99,10 @@ def test_networkd_that_was_there_first(world: World) -> None:
     def cut_off(fault: str, address: str) -> list[str]:
         """Make the fault and return doctor's findings. After networkd restarts, the pod must not reach `address`."""
         shell(node, fault)
-        found = doctor(node)
+        findings = doctor(node)
         networkd.restart()
         wait_for(lambda: not reaches(world.pod, address), f"the pod can't reach {address}")
-        return found
+        return findings
 
     def works_again(by_hand: str = "") -> bool:
         """Return whether doctor fixes everything, and check that the pod reaches all addresses after a restart."""
@@ -110,7 +110,9 @@ def test_networkd_that_was_there_first(world: World) -> None:
         left = doctor(node, "--fix")
         networkd.restart()
         everyone = (GATEWAY, world.far.address)
-        wait_for(lambda: all(reaches(world.pod, one) for one in everyone), "the pod reaches its host and its peer")
+        wait_for(
+            lambda: all(reaches(world.pod, address) for address in everyone), "the pod reaches its host and its peer"
+        )
         return left == []
 
     fault = f"rm {_ROUTES} {_ADDRESSES}"

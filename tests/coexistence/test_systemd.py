@@ -22,16 +22,16 @@ SECOND = "10.244.2.0/24"
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Booted]:
     """A booted machine that `init-node` has set up."""
-    with Lab(nodes=2) as lab, booted(lab.nodes[0]) as one:
-        init(one.node, "--peer", "10.244.1.0/24=10.0.10.51")
-        yield one
+    with Lab(nodes=2) as lab, booted(lab.nodes[0]) as running:
+        init(running.node, "--peer", "10.244.1.0/24=10.0.10.51")
+        yield running
 
 
-def found(node: Node, *words: str) -> list[str]:
+def findings(node: Node, *words: str) -> list[str]:
     """Return doctor's findings, without those about the peer's pods: the peer is a bare host without pods."""
     asked = () if "--only" in words else ("--skip", "peer-pods", "--skip", "peer-silent")
     said = cnictl(node, "doctor", "-o", "json", *asked, *words, check=False)
-    return [one["id"] for one in json.loads(said.stdout)["items"]]
+    return [finding["id"] for finding in json.loads(said.stdout)["items"]]
 
 
 def leases(node: Node) -> list[dict[str, str]]:
@@ -56,17 +56,17 @@ def test_reboot_brings_the_node_back_and_only_what_was_confirmed(machine: Booted
     assert machine.systemctl("is-active", "cnictl.service") == "active"
     assert SECOND not in routes(machine.node) and "10.244.1.0/24" in routes(machine.node)
     assert leases(machine.node) == []
-    assert found(machine.node) == []
+    assert findings(machine.node) == []
     assert start_pod(machine.node, "pod").pings("10.244.0.1")
 
 
 def test_unit_that_was_disabled(machine: Booted) -> None:
     fault = "systemctl disable cnictl.service"
     shell(machine.node, fault)
-    assert found(machine.node) == ["boot-unit"]
+    assert findings(machine.node) == ["boot-unit"]
     machine.reboot()
     assert "cni0" not in shell(machine.node, "ip -br link")
-    assert found(machine.node, "--fix") == []
+    assert findings(machine.node, "--fix") == []
     assert machine.systemctl("is-enabled", "cnictl.service") == "enabled"
     note("boot-unit", fault, "after a reboot no pod has a network")
 

@@ -26,11 +26,11 @@ for name in before after; do cp /usr/share/ufw/$name.init /etc/ufw/; done
 def node() -> Iterator[Node]:
     """A node with ufw installed but not enabled."""
     with Lab(nodes=2) as lab:
-        one = lab.nodes[0]
-        install(one, "ufw")
-        one.run(["sh", "-ec", _SET_UP])
+        first = lab.nodes[0]
+        install(first, "ufw")
+        first.run(["sh", "-ec", _SET_UP])
         serve(lab.outside.popen)
-        yield one
+        yield first
 
 
 def reaches(pod: Pod) -> bool:
@@ -71,9 +71,9 @@ def assert_its_own_command_lets_pods_in(node: Node) -> None:
 
     cnictl does not change this by itself, because a firewall that rejects these packets may do so on purpose.
     """
-    [found] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    assert (found["id"], found["subject"]) == ("own-host", "iptables INPUT")
-    node.run(["sh", "-c", found["hint"]["command"]])
+    [finding] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
+    assert (finding["id"], finding["subject"]) == ("own-host", "iptables INPUT")
+    node.run(["sh", "-c", finding["hint"]["command"]])
     done = cnictl(node, "doctor", check=False)
     assert done.stdout.startswith("healthy")
 

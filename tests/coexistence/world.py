@@ -27,8 +27,8 @@ class World:
             started = [
                 pool.submit(init, node, "--peer", f"{peer.pod_cidr}={peer.address}", *more) for node, peer in pairs
             ]
-        for one in started:
-            one.result()
+        for future in started:
+            future.result()
         self.pod, self.far = start_pod(self.here, "pod"), start_pod(self.there, "far")
         for pod in (self.pod, self.far):
             serve(pod.popen)

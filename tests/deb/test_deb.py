@@ -43,8 +43,8 @@ def node(host: Machine) -> Machine:
 
 
 def test_lintian_finds_nothing_that_no_override_explains() -> None:
-    found = (TREES / LINTIAN).read_text(encoding="utf-8").splitlines()
-    assert [line for line in found if re.match(r"[EW]:", line)] == []
+    tags = (TREES / LINTIAN).read_text(encoding="utf-8").splitlines()
+    assert [line for line in tags if re.match(r"[EW]:", line)] == []
 
 
 def test_an_installation_changes_no_network_and_starts_nothing(host: Machine) -> None:

@@ -40,7 +40,7 @@ def document(value: object) -> bytes:
     if isinstance(value, Token):
         return value.encode()
     if isinstance(value, dict):
-        return b"{" + b", ".join(document(key) + b": " + document(one) for key, one in value.items()) + b"}"
+        return b"{" + b", ".join(document(key) + b": " + document(item) for key, item in value.items()) + b"}"
     if isinstance(value, list):
         return b"[" + b", ".join(map(document, value)) + b"]"
     return json.dumps(value).encode()
@@ -201,7 +201,7 @@ HOSTILE = (
 names = st.sampled_from(HOSTILE) | _bytes
 pairs = st.tuples(
     st.sampled_from(["IP", "MAC", "IgnoreUnknown", "K8S_POD_NAME", "K8S_POD_NAMESPACE", "K8S_POD_UID", "", "Other"]),
-    names | addresses.filter(lambda one: "\0" not in one) | macs,
+    names | addresses.filter(lambda address: "\0" not in address) | macs,
 )
 cni_args = names | st.lists(pairs, max_size=4).map(lambda listed: ";".join(f"{key}={value}" for key, value in listed))
 verbs = st.sampled_from(["ADD", "ADD", "ADD", "DEL", "DEL", "CHECK", "CHECK", "GC", "STATUS", "VERSION"])

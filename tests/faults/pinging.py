@@ -28,9 +28,9 @@ def pinging(enter: Callable[[int], Sequence[str]], targets: Sequence[str], least
             yield
             wait_for(lambda: all(len(_answered(file.read_text())) >= least for file in told), "the pings", 60)
         finally:
-            for one in running:
-                one.send_signal(signal.SIGINT)
-                one.wait(30)
+            for ping in running:
+                ping.send_signal(signal.SIGINT)
+                ping.wait(30)
         for file in told:
             _judge(file.read_text())
 

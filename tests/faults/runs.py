@@ -191,12 +191,12 @@ class Ground:
 
     def picture(self) -> dict[str, Any]:
         """Return the state of the host, without the records of runs."""
-        found = snapshot(self.node)
-        tree = [line for line in found["tree"] if not line.startswith(_OF_THE_RUNS)]
-        nft = sorted(str(found["nft"]).split("table "))  # nft lists a recreated table last
+        state = snapshot(self.node)
+        tree = [line for line in state["tree"] if not line.startswith(_OF_THE_RUNS)]
+        nft = sorted(str(state["nft"]).split("table "))  # nft lists a recreated table last
         if self.scenario.anew:
-            found |= {key: [_OF_ONE_BRIDGE.sub("", json.dumps(one)) for one in found[key]] for key in _LINKS}
-        return {**found, "tree": tree, "nft": nft, "iptables": sorted(found["iptables"])}
+            state |= {key: [_OF_ONE_BRIDGE.sub("", json.dumps(link)) for link in state[key]] for key in _LINKS}
+        return {**state, "tree": tree, "nft": nft, "iptables": sorted(state["iptables"])}
 
 
 @contextmanager
@@ -242,11 +242,12 @@ def _compare(before: dict[str, Any], after: dict[str, Any]) -> None:
     assert not wrong, wrong
 
 
-def _differing(one: Any, other: Any) -> Any:
-    if not isinstance(one, list):
-        return one, other
-    lines = [f"- {line}" for line in one if line not in other] + [f"+ {line}" for line in other if line not in one]
-    return lines[:_SHOWN]
+def _differing(before: Any, after: Any) -> Any:
+    if not isinstance(before, list):
+        return before, after
+    gone = [f"- {line}" for line in before if line not in after]
+    new = [f"+ {line}" for line in after if line not in before]
+    return (gone + new)[:_SHOWN]
 
 
 def main() -> None:
@@ -255,15 +256,15 @@ def main() -> None:
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--points", type=int, default=EVERY, help="only that many, evenly spread")
     options = parser.parse_args()
-    found = 0
+    faults = 0
     for name in options.scenario or SCENARIOS:
         started = time.monotonic()
         with commands.loaded():
             report = sweep(SCENARIOS[name], options.points)
         print(f"{name}: {report.kills} kills, {report.doings} doings, {time.monotonic() - started:.1f} s")
         print(*(f"  FAULT {fault}" for fault in report.faults), sep="\n", flush=True)
-        found += len(report.faults)
-    sys.exit(1 if found else 0)
+        faults += len(report.faults)
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

@@ -102,7 +102,7 @@ class Worker:
 
 def addresses(result: Json) -> list[str]:
     """Return the addresses of an ADD's result."""
-    return [str(one["address"]).partition("/")[0] for one in result["ips"]]
+    return [str(ip["address"]).partition("/")[0] for ip in result["ips"]]
 
 
 @contextmanager
@@ -119,7 +119,7 @@ def storm(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod], turn: int
     """Make one call for each pod, chosen by chance, and leave the pods as they are then. Each turn differs."""
     started = time.monotonic()
     with ThreadPoolExecutor(len(workers)) as pool:
-        shares = [pool.submit(one.work, pods[n :: len(workers)], turn * 100 + n) for n, one in enumerate(workers)]
+        shares = [pool.submit(worker.work, pods[n :: len(workers)], turn * 100 + n) for n, worker in enumerate(workers)]
         for share in shares:
             share.result()
     told.seconds += time.monotonic() - started
@@ -129,7 +129,7 @@ def clear(workers: Sequence[Worker], told: Storm, pods: Sequence[Pod]) -> None:
     """Detach all pods that are still attached."""
     attached = [pod for pod in pods if pod.container in told.results]
     with ThreadPoolExecutor(len(workers)) as pool:
-        shares = [pool.submit(one.delete_all, attached[n :: len(workers)]) for n, one in enumerate(workers)]
+        shares = [pool.submit(worker.delete_all, attached[n :: len(workers)]) for n, worker in enumerate(workers)]
         for share in shares:
             share.result()
 
@@ -138,7 +138,9 @@ def judge(host: Host, told: Storm, network: str) -> list[str]:
     """Return the failed calls, and the addresses whose lease does not match the attached pod."""
     leased = {address: owner.partition("\r\n")[0] for address, owner in host.leases(network).items()}
     unlike = [address for address in leased.keys() | told.holders if leased.get(address) != told.holders.get(address)]
-    lost = (f"{one}: leased to {leased.get(one)}, held by {told.holders.get(one)}" for one in sorted(unlike))
+    lost = (
+        f"{address}: leased to {leased.get(address)}, held by {told.holders.get(address)}" for address in sorted(unlike)
+    )
     return [*told.failures, *lost]
 
 

@@ -93,7 +93,7 @@ class Report:
 
     def __str__(self) -> str:
         lines = [f"{self.verb}: {self.kills} kills over {self.calls} system calls"]
-        lines += [f"  {count:4} {state}" for state, count in sorted(self.states.items(), key=lambda one: len(one[0]))]
+        lines += [f"  {count:4} {state}" for state, count in sorted(self.states.items(), key=lambda item: len(item[0]))]
         return "\n".join([*lines, *(f"  FAULT {fault}" for fault in self.faults)])
 
 
@@ -122,7 +122,7 @@ class Ground:
     def _request(self, verb: str, pod: Pod | None, prev: Json | None) -> tuple[dict[str, str], bytes]:
         conf = self.scenario.conf
         if verb == "GC":
-            pod, valid = None, [{"containerID": one.container, "ifname": one.ifname} for one in self.live]
+            pod, valid = None, [{"containerID": live.container, "ifname": live.ifname} for live in self.live]
             conf = {**conf, VALID: valid}
         return self.host.environment(verb, pod), self.host.stdin(conf, prev)
 
@@ -154,7 +154,9 @@ class Ground:
         }
         if there["link"]:
             inside = host.pod_link(pod)
-            there["address"] = inside is not None and any(one["scope"] == "global" for one in inside["addr_info"])
+            there["address"] = inside is not None and any(
+                address["scope"] == "global" for address in inside["addr_info"]
+            )
         return ", ".join(part for part, is_there in there.items() if is_there) or "nothing"
 
     def picture(self) -> Json:
@@ -162,11 +164,13 @@ class Ground:
         links, addresses, routes, routes6, *rules = self.host.run("sh", "-c", _LOOK).split("\n")
         state = self.host.path("/var/lib")
         return {
-            "links": {one["ifname"]: _link(one) for one in json.loads(links)},
+            "links": {link["ifname"]: _link(link) for link in json.loads(links)},
             "addresses": sorted(
-                (one["ifname"], a["local"], a["prefixlen"]) for one in json.loads(addresses) for a in one["addr_info"]
+                (link["ifname"], a["local"], a["prefixlen"])
+                for link in json.loads(addresses)
+                for a in link["addr_info"]
             ),
-            "routes": sorted(_route(one) for one in [*json.loads(routes), *json.loads(routes6)]),
+            "routes": sorted(_route(route) for route in [*json.loads(routes), *json.loads(routes6)]),
             "rules": "\n".join(rules),
             "files": {
                 str(file.relative_to(state)): file.read_bytes()
@@ -189,9 +193,9 @@ class Ground:
             return
         free = _ALL - self.scenario.live
         pods = self.host.pods(free + 1, "filling")
-        given = [str(one["address"]) for ips in self.addresses for one in ips]
+        given = [str(ip["address"]) for ips in self.addresses for ip in ips]
         for pod in pods[:free]:
-            given += [str(one["address"]) for one in self.call("ADD", pod)["ips"]]
+            given += [str(ip["address"]) for ip in self.call("ADD", pod)["ips"]]
         assert len(set(given)) == len(given) == _ALL * self.scenario.families, sorted(given)
         assert self._plugin.call(*self._request("ADD", pods[free], None)).code == 100
         for pod in pods:
@@ -282,7 +286,7 @@ def main() -> None:
     parser.add_argument("scenario", nargs="*", choices=[*SCENARIOS, []], help="default: all")
     parser.add_argument("--points", type=int, default=EVERY, help="only that many system calls, evenly spread")
     options = parser.parse_args()
-    found = 0
+    faults = 0
     for name in options.scenario or SCENARIOS:
         print(f"== {name}")
         scenario = SCENARIOS[name]
@@ -291,9 +295,9 @@ def main() -> None:
                 started = time.monotonic()
                 report = sweep(where, verb, options.points)
                 print(f"{report}\n  in {time.monotonic() - started:.1f} s", flush=True)
-                found += len(report.faults)
+                faults += len(report.faults)
             where.fill()
-    sys.exit(1 if found else 0)
+    sys.exit(1 if faults else 0)
 
 
 if __name__ == "__main__":

@@ -25,20 +25,20 @@ def main() -> int:
     _as_root()
     first, every = (int(number) for number in options.part.split("/"))
     chosen = [job for job in run.jobs() if not options.words or any(word in run.label(job) for word in options.words)]
-    found: list[Verdict] = []
+    judged: list[Verdict] = []
     broken = 0
     for job, verdicts, trouble in run.verdicts(chosen[first - 1 :: every], options.jobs):
         if trouble:
             broken += 1
             print(f"could not be judged: {run.label(job)}\n{trouble}")
         for verdict in verdicts:
-            found.append(verdict)
+            judged.append(verdict)
             if verdict.verdict == WORSE or options.verbose:
                 print(report.text(verdict))
-    counts = collections.Counter(verdict.verdict for verdict in found)
-    print(f"{len(found)} rows: {', '.join(f'{number} {name}' for name, number in counts.most_common())}")
+    counts = collections.Counter(verdict.verdict for verdict in judged)
+    print(f"{len(judged)} rows: {', '.join(f'{number} {name}' for name, number in counts.most_common())}")
     if options.write and not broken:
-        report.write(found)
+        report.write(judged)
     return 1 if broken or counts[WORSE] else 0
 
 

@@ -46,9 +46,9 @@ def result_facts(result: Json, snapshot: Snapshot, pod: str) -> Facts:
     facts: Facts = {"result.cniVersion": result.get("cniVersion")}
     host_end = snapshot.host_end(pod)
     names = []
-    for one in result.get("interfaces", []):
-        name = "the host veth" if host_end and one.get("name") == host_end["ifname"] else one.get("name")
-        names.append(f"{name} in {one['sandbox']}" if one.get("sandbox") else str(name))
+    for interface in result.get("interfaces", []):
+        name = "the host veth" if host_end and interface.get("name") == host_end["ifname"] else interface.get("name")
+        names.append(f"{name} in {interface['sandbox']}" if interface.get("sandbox") else str(name))
     if "interfaces" in result:
         facts["result.interfaces"] = names
     for key in ("ip4", "ip6"):
@@ -59,8 +59,8 @@ def result_facts(result: Json, snapshot: Snapshot, pod: str) -> Facts:
             }
     if "interfaces" in result or "ips" in result:
         facts["result.ips"] = [
-            {**one, "interface": names[one["interface"]] if one.get("interface") is not None else None}
-            for one in result.get("ips") or []
+            {**ip, "interface": names[ip["interface"]] if ip.get("interface") is not None else None}
+            for ip in result.get("ips") or []
         ]
         facts["result.routes"] = sorted(json.dumps(route, sort_keys=True) for route in result.get("routes") or [])
     facts["result.dns"] = {key: value for key, value in (result.get("dns") or {}).items() if value}
@@ -69,21 +69,25 @@ def result_facts(result: Json, snapshot: Snapshot, pod: str) -> Facts:
 
 def lies(result: Json, snapshot: Snapshot, pod: str) -> list[str]:
     """Return the parts of the result that the kernel's state contradicts."""
-    found = []
-    for one in result.get("interfaces") or []:
-        links = snapshot.pods[pod][0] if one.get("sandbox") else snapshot.links
-        link = links.get(one.get("name", ""))
-        role = one.get("name") if one.get("sandbox") or one.get("name", "").startswith(("cni", "br")) else "host veth"
+    untrue = []
+    for interface in result.get("interfaces") or []:
+        links = snapshot.pods[pod][0] if interface.get("sandbox") else snapshot.links
+        link = links.get(interface.get("name", ""))
+        role = (
+            interface.get("name")
+            if interface.get("sandbox") or interface.get("name", "").startswith(("cni", "br"))
+            else "host veth"
+        )
         if link is None:
-            found.append(f"{role} isn't there")
+            untrue.append(f"{role} isn't there")
             continue
-        found += [
+        untrue += [
             f"{key} of {role}"
             for key, is_ in (("mac", "address"), ("mtu", "mtu"))
-            if one.get(key, link[is_]) != link[is_]
+            if interface.get(key, link[is_]) != link[is_]
         ]
     present = observe.addresses(snapshot.pod_link(pod))
-    found += [f"address {one['address']}" for one in result.get("ips") or [] if one["address"] not in present]
+    untrue += [f"address {ip['address']}" for ip in result.get("ips") or [] if ip["address"] not in present]
     routes = " ; ".join(observe.own_routes(snapshot.pods[pod][1]))
-    found += [f"route {one['dst']}" for one in result.get("routes") or [] if one["dst"] not in routes]
-    return found
+    untrue += [f"route {route['dst']}" for route in result.get("routes") or [] if route["dst"] not in routes]
+    return untrue

@@ -194,7 +194,7 @@ def _gateway(scenario: Scenario, seen: Snapshot, net: Net, own: str) -> str:
 
 
 def _of_family(listed: list[str], net: Net) -> str:
-    return next((one.partition("/")[0] for one in listed if (":" in one) == (net.version == 6)), "")
+    return next((address.partition("/")[0] for address in listed if (":" in address) == (net.version == 6)), "")
 
 
 def _who(source: str, own: str, net: Net) -> str:
@@ -207,12 +207,12 @@ def _who(source: str, own: str, net: Net) -> str:
 
 def marks_of(seen: Snapshot, place: Place) -> dict[str, list[str]]:
     """Return the addresses, the container ID and the host veth by which rules can name each pod's attachment."""
-    found = {}
+    marks = {}
     for pod in seen.pods:
         host_end = seen.host_end(pod)
         plain = [address.partition("/")[0] for address in observe.addresses(seen.pod_link(pod))]
-        found[pod] = [*plain, place.pods[pod].container, *([host_end["ifname"]] if host_end else [])]
-    return found
+        marks[pod] = [*plain, place.pods[pod].container, *([host_end["ifname"]] if host_end else [])]
+    return marks
 
 
 def _mac(seen: Snapshot, pod: str) -> bytes:

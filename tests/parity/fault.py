@@ -69,8 +69,8 @@ def added(place: Place, pod: str, conf: Json, extra: Mapping[str, str] = Mapping
 
 def worst(*ended: Answer, silent: bool = False) -> Facts:
     """Return the outcome of the first call that did not succeed, or else of the last call."""
-    facts = [answers.outcome(one, silent) for one in ended]
-    return next((one for one in facts if one["outcome"] != answers.OK), facts[-1])
+    facts = [answers.outcome(answer, silent) for answer in ended]
+    return next((outcome for outcome in facts if outcome["outcome"] != answers.OK), facts[-1])
 
 
 def sends(place: Place, sender: str, receiver: str, address: str, bound: float = 0.0) -> str:

@@ -83,7 +83,11 @@ def _at_once(place: Place, family: Family) -> Facts:
     with ThreadPoolExecutor(3) as pool:
         ended = list(pool.map(lambda pod: add(place, pod, conf), ("a", "b", "c")))
     now = observe.take(place, ("a", "b", "c"))
-    told = {one["mac"] for answer in ended for one in (answers.result_of(answer) or {}).get("interfaces", [])[:1]}
+    told = {
+        interface["mac"]
+        for answer in ended
+        for interface in (answers.result_of(answer) or {}).get("interfaces", [])[:1]
+    }
     given = [address for pod in now.pods for address in observe.addresses(now.pod_link(pod))]
     return {
         **worst(*ended),
@@ -144,8 +148,8 @@ def _ipv6_off_in_the_pod(place: Place, family: Family) -> Facts:
 def _two_networks(place: Place, family: Family) -> Facts:
     """Give a pod an interface in each of two networks, and detach the second; the first must keep working."""
     (net,), (second,) = family.nets, family.second
-    one = conf_of(family)
-    two = conf_of(
+    first_conf = conf_of(family)
+    second_conf = conf_of(
         family,
         name="second",
         bridge="cni1",
@@ -153,11 +157,11 @@ def _two_networks(place: Place, family: Family) -> Facts:
         isGateway=True,
         ipam={"ranges": [[{"subnet": second.subnet}]]},
     )
-    ended = [add(place, "a", one), add(place, "a", two, ifname="eth1")]
+    ended = [add(place, "a", first_conf), add(place, "a", second_conf, ifname="eth1")]
     facts = worst(*ended)
     reached = [sends(place, "a", "", net.gateway), sends(place, "a", "", second.gateway)]
     result = answers.result_of(ended[1])
-    gone = place.call("DEL", "a", two, result, ifname="eth1")
+    gone = place.call("DEL", "a", second_conf, result, ifname="eth1")
     return {
         **facts,
         "to both gateways": reached,

@@ -42,7 +42,7 @@ def _routed(words: str = "via {gateway}", **more: object) -> tuple[Change, Calla
 
     def expect(family: Family) -> Facts:
         made = [words.format(gateway=net.gateway, ninth=net.at(9)).strip() for net in family.nets]
-        return {"pod.routes": sorted(f"{net.elsewhere} {one}" for net, one in zip(family.nets, made, strict=True))}
+        return {"pod.routes": sorted(f"{net.elsewhere} {way}" for net, way in zip(family.nets, made, strict=True))}
 
     return change, expect
 
@@ -57,8 +57,8 @@ def _second_of_two(family: Family, _: str) -> Json:
     pairs = zip(family.nets, family.second, strict=True)
     return {
         "ranges": [
-            [{"subnet": one.subnet, "rangeStart": one.at(10), "rangeEnd": one.at(10)}, {"subnet": other.subnet}]
-            for one, other in pairs
+            [{"subnet": first.subnet, "rangeStart": first.at(10), "rangeEnd": first.at(10)}, {"subnet": second.subnet}]
+            for first, second in pairs
         ]
     }
 

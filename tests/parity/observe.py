@@ -32,7 +32,9 @@ class Snapshot:
         link = self.pods[pod][0].get(ifname)
         if link is None:
             return None
-        return next((one for one in self.links.values() if one["ifindex"] == link.get("link_index")), None)
+        return next(
+            (host_link for host_link in self.links.values() if host_link["ifindex"] == link.get("link_index")), None
+        )
 
     def pod_link(self, pod: str, ifname: str = "eth0") -> Json | None:
         """Return a pod's interface."""
@@ -66,12 +68,12 @@ def sysctl(netns: str, name: str) -> str:
 
 def addresses(link: Json | None) -> list[str]:
     """Return a link's addresses, without those that the kernel assigns."""
-    return [f"{one['local']}/{one['prefixlen']}" for one in _own(link)]
+    return [f"{address['local']}/{address['prefixlen']}" for address in _own(link)]
 
 
 def tentative(link: Json | None) -> list[str]:
     """Return those of its addresses that are tentative or failed duplicate address detection."""
-    return [one["local"] for one in _own(link) if one.get("tentative") or one.get("dadfailed")]
+    return [address["local"] for address in _own(link) if address.get("tentative") or address.get("dadfailed")]
 
 
 def link_local_ready(place: Place, pod: str, ifname: str = "eth0", bound: float = 0.5) -> bool:
@@ -84,7 +86,7 @@ def link_local_ready(place: Place, pod: str, ifname: str = "eth0", bound: float 
     while True:
         with inside(place.pod_netns(pod)):
             link = _links_and_routes()[0].get(ifname, {})
-        if not any(one.get("tentative") for one in link.get("addr_info", []) if one["scope"] == "link"):
+        if not any(address.get("tentative") for address in link.get("addr_info", []) if address["scope"] == "link"):
             return True
         if time.monotonic() > end:
             return False
@@ -92,7 +94,7 @@ def link_local_ready(place: Place, pod: str, ifname: str = "eth0", bound: float 
 
 
 def _own(link: Json | None) -> list[Json]:
-    return [one for one in (link or {}).get("addr_info", []) if one["scope"] == "global"]
+    return [address for address in (link or {}).get("addr_info", []) if address["scope"] == "global"]
 
 
 def route_text(route: Json) -> str:
@@ -132,7 +134,7 @@ def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable
     With `network_stays`, these belong to the network and are left out: the bridge, its addresses, a VLAN's gateway (a
     veth pair with an end named like cni0.100), and rules that name no attachment (`marks`).
     """
-    found = []
+    remains = []
     gateways = [link["ifindex"] for name, link in after.links.items() if re.search(r"\.\d+$", name)]
     for name, link in after.links.items():
         known = before.links.get(name)
@@ -140,22 +142,24 @@ def left(before: Snapshot, after: Snapshot, network_stays: bool, marks: Iterable
         if network_stays and (kind == "bridge" or {link["ifindex"], link.get("link_index")} & set(gateways)):
             continue
         if known is None:
-            found.append("a host veth" if re.fullmatch(r"veth[0-9a-f]{8,11}", name) else f"the {kind or 'link'} {name}")
+            remains.append(
+                "a host veth" if re.fullmatch(r"veth[0-9a-f]{8,11}", name) else f"the {kind or 'link'} {name}"
+            )
         else:
-            found += [f"{one} on {name}" for one in sorted(set(addresses(link)) - set(addresses(known)))]
+            remains += [f"{address} on {name}" for address in sorted(set(addresses(link)) - set(addresses(known)))]
     for pod, (links, _) in after.pods.items():
-        found += [f"{name} in the pod" for name in sorted(set(links) - set(before.pods.get(pod, ({}, []))[0]))]
-    found += sorted(set(own_routes(after.routes)) - set(own_routes(before.routes)))
+        remains += [f"{name} in the pod" for name in sorted(set(links) - set(before.pods.get(pod, ({}, []))[0]))]
+    remains += sorted(set(own_routes(after.routes)) - set(own_routes(before.routes)))
     rules = attachment_rules(set(after.rules) - set(before.rules), marks)
     if not network_stays:
         rules = [rule for rule in set(after.rules) - set(before.rules) if _counts(rule)]
     if rules:
-        found.append("firewall rules")
+        remains.append("firewall rules")
     # a lease that existed before gets a record at take-over, which does not belong to the attachment
     claimed = tuple(f"{text.partition(chr(13))[0]}@" for name, text in before.files.items() if name.startswith("cni/"))
     new = {name for name in set(after.files) - set(before.files) if not os.path.basename(name).startswith(claimed)}
-    found += sorted({_file_kind(name) for name in new})
-    return found
+    remains += sorted({_file_kind(name) for name in new})
+    return remains
 
 
 def attachment_rules(rules: Iterable[str], marks: Iterable[str]) -> list[str]:
@@ -167,13 +171,13 @@ def attachment_rules(rules: Iterable[str], marks: Iterable[str]) -> list[str]:
 
 def masquerade_backends(snapshot: Snapshot) -> list[str]:
     """Return the backends that masquerade: iptables if the rule is in an iptables table, otherwise nftables."""
-    found, table = set(), ""
+    backends, table = set(), ""
     for rule in snapshot.rules:
         if rule.startswith("table "):
             table = rule.split("{")[0].strip()
         if re.search(r"\bmasquerade\b|MASQUERADE", rule):
-            found.add("iptables" if table in ("table ip nat", "table ip6 nat") else "nftables")
-    return sorted(found)
+            backends.add("iptables" if table in ("table ip nat", "table ip6 nat") else "nftables")
+    return sorted(backends)
 
 
 def _counts(rule: str) -> bool:
@@ -202,14 +206,14 @@ def _read(*argv: str, stdin: str = "") -> str:
 
 def _files(place: Place) -> dict[str, str]:
     root = str(place.host.path(_STATE))
-    found: dict[str, str] = {}
+    contents: dict[str, str] = {}
     for folder, _, names in os.walk(root):
         for name in names:
             path = os.path.join(folder, name)
             if not name.startswith(_OF_THE_NETWORK) and not name.startswith("."):
                 with open(path, errors="replace", newline="") as file:
-                    found[os.path.relpath(path, root)] = file.read()
-    return found
+                    contents[os.path.relpath(path, root)] = file.read()
+    return contents
 
 
 def leases(snapshot: Snapshot, folder: str = "cni/networks/parity") -> dict[str, Any]:

@@ -91,17 +91,20 @@ requires, or if anything differs without a reason given there.
 
 
 def _keys(verdicts: Sequence[Verdict]) -> list[str]:
-    found = {(one.row.key, one.row.value, one.row.verb, one.row.family): one.verdict for one in verdicts}
+    verdict_of = {
+        (verdict.row.key, verdict.row.value, verdict.row.verb, verdict.row.family): verdict.verdict
+        for verdict in verdicts
+    }
     verbs = [verb for verb in VERBS if verb not in NO_MEANING]
     lines = ["## Keys", "", f"| key | value | {' | '.join(verbs)} |", f"|---|---|{'---|' * len(verbs)}"]
     values = dict.fromkeys((scenario.variant.key, scenario.variant.value) for scenario in SCENARIOS)
-    for key, value in sorted(values, key=lambda one: KEYS.index(one[0])):
+    for key, value in sorted(values, key=lambda item: KEYS.index(item[0])):
         cells = [
-            " ".join(_SIGNS[found.get((key, value, verb, name))] for name in _NAMES).replace("· · ·", "·")
+            " ".join(_SIGNS[verdict_of.get((key, value, verb, name))] for name in _NAMES).replace("· · ·", "·")
             for verb in verbs
         ]
         lines.append(f"| `{key}` | {value} | {' | '.join(cells)} |")
-    version = next((one.verdict for one in verdicts if one.row.key == "VERSION"), None)
+    version = next((verdict.verdict for verdict in verdicts if verdict.row.key == "VERSION"), None)
     lines += ["", *(f"{why}: `{_SIGNS[version]}`." for why in NO_MEANING.values()), ""]
     return lines
 
@@ -119,12 +122,12 @@ def _better(verdicts: Iterable[Verdict]) -> list[str]:
     ]
     groups: dict[str, list[Row]] = collections.defaultdict(list)
     total: dict[str, int] = collections.Counter()
-    for one in verdicts:
-        if one.row.key == "fault" or one.row.value.startswith("bad: "):
+    for verdict in verdicts:
+        if verdict.row.key == "fault" or verdict.row.value.startswith("bad: "):
             continue
-        total[one.row.verb] += 1
-        for reason in one.reference:
-            groups[_plain(reason)].append(one.row)
+        total[verdict.row.verb] += 1
+        for reason in verdict.reference:
+            groups[_plain(reason)].append(verdict.row)
     for reason, rows in sorted(groups.items(), key=lambda group: -len(group[1])):
         lines.append(f"| {_cell(reason)} | {_where(rows, total)} |")
     return [*lines, ""]
@@ -154,12 +157,12 @@ def _faults(verdicts: Iterable[Verdict]) -> list[str]:
         "|---|---|---|---|",
     ]
     groups: dict[tuple[str, str], list[Verdict]] = collections.defaultdict(list)
-    for one in verdicts:
-        if one.row.key == "fault":
-            groups[one.row.verb, one.row.value].append(one)
+    for verdict in verdicts:
+        if verdict.row.key == "fault":
+            groups[verdict.row.verb, verdict.row.value].append(verdict)
     for (verb, name), ones in groups.items():
-        signs = ", ".join(f"{one.row.family} `{_SIGNS[one.verdict]}`" for one in ones)
-        reasons = dict.fromkeys(_plain(reason) for one in ones for reason in one.reference)
+        signs = ", ".join(f"{verdict.row.family} `{_SIGNS[verdict.verdict]}`" for verdict in ones)
+        reasons = dict.fromkeys(_plain(reason) for verdict in ones for reason in verdict.reference)
         lines.append(f"| {verb} | {name} | {signs} | {_cell('; '.join(reasons)) or 'also correct'} |")
     return [*lines, ""]
 
@@ -174,17 +177,17 @@ def _refused(verdicts: Iterable[Verdict]) -> list[str]:
         "| key | value | family | | code | the reference |",
         "|---|---|---|---|---|---|",
     ]
-    for one in verdicts:
-        if one.row.value.startswith("bad: "):
-            value = one.row.value.removeprefix("bad: ")
-            reasons = "; ".join(_plain(reason) for reason in one.reference)
+    for verdict in verdicts:
+        if verdict.row.value.startswith("bad: "):
+            value = verdict.row.value.removeprefix("bad: ")
+            reasons = "; ".join(_plain(reason) for reason in verdict.reference)
             said = _cell(reasons) or "also refuses it"
             cells = (
-                f"`{one.row.key}`",
+                f"`{verdict.row.key}`",
                 f"`{value}`",
-                one.row.family,
-                f"`{_SIGNS[one.verdict]}`",
-                str(one.codes[1]),
+                verdict.row.family,
+                f"`{_SIGNS[verdict.verdict]}`",
+                str(verdict.codes[1]),
                 said,
             )
             lines.append(f"| {' | '.join(cells)} |")
@@ -192,13 +195,13 @@ def _refused(verdicts: Iterable[Verdict]) -> list[str]:
 
 
 def _design(verdicts: Iterable[Verdict]) -> list[str]:
-    groups = collections.Counter(reason for one in verdicts for reason in set(one.by_design))
+    groups = collections.Counter(reason for verdict in verdicts for reason in set(verdict.by_design))
     lines = ["## Different by design", ""]
     return [*lines, *(f"- {reason} ({number} rows)" for reason, number in groups.most_common()), ""]
 
 
 def _not_shown(verdicts: Iterable[Verdict]) -> list[str]:
-    rows = [one.row for one in verdicts if one.verdict == NOT_SHOWN]
+    rows = [verdict.row for verdict in verdicts if verdict.verdict == NOT_SHOWN]
     if not rows:
         return []
     keys = ", ".join(dict.fromkeys(f"`{row.key}`" for row in rows))

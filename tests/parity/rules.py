@@ -81,20 +81,20 @@ class Verdict:
 
 def shortfalls(wanted: Facts, seen: Facts) -> dict[str, str]:
     """Return the wanted facts that do not hold, each with a description."""
-    found = {}
+    unmet = {}
     for fact, value in wanted.items():
         if isinstance(value, Needed):
             if not value.holds(seen):
-                found[fact] = value.words(seen)
+                unmet[fact] = value.words(seen)
         elif fact.startswith(OTHER_POD) and fact not in seen:
             continue  # its ADD was refused, which ADD's row shows
         elif seen.get(fact, ABSENT) != value:
-            found[fact] = _words(fact, value, seen)
-    if "outcome" in found:
+            unmet[fact] = _words(fact, value, seen)
+    if "outcome" in unmet:
         # the other facts follow from the outcome, except what a refusal leaves
         more = ("left",) if seen.get("outcome") != OK else ()
-        return {fact: words for fact, words in found.items() if fact in ("outcome", *more)}
-    return found
+        return {fact: words for fact, words in unmet.items() if fact in ("outcome", *more)}
+    return unmet
 
 
 class Needed:
@@ -140,14 +140,14 @@ def differences(row: Row, reference: Facts, ours: Facts) -> tuple[list[str], lis
     if ours.get("outcome") != OK:
         return without, design  # both refuse, and the wanted facts cover a refusal
     for fact in sorted((set(reference) | set(ours)) - NOT_COMPARED - set(row.wanted)):
-        one, other = reference.get(fact, ABSENT), ours.get(fact, ABSENT)
-        if one == other or ABSENT in (one, other):
+        theirs, own = reference.get(fact, ABSENT), ours.get(fact, ABSENT)
+        if theirs == own or ABSENT in (theirs, own):
             continue
-        reason = next((why for name, excuses, why in BY_DESIGN if name == fact and excuses(one, other)), "")
+        reason = next((why for name, excuses, why in BY_DESIGN if name == fact and excuses(theirs, own)), "")
         if reason:
             design.append(reason)
         else:
-            without.append(f"{fact} differs: reference {_shown(one)}; ours {_shown(other)}")
+            without.append(f"{fact} differs: reference {_shown(theirs)}; ours {_shown(own)}")
     return without, design
 
 

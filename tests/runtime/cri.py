@@ -59,7 +59,7 @@ class Cri:
     def network_ready(self) -> bool:
         """Return the runtime's NetworkReady condition: whether it has found a CNI conf that it can use."""
         conditions = self.call("Status", {}).message(1).messages(1)
-        return any(one.text(1) == "NetworkReady" and one.number(2) for one in conditions)
+        return any(condition.text(1) == "NetworkReady" and condition.number(2) for condition in conditions)
 
     def run_sandbox(self, name: str, host_ports: dict[int, int] | None = None) -> Sandbox:
         """Run a pod sandbox, and publish `host_ports` (host port: pod port)."""
@@ -104,7 +104,7 @@ class Cri:
 
     def sandboxes(self) -> list[str]:
         """Return the IDs of all sandboxes that the runtime knows, running or stopped."""
-        return [one.text(1) for one in self.call("ListPodSandbox", {}).messages(1)]
+        return [sandbox.text(1) for sandbox in self.call("ListPodSandbox", {}).messages(1)]
 
     def stop(self, sandbox: str) -> None:
         """Stop a sandbox and its containers. The runtime calls DEL."""

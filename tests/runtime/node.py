@@ -109,8 +109,8 @@ class Node:
 
     def left(self) -> dict[str, object]:
         """Return what exists of attachments; empty if every pod was cleaned up."""
-        found = {"leases": self.leases(), "records": self.records(), "veths": self.veths()}
-        return {what: those for what, those in found.items() if those}
+        by_kind = {"leases": self.leases(), "records": self.records(), "veths": self.veths()}
+        return {what: those for what, those in by_kind.items() if those}
 
     def expect_nothing_left(self) -> None:
         """Raise Failed with the plugin's log if a lease, veth or record stays. Waits, as some clients clean up late."""
@@ -130,9 +130,9 @@ class Node:
             done = self.machine.try_run(*get, outside=True)
             return done if done.returncode == 0 else None  # the server in the pod may not listen yet
 
-        found = wait_for(answer, f"an answer from {url}", 5)
-        assert found is not None
-        return found.stdout
+        fetched = wait_for(answer, f"an answer from {url}", 5)
+        assert fetched is not None
+        return fetched.stdout
 
     def _install(self) -> None:
         """Install cnictl alone. It imports its dependencies from the site-packages of the tests' interpreter."""

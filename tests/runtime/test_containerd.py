@@ -100,7 +100,7 @@ def test_twenty_sandboxes_at_once(pods: tuple[Node, Containerd]) -> None:
         sandboxes = list(pool.map(daemon.cri.run_sandbox, [f"pod-{number}" for number in range(20)]))
         assert node.leases() == {sandbox.address: sandbox.id for sandbox in sandboxes}
         assert len(node.leases()) == len(node.veths()) == len(node.records()) == 20
-        daemon.cri.expect_ping(daemon.cri.run_sleeper(sandboxes[0]), *(one.address for one in sandboxes[1:]))
+        daemon.cri.expect_ping(daemon.cri.run_sleeper(sandboxes[0]), *(sandbox.address for sandbox in sandboxes[1:]))
         list(pool.map(lambda sandbox: daemon.cri.end(sandbox.id), sandboxes))
 
 

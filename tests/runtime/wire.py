@@ -70,7 +70,7 @@ def _field(number: int, value: Value) -> bytes:
     elif isinstance(value, str):
         value = value.encode()
     elif not isinstance(value, bytes):
-        return b"".join(_field(number, one) for one in value)
+        return b"".join(_field(number, item) for item in value)
     return _number(number << 3 | 2) + _number(len(value)) + value if value else b""
 
 

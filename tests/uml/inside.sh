@@ -39,10 +39,10 @@ print(json.dumps({'cniVersion': c['cniVersion'], 'name': c['name'], **c['plugins
 state() { # HOST: print whether the pod reaches it, and doctor's findings
     reached=lost
     ip netns exec pod ping -n -q -c1 -W2 "$1" >/dev/null && reached=reached
-    found="$($cnictl doctor --skip kernel-lacks -o json 2>/run/said |
-        python3 -c 'import json, sys; print(*(one["id"] for one in json.load(sys.stdin)["items"]))')"
-    echo "$1 $reached; doctor: ${found:-nothing}"
-    said="$said$reached:$found "
+    findings="$($cnictl doctor --skip kernel-lacks -o json 2>/run/said |
+        python3 -c 'import json, sys; print(*(finding["id"] for finding in json.load(sys.stdin)["items"]))')"
+    echo "$1 $reached; doctor: ${findings:-nothing}"
+    said="$said$reached:$findings "
 }
 
 prepare
