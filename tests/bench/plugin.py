@@ -53,10 +53,10 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench.plugin", description="See the module's docstring.")
     parser.add_argument("--only", choices=_KINDS, action="append", help="one kind of case; may be repeated")
-    parser.add_argument("--standing", type=int, action="append", help="pods that stand beforehand; may be repeated")
+    parser.add_argument("--standing", type=int, action="append", help="pods attached beforehand; may be repeated")
     parser.add_argument("--leases", type=int, action="append", help="leases in the store beforehand; may be repeated")
-    parser.add_argument("--cycles", type=int, default=60, help="pods measured a case (default 60; fewer where slow)")
-    parser.add_argument("--write", action="store_true", help="put tables and chart into docs/")
+    parser.add_argument("--cycles", type=int, default=60, help="pods per case (default 60; fewer in slow cases)")
+    parser.add_argument("--write", action="store_true", help="write the tables and the chart to docs/")
     return parser.parse_args()
 
 

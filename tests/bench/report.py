@@ -44,7 +44,7 @@ def print_steps(steps: list[Step]) -> None:
 
 def print_parts(parts: list[Parts]) -> None:
     """Print each verb's time by kind."""
-    print(f"\nwhere it goes, in the quickest of many calls\n  {'':56}" + "".join(f"{part.verb:>8}" for part in parts))
+    print(f"\ntime by kind, in the quickest of many calls\n  {'':56}" + "".join(f"{part.verb:>8}" for part in parts))
     for kind, words in KINDS.items():
         print(f"  {words:56}" + "".join(f"{part.by_kind[kind]:8.1f}" for part in parts))
     print(f"  {'whole':56}" + "".join(f"{part.whole:8.1f}" for part in parts), flush=True)

@@ -129,7 +129,7 @@ class Side:
             target = targets[family]
             seen = place.source_seen(f"{self.node}-{pod}", OUTSIDE, target)
             if not seen or (seen == own[family]) is not self.masquerade:
-                raise Unequal(f"{self.label}: {target} sees {seen or 'nothing'} where ipMasq is {self.masquerade}")
+                raise Unequal(f"{self.label}: {target} sees {seen or 'nothing'} although ipMasq is {self.masquerade}")
 
     def must_be_clean(self) -> None:
         """Raise Unequal unless only the standing pods' links, leases, and records or chains are left."""
@@ -159,8 +159,10 @@ class Side:
             left = [name for name in links if place.link_exists(name)]
         with place.within(f"{self.node}-{pod}"):
             left += ["eth0"] if place.link_exists("eth0") else []
-        if left or not links:
-            raise Unequal(f"{self.label}: DEL of {pod} left {left or 'no name of a host veth'}")
+        if not links:
+            raise Unequal(f"{self.label}: the result of ADD for {pod} names no host veth")
+        if left:
+            raise Unequal(f"{self.label}: DEL of {pod} left {left}")
 
     def _conf(self) -> dict[str, Any]:
         subnets, everywhere = [f"10.{self.number}.0.0/16"], ["0.0.0.0/0"]

@@ -29,7 +29,7 @@ subprocess.run(sys.argv[1], shell=True, check=True)
 begun = time.monotonic()
 while subprocess.run(sys.argv[2], shell=True, stdout=-3, stderr=-3).returncode:
     if time.monotonic() - begun > 30:
-        sys.exit("it is not put back")
+        sys.exit("not restored within 30 s")
 print((time.monotonic() - begun) * 1000)
 """
 _BEGIN, _END = "<!-- measured: begin (python -m tests.bench.watch --write) -->", "<!-- measured: end -->"

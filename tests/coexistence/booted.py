@@ -75,10 +75,10 @@ class Booted:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        wait_for(lambda: self._systemd() != 0, "systemd has begun")
+        wait_for(lambda: self._systemd() != 0, "systemd starts")
         self.node = copy.copy(self._below)
         self.node.pid = self._systemd()
-        wait_for(lambda: self._state() in ("running", "degraded"), "it has come up", 30)
+        wait_for(lambda: self._state() in ("running", "degraded"), "systemd finishes the boot", 30)
 
     def _systemd(self) -> int:
         """Return systemd's pid on this machine, two processes below the one that entered the node; 0 before it runs."""
@@ -115,7 +115,7 @@ def booted(below: Node) -> Iterator[Booted]:
     mounts = [line.split() for line in Path("/proc/mounts").read_text(encoding="utf-8").splitlines()]
     trees = [path for _, path, kind, *_ in mounts if kind == "cgroup2"]
     if not (os.path.exists(_SYSTEMD) and shutil.which("systemctl") and trees):
-        pytest.skip("not here: systemd, and cgroup2 to give it a part of")
+        pytest.skip("not here: systemd or cgroup2")
     cgroup = Path(trees[0]) / f"cnictl-booted-{os.getpid()}-{next(_serial)}"
     owner = os.stat(f"/proc/{below.pid}").st_uid
     cgroup.mkdir()

@@ -117,14 +117,14 @@ def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
 def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> None:
     watching = world.there.popen(["cnictl", "watch"])
     said = Lines(watching.stderr)
-    wait_for(lambda: (said.next() or "").startswith("watching"), "watch hears of changes")
+    wait_for(lambda: (said.next() or "").startswith("watching"), "watch has started")
     world.there.run(["sh", "-ec", FAULT])
     wait_for(lambda: drifted(world.there) == [], "watch has repaired it")
     # once firewalld trusts pods, its rules differ; what they still drop takes a second repair
     wait_for(lambda: world.missing() == [], "watch has looked at firewalld's new rules")
     firewall_cmd(world.there, "--reload")
     assert world.missing() == []
-    wait_for(lambda: drifted(world.there) == [], "watch has put the accept rules back")
+    wait_for(lambda: drifted(world.there) == [], "watch has restored the accept rules")
     watching.terminate()
 
 

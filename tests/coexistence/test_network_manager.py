@@ -48,7 +48,7 @@ class NetworkManager:
     def suspend(self) -> None:
         """Turn networking off and on, as NetworkManager does around a suspend."""
         shell(self.node, "nmcli networking off; nmcli networking on")
-        wait_for(lambda: "connected" in self.states().get("lo", ""), "it is back")
+        wait_for(lambda: "connected" in self.states().get("lo", ""), "NetworkManager is up again")
 
     def states(self) -> dict[str, str]:
         """Return the state of each link."""
@@ -83,7 +83,7 @@ def test_network_manager_that_was_there_first(world: World) -> None:
     shell(node, f"rm {_CONF}")
     assert doctor(node) == ["network-manager"]
     shell(node, "nmcli general reload")
-    wait_for(lambda: not world.pod.pings("10.244.0.1"), "the pod has lost its way")
+    wait_for(lambda: not world.pod.pings("10.244.0.1"), "the pod can't reach its gateway")
     assert doctor(node, "--fix") == []
     assert world.missing() == []
     for again in (manager.suspend, manager.restart):
@@ -93,7 +93,7 @@ def test_network_manager_that_was_there_first(world: World) -> None:
 
     fault = f"cp {_HOST_CONF} {_LATER}; nmcli general reload"
     shell(node, fault)
-    wait_for(lambda: not world.pod.pings("10.244.0.1"), "the pod has lost its way")
+    wait_for(lambda: not world.pod.pings("10.244.0.1"), "the pod can't reach its gateway")
     assert doctor(node)[-1] == "network-manager-takes"
     by_hand = f"rm {_LATER}; nmcli general reload"
     shell(node, by_hand)

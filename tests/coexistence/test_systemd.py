@@ -84,7 +84,7 @@ def test_watch_runs_as_a_service(machine: Booted) -> None:
     shell(machine.node, f"cnictl watch --unit > {unit}; systemctl daemon-reload; systemctl enable --now cnictl-watch")
     assert machine.systemctl("is-active", "cnictl-watch.service") == "active"
     shell(machine.node, "nft flush ruleset; ip address flush dev cni0")
-    wait_for(lambda: drifted(machine.node) == [], "it has put them back")
+    wait_for(lambda: drifted(machine.node) == [], "watch has restored the rules and the address")
     assert "changed by nft" in shell(machine.node, "journalctl -u cnictl-watch --no-pager")
     machine.systemctl("disable", "--now", "cnictl-watch.service")
 
@@ -93,5 +93,5 @@ def test_timer_undoes_an_unconfirmed_run_when_both_guards_were_killed(machine: B
     cnictl(machine.node, "route", "add-peer", SECOND, "10.0.10.52", "--confirm-within", "2")
     shell(machine.node, "while pkill -9 -x cnictl-guard; do :; done")
     assert machine.systemctl("is-active", "cnictl-confirm.timer") == "active"
-    wait_for(lambda: SECOND not in routes(machine.node), "it is undone", 20)
+    wait_for(lambda: SECOND not in routes(machine.node), "the unconfirmed run is undone", 20)
     assert drifted(machine.node) == []

@@ -178,12 +178,12 @@ def machine(trees: Path, booted: bool = False) -> Iterator[Machine]:
         holder = subprocess.Popen([*unshare, "sh", "-ec", _START, "sh", *arguments], stdin=subprocess.DEVNULL)
         try:
             program = "systemd" if booted else "sleep"
-            wait_for(lambda: holder.poll() is not None or _first(holder.pid, program) != 0, "the machine is there", 20)
+            wait_for(lambda: holder.poll() is not None or _first(holder.pid, program) != 0, "the machine runs", 20)
             assert holder.poll() is None, "the machine could not be made"
             made = Machine(_first(holder.pid, program))
             if booted:
                 up = "systemctl is-system-running"
-                wait_for(lambda: made.try_to(up).stdout.strip() in ("running", "degraded"), "it is up", 60)
+                wait_for(lambda: made.try_to(up).stdout.strip() in ("running", "degraded"), "systemd is up", 60)
             yield made
         finally:
             holder.kill()
@@ -202,7 +202,7 @@ def _cgroup() -> Iterator[Path]:
         yield cgroup
     finally:
         for inner, _, _ in os.walk(cgroup, topdown=False):
-            wait_for(partial(cgroup_removed, inner), f"the control group {inner} is gone")
+            wait_for(partial(cgroup_removed, inner), f"the cgroup {inner} is removed")
 
 
 def _first(above: int, program: str) -> int:

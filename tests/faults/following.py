@@ -68,7 +68,7 @@ class Ground:
         thread.start()
         wait_for(lambda: not thread.is_alive() or self._pid(), "watch looks at the node", _BOUND)
         self.change()
-        wait_for(lambda: not thread.is_alive() or learned(self.node) == self.wanted, "the change is routed", _BOUND)
+        wait_for(lambda: not thread.is_alive() or learned(self.node) == self.wanted, "the routes have changed", _BOUND)
         if thread.is_alive():
             self.node.run(["kill", "-TERM", self._pid()], check=False)
         thread.join(_BOUND)
@@ -87,7 +87,7 @@ class Ground:
         lasting = {cidr: address for _, address, cidr in entries_of(self._lab)[1:]} | _REST
         assert lasting.items() <= learned(self.node).items(), "a lasting peer's route is lost or wrong"
         with Watch(self.node):
-            wait_for(lambda: learned(self.node) == self.wanted, "the routes are what the file wants", _BOUND)
+            wait_for(lambda: learned(self.node) == self.wanted, "the routes match the file", _BOUND)
 
 
 @contextmanager
@@ -104,10 +104,10 @@ def sweep(points: int = EVERY) -> Report:
     """Kill watch before each of its steps while its file changes, or before `points` evenly spread steps."""
     report = Report()
     with ground() as where:
-        status, report.doings = where.watched(EVERY)
-        assert status == 0 and report.doings, "watch did not end by itself"
-        step = max(1.0, report.doings / points) if points else 1.0
-        for turn in range(int(report.doings / step)):
+        status, report.changes = where.watched(EVERY)
+        assert status == 0 and report.changes, "watch did not end by itself"
+        step = max(1.0, report.changes / points) if points else 1.0
+        for turn in range(int(report.changes / step)):
             number = int(1 + (turn + 0.5) * step)
             try:
                 report.kills += where.watched(number)[0] == -signal.SIGKILL
@@ -126,7 +126,7 @@ def main() -> None:
     started = time.monotonic()
     with commands.loaded():
         report = sweep(options.points)
-    print(f"watch: {report.kills} kills, {report.doings} doings, {time.monotonic() - started:.1f} s")
+    print(f"watch: {report.kills} kills, {report.changes} steps, {time.monotonic() - started:.1f} s")
     print(*(f"  FAULT {fault}" for fault in report.faults), sep="\n", flush=True)
     sys.exit(1 if report.faults else 0)
 

@@ -26,7 +26,7 @@ def pinging(enter: Callable[[int], Sequence[str]], targets: Sequence[str], least
                 running.append(subprocess.Popen(command, stdout=output, stderr=subprocess.STDOUT))
         try:
             yield
-            wait_for(lambda: all(len(_answered(file.read_text())) >= least for file in told), "the pings", 60)
+            wait_for(lambda: all(len(_answered(file.read_text())) >= least for file in told), "enough answers", 60)
         finally:
             for ping in running:
                 ping.send_signal(signal.SIGINT)

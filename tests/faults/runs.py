@@ -31,7 +31,7 @@ EVERY = 0
 _SHOWN = 5
 """The number of differences of one kind that a fault shows."""
 _WRITING = os.O_WRONLY | os.O_RDWR
-_DOINGS = {
+_CHANGES = {
     "os.mkdir": 0, "os.rename": 1, "os.remove": 0, "os.rmdir": 0, "os.link": 1, "os.symlink": 1, "open": 0,
     "subprocess.Popen": None, "socket.sendto": None, "socket.sendmsg": None, "os.fork": None,
 }  # fmt: skip
@@ -46,7 +46,7 @@ ENVIRONMENT = {
 _PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
 
-class Doings:
+class Changes:
     """Count this process's changes to the host from now on, and kill it before number `kill_at`."""
 
     def __init__(self, kill_at: int) -> None:
@@ -56,11 +56,11 @@ class Doings:
         sys.addaudithook(self._hear)
 
     def _hear(self, event: str, arguments: tuple[Any, ...]) -> None:
-        if event not in _DOINGS or os.getpid() != self._pid:
+        if event not in _CHANGES or os.getpid() != self._pid:
             return
         if event == "open" and not (isinstance(arguments[2], int) and arguments[2] & _WRITING):
             return
-        place = _DOINGS[event]
+        place = _CHANGES[event]
         if place is not None and _UNNAMED in str(arguments[place]):
             return
         self.count += 1
@@ -72,12 +72,12 @@ def command() -> None:
     """Run cnictl on the node for `inside`, and print the number of its changes."""
     from cnictl.cli.main import main as run
 
-    doings = Doings(int(os.environ[AT]))
+    changes = Changes(int(os.environ[AT]))
     try:
         run()
     finally:
         sys.stdout.flush()
-        os.write(1, f"\n{doings.count}".encode())
+        os.write(1, f"\n{changes.count}".encode())
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Scenario:
     """More options for its `init-node`."""
     whole: bool = False
     """Whether the records of runs must be gone afterwards."""
-    anew: bool = False
+    new_bridge: bool = False
     """Whether the bridge may be recreated, with a different MAC address."""
 
 
@@ -141,7 +141,7 @@ SCENARIOS = {
     "undo cut off, iptables": Scenario(("undo", "1"), _reset, is_node=True, options=_IPTABLES, whole=True),
     "route": Scenario(("route", "add-peer", "10.244.2.0/24", "10.0.10.52"), _undo_second, is_node=True),
     "bridge": Scenario(("bridge", "up", "--mtu", "1400"), _undo_second, is_node=True),
-    "bridge down": Scenario(("bridge", "down"), _undo_second, is_node=True, anew=True),
+    "bridge down": Scenario(("bridge", "down"), _undo_second, is_node=True, new_bridge=True),
     "nat": Scenario(("nat", "disable"), _undo_second, is_node=True),
     "uninstall": Scenario(("plugin", "uninstall", "--force"), _undo_second, is_node=True),
     "install elsewhere": Scenario(("plugin", "install", "--lib-dir", "/opt/other", "--bin-dir", "/opt/bin"), _undo),
@@ -153,7 +153,7 @@ class Report:
     """The results of a sweep."""
 
     kills: int = 0
-    doings: int = 0
+    changes: int = 0
     faults: list[str] = field(default_factory=list)
 
 
@@ -194,7 +194,7 @@ class Ground:
         state = snapshot(self.node)
         tree = [line for line in state["tree"] if not line.startswith(_OF_THE_RUNS)]
         nft = sorted(str(state["nft"]).split("table "))  # nft lists a recreated table last
-        if self.scenario.anew:
+        if self.scenario.new_bridge:
             state |= {key: [_OF_ONE_BRIDGE.sub("", json.dumps(link)) for link in state[key]] for key in _LINKS}
         return {**state, "tree": tree, "nft": nft, "iptables": sorted(state["iptables"])}
 
@@ -215,9 +215,9 @@ def sweep(scenario: Scenario, points: int = EVERY) -> Report:
     while numbers is None or numbers:
         with ground(scenario) as where:
             if numbers is None:
-                report.doings = where.count()
-                step = max(1.0, report.doings / points) if points else 1.0
-                numbers = [int(1 + (turn + 0.5) * step) for turn in range(int(report.doings / step))]
+                report.changes = where.count()
+                step = max(1.0, report.changes / points) if points else 1.0
+                numbers = [int(1 + (turn + 0.5) * step) for turn in range(int(report.changes / step))]
             while numbers and _is_put_right(where, numbers.pop(0), report):
                 pass
     return report
@@ -261,7 +261,7 @@ def main() -> None:
         started = time.monotonic()
         with commands.loaded():
             report = sweep(SCENARIOS[name], options.points)
-        print(f"{name}: {report.kills} kills, {report.doings} doings, {time.monotonic() - started:.1f} s")
+        print(f"{name}: {report.kills} kills, {report.changes} changes, {time.monotonic() - started:.1f} s")
         print(*(f"  FAULT {fault}" for fault in report.faults), sep="\n", flush=True)
         faults += len(report.faults)
     sys.exit(1 if faults else 0)

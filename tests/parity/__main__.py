@@ -15,10 +15,10 @@ def main() -> int:
     """Run the chosen jobs, and return 1 if ours is worse in a row or if a job could not be judged, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=sys.modules["tests.parity"].__doc__)
     parser.add_argument("--write", action="store_true", help="renew docs/dev/drop-in.md from the whole list")
-    parser.add_argument("--part", default="1/1", help="every M-th job of the list, beginning with the N-th: N/M")
-    parser.add_argument("--jobs", type=int, default=0, help="scenarios at once (three a core)")
-    parser.add_argument("--verbose", action="store_true", help="say in what the reference falls short, too")
-    parser.add_argument("words", nargs="*", help="only scenarios with one of these in their name")
+    parser.add_argument("--part", default="1/1", help="N/M: run every M-th job of the list, beginning with the N-th")
+    parser.add_argument("--jobs", type=int, default=0, help="scenarios at the same time (default: three per core)")
+    parser.add_argument("--verbose", action="store_true", help="also show where the reference falls short")
+    parser.add_argument("words", nargs="*", help="run only scenarios whose name contains one of these")
     options = parser.parse_args()
     if options.write and (options.words or options.part != "1/1"):
         parser.error("--write takes the whole list")

@@ -84,7 +84,7 @@ def vanish(place: Place, pod: str) -> None:
     host_end = observe.take(place, (pod,)).host_end(pod)
     place.ip(f"netns delete {pod}")
     if host_end is not None:
-        wait_for(lambda: host_end["ifname"] not in observe.take(place, ()).links, f"{host_end['ifname']} going")
+        wait_for(lambda: host_end["ifname"] not in observe.take(place, ()).links, f"removal of {host_end['ifname']}")
 
 
 def restart(place: Place, pod: str) -> None:

@@ -119,7 +119,7 @@ def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
         daemon.kill()
         for call in started:
             call.result()
-    wait_for(lambda: not node.machine.processes("cnictl"), "the last plugin's end")
+    wait_for(lambda: not node.machine.processes("cnictl"), "the end of the last plugin process")
     daemon.start()
     known = daemon.cri.sandboxes()
     assert set(node.leases().values()) <= set(known)
