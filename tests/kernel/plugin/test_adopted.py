@@ -1,4 +1,4 @@
-"""A bridge that was there before: what ADD changes of it comes back with its last pod, a failed ADD or a reset."""
+"""ADD's changes to a bridge that already existed are undone with its last pod, a failed ADD or a reset."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ ACCEPT_RA = "net.ipv6.conf.br0.accept_ra"
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """A host for tests that take their bridge and pods away again."""
+    """A host for tests that remove their bridge and pods."""
     with new_host() as host:
         yield host
 
 
 @pytest.fixture
 def bridged(shared_host: Host) -> Iterator[Host]:
-    """A host with a bridge of its own, br0, up and at accept_ra 1, that has no address and no port."""
+    """A host with a bridge br0 that cnictl did not create: up, accept_ra 1, without address or port."""
     host = shared_host
     host.run("sysctl", "-qw", f"{FORWARDING}=0", "net.ipv4.ip_forward=0")
     host.run("ip", "link", "add", "br0", "address", "02:00:00:00:77:01", "type", "bridge")
@@ -39,14 +39,14 @@ def bridged(shared_host: Host) -> Iterator[Host]:
     yield host
     host.run("ip", "-all", "netns", "delete")
     host.run("ip", "link", "delete", "br0")
-    # a namespace's end comes later: until then a link into it keeps the routes that were learned there
+    # the namespace ends later: until then, a link into it keeps the routes learned there
     for link in ("uplink", "wan0"):
         host.run("ip", "link", "delete", link, check=False)
     host.run("sh", "-c", "rm -rf /run/cnictl/bridges /var/lib/cni/networks/* /var/lib/cnictl/attachments/*")
 
 
 def uplink(host: Host) -> None:
-    """Give br0 the node's address, and a port to a router."""
+    """Give br0 the node's addresses, and a port to a router."""
     host.run("ip", "netns", "add", "router")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "router")
     host.run("ip", "link", "set", "uplink", "master", "br0", "up")
@@ -67,7 +67,7 @@ router.sendto(advertisement, ("ff02::1", 0, 0, link))
 
 
 def learns(host: Host, sender: str, link: str = "br0", rounds: int = 1) -> bool:
-    """Whether the host gets a default route from an advertisement that is sent in this namespace."""
+    """Return whether the host learns a default route from an advertisement sent in namespace `sender`."""
 
     def advertised() -> bool:
         host.run("ip", "netns", "exec", sender, "python3", "-ISc", ADVERTISE, check=False)
@@ -77,7 +77,7 @@ def learns(host: Host, sender: str, link: str = "br0", rounds: int = 1) -> bool:
         wait_for(advertised, f"a route through {link} from the advertisement")
         return True
     advertised()
-    host.run("ping", "-6", "-c1", "-W1", f"ff02::1%{link}", check=False)  # its way and back is longer
+    host.run("ping", "-6", "-c1", "-W1", f"ff02::1%{link}", check=False)  # the RA arrives meanwhile
     return learned(host, link)
 
 
@@ -86,7 +86,7 @@ def learned(host: Host, link: str = "br0") -> bool:
 
 
 def settings(host: Host) -> Json:
-    """All that ADD could change of br0; that the host forwards since the first gateway stays, as with the reference."""
+    """Return all that ADD could change on br0. Forwarding is not included: it stays on, as with the reference."""
     link = host.links()["br0"]
     data = link["linkinfo"]["info_data"]
     addresses = json.loads(host.run("ip", "-j", "address", "show", "dev", "br0"))[0]["addr_info"]
@@ -180,7 +180,7 @@ def test_a_bridge_that_leads_to_a_router_goes_on_accepting_advertisements(bridge
 
 
 def test_a_router_that_starts_to_advertise_after_the_first_add_is_learned_from(bridged: Host) -> None:
-    """On br0 and on an uplink of its own, on a node that the first ADD has forward."""
+    """One router is behind br0, another behind a separate uplink. The first ADD enables forwarding."""
     host, pod = bridged, bridged.pod()
     uplink(host)
     host.run("ip", "netns", "add", "other")
@@ -194,12 +194,12 @@ def test_a_router_that_starts_to_advertise_after_the_first_add_is_learned_from(b
         assert host.run("sysctl", "-n", f"net.ipv6.conf.{link}.accept_ra").strip() == "2"
         assert learns(host, sender, link, rounds=9)
     host.delete(pod, conf)
-    assert learned(host) and learned(host, "wan0")  # for it still forwards, as with the reference
+    assert learned(host) and learned(host, "wan0")  # the host still forwards, as with the reference
     assert ADDRESS6.partition("/")[0] in host.run("ip", "address", "show", "dev", "br0") and notes(host) == []
 
 
 def test_a_learned_route_outlives_the_pods(bridged: Host) -> None:
-    """No port of another's: the route alone says that the bridge is an uplink."""
+    """No port belongs to anyone else: only the route shows that the bridge is an uplink."""
     host, pod = bridged, bridged.pod()
     host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "br0", "proto", "ra")
     host.add(pod, {**CONF, "isGateway": True})

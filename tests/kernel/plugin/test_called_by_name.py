@@ -1,4 +1,4 @@
-"""Commands that mean a pod take what people call it, and swapped arguments are answered with the right command."""
+"""Commands accept a pod's usual names, and the error for swapped arguments contains the right command."""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A node with a peer and a pod that Kubernetes named."""
+    """A node with a peer, and with a pod that has a Kubernetes name."""
     with Lab(nodes=1) as lab:
         one = lab.nodes[0]
         init(one, "--peer", "10.244.1.0/24=10.0.10.51")

@@ -1,4 +1,4 @@
-"""The plugin in a list after another plugin: the bridge comes first in the result, and every later plugin finds it."""
+"""The plugin after another plugin in a list: its bridge is first in the result, and every later plugin finds it."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ NETWORKS = {"one": ("cni0", "10.244.0.0/24", "fd00:244::/64"), "two": ("cni1", "
 
 @pytest.fixture(scope="module")
 def forwarding() -> Iterator[Host]:
-    """A host that forwards, for tests that take their pods away again."""
+    """A host that forwards, for tests that remove their pods."""
     with new_host() as host:
         host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         yield host
@@ -40,13 +40,13 @@ def listed(host: Host, name: str, *plugins: Json, version: str = "1.0.0") -> Cha
 
 
 def interface_of(result: Json, address: str) -> str:
-    """Name of the interface that the result gives this address to."""
+    """Return the name of the interface to which the result assigns this address."""
     place = next(ip["interface"] for ip in result["ips"] if ip["address"].startswith(f"{address}/"))
     return str(result["interfaces"][place]["name"])
 
 
 def gone(host: Host, pod: Pod, network: str = "one") -> bool:
-    """Whether nothing of this attachment is left: record, lease, interface."""
+    """Return whether nothing of this attachment is left: no record, lease or interface."""
     owned = [lease for lease in host.leases(network).values() if lease.split()[0] == pod.container]
     return not owned and f"{pod.container}@{pod.ifname}" not in host.records(network) and host.pod_link(pod) is None
 
@@ -66,7 +66,7 @@ def test_same_bridge_policy_keeps_pods_of_another_bridge_out(forwarding: Host, f
     assert host.pings(one, addresses[1]) and host.pings(neighbour, addresses[0])
     assert not host.pings(stranger, addresses[0]) and not host.pings(one, addresses[2])
     for chain, pod in zip(chains, pods, strict=True):
-        chain.check(pod, but=("firewall",) if first else ())  # Debian's misses its rule for loopback's ::1
+        chain.check(pod, but=("firewall",) if first else ())  # Debian's firewall misses its rule for loopback's ::1
         chain.delete(pod)
         assert gone(host, pod, chain.conflist["name"])
 
@@ -110,7 +110,7 @@ def test_every_later_plugin_finds_the_pod_after_loopback(forwarding: Host) -> No
     assert f"-s {address}/32" in host.run("iptables-save", "-t", "filter")
     route = json.loads(host.inside(pod, "ip", "-j", "route", "get", "192.0.2.1", "from", address))[0]
     assert (route["dev"], route["gateway"]) == ("eth0", "10.244.0.1")
-    chain.check(pod, published, but=("portmap",))  # Debian's fails its own CHECK
+    chain.check(pod, published, but=("portmap",))  # Debian's portmap fails its own CHECK
     chain.delete(pod, published)
     assert gone(host, pod)
     assert address not in host.run("iptables-save")
@@ -168,7 +168,7 @@ def test_a_place_that_is_no_number_is_refused_before_anything_is_made(forwarding
 
 
 def test_a_second_main_plugin_for_the_same_interface_is_refused_and_the_first_stays(forwarding: Host) -> None:
-    """Two bridges in one list: both would make eth0."""
+    """Both bridge plugins in the list would create eth0."""
     host, pod = forwarding, forwarding.pod("twice")
     first = {**conf("one", 4), "cniVersion": "1.0.0", "name": "one"}
     result = host.add(pod, first)

@@ -1,4 +1,4 @@
-"""CHECK: silent about a healthy attachment, and names each thing that is not as ADD made it."""
+"""CHECK accepts a healthy attachment without output, and names each deviation from what ADD made."""
 
 from collections.abc import Callable
 from typing import Any
@@ -113,7 +113,7 @@ def test_deviation_is_named(host: Host, deviation: str) -> None:
     error = host.plugin("CHECK", pod, CONF, result).error
     assert error["code"] == 104
     assert words in error["msg"]
-    assert host.traces() == before  # it looks and changes nothing
+    assert host.traces() == before  # CHECK changes nothing
 
 
 @pytest.mark.parametrize(

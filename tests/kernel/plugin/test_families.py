@@ -1,4 +1,4 @@
-"""IPv4 and IPv6 together or IPv6 alone: addresses, routes and neighbours of both, usable the moment ADD returns."""
+"""Both IPv4 and IPv6, or IPv6 alone: each family's addresses, routes and neighbours work as soon as ADD returns."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ SIX: Json = {"subnet": "fd00:9::/64"}
 
 
 def conf_of(*ranges: Json, **more: Any) -> Json:
-    """A network as a reference configuration asks for it."""
+    """Return a network in the form of a reference configuration."""
     ipam = {"type": "host-local", "ranges": [[one] for one in ranges], **more.pop("ipam", {})}
     base = {"cniVersion": "1.1.0", "name": "dual", "type": "cnictl-bridge", "isDefaultGateway": True}
     return {**base, **more, "ipam": ipam}
@@ -33,7 +33,7 @@ def sysctl(host: Host, pod: Pod | None, name: str) -> str:
 @pytest.mark.parametrize("disabled", [False, True], ids=["allowed", "disabled by default"])
 @pytest.mark.parametrize("conf", [DUAL, ALONE], ids=["dual", "alone"])
 def test_pod_talks_in_every_family_at_once(host: Host, conf: Json, disabled: bool) -> None:
-    """Runtimes commonly forbid IPv6 in a pod's namespace until a plugin gives it an address."""
+    """Runtimes commonly disable IPv6 in a pod's namespace until a plugin assigns an IPv6 address."""
     pod, other = host.pods(2)
     for one in (pod, other):
         switches = (f"net.ipv6.conf.{name}.disable_ipv6={int(disabled)}" for name in ("all", "default"))
@@ -73,10 +73,10 @@ def test_result_has_both_families_in_every_versions_shape(host: Host, version: s
 
 
 def test_nobody_takes_a_router_for_granted(host: Host) -> None:
-    """Router advertisements of one pod must lead neither the node nor another pod (CVE-2020-10749)."""
+    """Router advertisements from one pod must affect neither the node nor another pod (CVE-2020-10749)."""
     pod = host.pod()
     host.add(pod, conf_of(FOUR))
-    host.run("sysctl", "-qw", "net.ipv6.conf.cni0.accept_ra=1")  # as one made by hand has it
+    host.run("sysctl", "-qw", "net.ipv6.conf.cni0.accept_ra=1")  # the default of a bridge that an operator creates
     host.add(host.pod("second"), conf_of(FOUR))
     assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
     assert sysctl(host, pod, "net.ipv6.conf.eth0.accept_ra") == "0"
@@ -87,7 +87,7 @@ def test_failed_add_gives_a_bridge_its_ipv6_switches_back(host: Host) -> None:
     host.path(f"{LEASES}/dual/10.9.0.5").write_bytes(b"theirs\r\neth0")
     full = conf_of({**FOUR, "rangeStart": "10.9.0.5", "rangeEnd": "10.9.0.5"}, SIX)
     pod = host.pod()
-    assert host.plugin("ADD", pod, full).code == 100  # gives the lease a record, which might be a new pod's
+    assert host.plugin("ADD", pod, full).code == 100  # this gives the lease a record, which could belong to a new pod
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     former = {"disable_ipv6": "1", "accept_ra": "1"}
     host.run("sysctl", "-qw", *(f"net.ipv6.conf.cni0.{name}={value}" for name, value in former.items()))
@@ -108,7 +108,7 @@ def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host
 
 
 def test_node_goes_on_accepting_router_advertisements_on_all_its_own_links(host: Host) -> None:
-    """One that forwards accepts none, and loses the route it has from one, unless accept_ra says otherwise."""
+    """A forwarding node ignores router advertisements and loses its learned route unless accept_ra is 2."""
     host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "router")
     for link in ("uplink", "router"):
@@ -117,13 +117,13 @@ def test_node_goes_on_accepting_router_advertisements_on_all_its_own_links(host:
     host.add(host.pod(), DUAL)
     assert sysctl(host, None, "net.ipv6.conf.all.forwarding") == "1"
     assert sysctl(host, None, "net.ipv6.conf.uplink.accept_ra") == "2"
-    assert sysctl(host, None, "net.ipv6.conf.router.accept_ra") == "2"  # a router may appear there any time
+    assert sysctl(host, None, "net.ipv6.conf.router.accept_ra") == "2"  # a router may appear on this link at any time
     assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
 
 
 def test_kernel_without_ipv6_is_named_and_nothing_is_left(host: Host) -> None:
     pod = host.pod()
-    hide = ("mount", "-t", "tmpfs", "none", "/proc/sys/net/ipv6")  # which each namespace has of its own
+    hide = ("mount", "-t", "tmpfs", "none", "/proc/sys/net/ipv6")  # each namespace has its own
     host.run(*hide)
     host.inside(pod, *hide)
     before = host.traces()
@@ -152,7 +152,7 @@ def test_addresses_already_on_the_link_are_found_where_that_is_asked_for(host: H
 
 
 def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> None:
-    """Without that, what they send is lost until they ask again: half a minute, or until the bridge forgot too."""
+    """Otherwise they lose packets for half a minute until they resolve it again, or until the bridge forgets it too."""
     neighbour, former, later = host.pods(3)
     host.add(neighbour, DUAL)
     host.add(former, DUAL)
@@ -175,7 +175,7 @@ for family, source in ((2, 1), (10, 3)):
             parts = attributes(entry, 4)
             print(*(attributes(attributes(parts[kind])[1])[source].hex() for kind in (1, 2)))
 """
-"""Source of request and of reply of every connection the host knows."""
+"""Print the source of the request and of the reply for each connection that the host tracks."""
 
 
 SEND = """
@@ -187,7 +187,7 @@ for to in sys.argv[1:]:
 
 
 def test_connections_of_an_addresss_former_owner_are_forgotten_and_no_others(host: Host) -> None:
-    """A NAT binding of the former pod would take the next one's packets where the former's went."""
+    """With the former pod's NAT binding, the new pod's packets would go to the former pod's destination."""
     for family in ("ip", "ip6"):
         track = f"table {family} t {{ chain c {{ type filter hook input priority 0; ct state new counter; }}; }}"
         host.run("nft", "-f", "-", stdin=track)

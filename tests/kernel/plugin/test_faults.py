@@ -1,6 +1,6 @@
 """Disks, permissions, locks and clocks that fail: the answer, what is left, and the repair (docs/dev/faults.md).
 
-One host for all; each test has a network, a bridge and pods of its own there.
+All tests share a host; each has its own network, bridge and pods.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ NODE_LOCK = "/run/cnictl/node.lock"
 
 @contextmanager
 def disk(net: Net, folder: str, options: str) -> Iterator[str]:
-    """A file system of its own for one of the network's folders."""
+    """Mount a separate file system on one of the network's folders."""
     path = f"{folder}/{net.name}"
     net.host.run("mkdir", "-p", path)
     net.host.run("mount", "-t", "tmpfs", "-o", options, "disk", path)
@@ -94,7 +94,7 @@ def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net,
 
 
 def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> None:
-    """As of a runtime that isn't root: no capability, and a store that it may not enter."""
+    """Simulate a runtime that is not root: no capabilities, and no access to the store."""
     one, new = net.pod(), net.pod()
     result = net.add(one)
     before = net.left()
@@ -106,7 +106,7 @@ def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> Non
             request = net.host.environment(verb, pod), net.host.stdin(conf, prev)
             error = net.host.call(*request, through=powerless).error
             assert error["code"] in (4, FULL, 103), error
-            assert "ermi" in error["msg"] or "ermi" in error.get("details", ""), error  # permitted, permission
+            assert "ermi" in error["msg"] or "ermi" in error.get("details", ""), error  # "permitted" or "permission"
     finally:
         net.store.chmod(0o755)
     assert net.left() == before
@@ -115,7 +115,7 @@ def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> Non
 
 @contextmanager
 def stuck(path: Path) -> Iterator[None]:
-    """A process that holds a file's lock and goes nowhere."""
+    """Hold a file's lock, as a stuck process does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -148,7 +148,7 @@ def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str,
 
 
 def test_store_of_another_subnet_serves_the_new_one_and_gives_the_old_one_back(net: Net) -> None:
-    """The node got another pod CIDR; pods of the former still run."""
+    """The node has a new pod CIDR; pods of the former one still run."""
     old, gone = net.pod(), net.pod()
     net.add(old)
     net.add(gone)
@@ -167,7 +167,7 @@ def test_store_of_another_subnet_serves_the_new_one_and_gives_the_old_one_back(n
 
 @contextmanager
 def reboot(host: Host) -> Iterator[None]:
-    """/run is empty and the kernel says another boot id; the caller has taken the links away."""
+    """Simulate a reboot: /run is empty and the boot id is another; the caller has removed the links."""
     host.run("sh", "-c", "rm -rf /run/cnictl; echo 5ca1ab1e-0000-4000-8000-000000000000 > /run/boot_id")
     host.run("mount", "--bind", "/run/boot_id", "/proc/sys/kernel/random/boot_id")
     try:
@@ -187,11 +187,11 @@ def test_after_a_reboot_former_pods_hold_nothing_for_long(net: Net) -> None:
     results = [net.add(pod) for pod in pods]
     power_off(net, pods)
     with reboot(net.host):
-        assert net.call("STATUS").result == {}  # stale ones count as free
-        again = net.host.pod(pods[0].container)  # a static pod has the same name every time
+        assert net.call("STATUS").result == {}  # stale leases count as free
+        again = net.host.pod(pods[0].container)  # a static pod has the same name after each boot
         assert net.call("ADD", again).address
         assert net.call("ADD", net.pod()).address
-        assert len(net.leases()) == 2  # the full subnet took all back
+        assert len(net.leases()) == 2  # the full subnet made ADD free all stale leases
         assert net.call("DEL", pods[1], results[1]).result == {}
 
 
@@ -206,7 +206,7 @@ def test_after_a_reboot_gc_and_ipam_gc_free_what_is_from_before(net: Net) -> Non
 
 
 def test_clock_set_back_makes_nobody_stale_and_nothing_eternal(net: Net) -> None:
-    """Everything on disk is from next year, including a host-local lease, which only its age dates."""
+    """All files are dated a year ahead, including a host-local lease, whose age only its file shows."""
     one, other = net.pod(), net.pod()
     result = net.add(one)
     (net.store / net.address(9)).write_bytes(b"theirs\r\neth0")

@@ -1,6 +1,6 @@
 """Torn, wrong and missing files in the store and among the records (docs/dev/faults.md).
 
-One host for all; each test has a network, a bridge and pods of its own there.
+All tests share a host; each has its own network, bridge and pods.
 """
 
 import os
@@ -62,7 +62,7 @@ def test_a_pods_own_lease_that_was_emptied_fails_its_check_and_goes_with_its_del
     error = net.call("CHECK", one, result).error
     assert (error["code"], net.address(2) in error["msg"]) == (104, True)
     assert net.ipam("gc")[0] == 0
-    assert net.address(2) in net.leases()  # the record says that a pod lives there
+    assert net.address(2) in net.leases()  # the record shows that a pod has this address
     assert net.call("DEL", one).result == {}
     assert net.left() == net.of((other, 3))
 
@@ -130,7 +130,7 @@ def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_fixed_by_removing
 def test_corrupt_claim_mark_costs_no_address_and_no_record(net: Net, spoil: Callable[[bytes], bytes]) -> None:
     pods = [net.pod() for _ in range(ALL - 1)]
     given = [net.call("ADD", pod).address for pod in pods[:4]]
-    (net.store / "last_reserved_ip.0").unlink()  # or the search would begin after those that are taken
+    (net.store / "last_reserved_ip.0").unlink()  # otherwise the search begins after the leased addresses
     theirs = net.pod()
     (net.store / net.address(9)).write_bytes(f"{theirs.container}\r\neth0".encode())
     net.mark.write_bytes(spoil(net.mark.read_bytes()))

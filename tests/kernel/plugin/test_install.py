@@ -1,4 +1,4 @@
-"""The plugin's files: copied, proven, switched, removed, on nodes whose runtimes have both usual plugin folders."""
+"""The plugin's files are installed, tested, switched and removed, on nodes with both usual plugin folders."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LAUNCHERS = ("/opt/cni/bin/cnictl-bridge", "/usr/lib/cni/cnictl-bridge")
 SOURCE = Path(cnictl.__file__).resolve().parent.parent
 CALL_VERSION = 'echo \'{"cniVersion":"1.0.0"}\' | CNI_COMMAND=VERSION '
 
-# another build of the same cnictl: what a developer, or a second installation, would have
+# another build of the same cnictl, as a developer or a second installation would have
 COPY = f"""
 set -e
 mkdir /tmp/other
@@ -33,7 +33,7 @@ cp -r {SOURCE}/conf /tmp/other/cnictl_conf
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """One bare node with plugin folders that are empty."""
+    """A bare node with empty plugin folders."""
     with Lab(nodes=1) as lab:
         yield lab.nodes[0]
 
@@ -43,7 +43,7 @@ def run(node: Node, *words: str, check: bool = True) -> Finished:
 
 
 def run_other(node: Node, *words: str, check: bool = True) -> Finished:
-    """The same with the build in /tmp/other."""
+    """Run `cnictl plugin …` of the build in /tmp/other."""
     program = "import sys; sys.path.insert(0, '/tmp/other'); from cnictl.cli.main import main; main()"
     return node.run([sys.executable, "-c", program, "plugin", *words], check=check)
 
@@ -53,7 +53,7 @@ def make_other(node: Node, change: str = "echo '# another build' >> /tmp/other/c
 
 
 def versions(node: Node) -> dict[str, bool]:
-    """Names of the versions, and whether each is current."""
+    """Return the names of the installed versions and whether each is current."""
     found = json.loads(run(node, "list", "-o", "json").stdout)
     return {one["version"]: one["current"] for one in found["items"]}
 
@@ -69,7 +69,7 @@ def tree(node: Node, *folders: str) -> str:
 
 
 RUNS = ("/var/lib/cnictl/journal", "/var/lib/cnictl/journal/000001.jsonl")
-"""What `cnictl history` knows of it."""
+"""The runs that `cnictl history` lists."""
 
 
 def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) -> None:
@@ -78,7 +78,7 @@ def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) 
     for launcher in LAUNCHERS:
         assert node.run(["stat", "-c", "%a %u", launcher]).stdout == "755 0\n"
         assert "1.1.0" in str(call(node, launcher)["supportedVersions"])
-    # which folders the install made, for taking them away again; no lease, record or log of the test
+    # the list of folders that the install created, for their removal; no lease, record or log of the self-test
     noted = {"/var/lib/cnictl", "/var/lib/cnictl/folders.json", *RUNS}
     assert node.run(["ip", "-j", "link"]).stdout == before[0]
     assert set(tree(node, "/var", "/etc").splitlines()) - set(before[1].splitlines()) == noted
