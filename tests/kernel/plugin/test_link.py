@@ -1,4 +1,4 @@
-"""The keys that shape the link: bridge, port, pod's end, MAC, VLANs; seen in the kernel, and undone if ADD fails."""
+"""Keys of the link (bridge, port, pod interface, MAC, VLANs): the kernel has them, a failed ADD undoes them."""
 
 import json
 import sys
@@ -31,7 +31,7 @@ def bridge_addresses(host: Host) -> list[str]:
 
 
 def occupied(host: Host) -> Pod:
-    """A pod that has an interface of the name that ADD is to make, so that it fails when most is made."""
+    """Return a pod that already has eth0, so that ADD fails after most of its steps."""
     pod = host.pod("occupied")
     host.inside(pod, "ip", "link", "add", "eth0", "type", "bridge")
     return pod
@@ -192,7 +192,7 @@ def test_check_does_not_mind_a_bridge_whose_mac_moved(host: Host) -> None:
 
 
 def test_check_misses_a_pod_that_another_pair_was_put_into(host: Host) -> None:
-    """Same name, same MAC, same address: but what it sends goes elsewhere."""
+    """Name, MAC and address are the same, but the packets go elsewhere."""
     pod = host.pod()
     result = host.add(pod, PLAIN)
     mac = result["interfaces"][2]["mac"]
@@ -218,7 +218,7 @@ def test_any_mtu_of_the_kernels(host: Host, mtu: int) -> None:
 
 
 def filters_vlans(host: Host) -> bool:
-    """Whether the kernel's bridge can: one without the option takes the setting and keeps none."""
+    """Return whether the kernel's bridge filters VLANs: without support, it accepts the setting but ignores it."""
     host.run("ip", "link", "add", "try0", "type", "bridge", "vlan_filtering", "1", check=False)
     found: Json = host.links().get("try0", {}).get("linkinfo", {}).get("info_data", {})
     host.run("ip", "link", "delete", "try0", check=False)
@@ -245,7 +245,7 @@ def test_vlan_is_an_error_that_names_the_key_where_the_kernel_has_none(host: Hos
 
 
 def vlans_of(host: Host, name: str) -> dict[int, set[str]]:
-    """VLAN to its flags, of one port, as `bridge vlan` tells of it."""
+    """Return the flags of each VLAN of a port, as `bridge vlan` prints them."""
     found: dict[int, set[str]] = {}
     for one in json.loads(host.run("bridge", "-j", "vlan", "show", "dev", name)):
         for span in one["vlans"]:
@@ -292,7 +292,7 @@ with rtnetlink.Netlink() as netlink:
 
 @pytest.mark.parametrize("there", ["", "ours", "a router's", "anybody's"])
 def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) -> None:
-    """Of the interface that is made also where the kernel has no VLANs to put it into."""
+    """This also holds for the interface that is created if the kernel's bridge does not support VLANs."""
     accept_ra = "net.ipv6.conf.cni0/100.accept_ra"
     if there == "ours":
         host.run(sys.executable, "-c", _GATEWAY)
@@ -305,7 +305,7 @@ def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) ->
         host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "cni0.100", "proto", "ra")
     said = host.run(sys.executable, "-c", _GATEWAY)
     if not filters_vlans(host):
-        assert "VLANs 100" in said or (there and said == "")  # another's is left in whatever VLANs it is
+        assert "VLANs 100" in said or (there and said == "")  # the VLANs of a link that is not ours stay as they are
     assert host.run("sysctl", "-n", accept_ra).strip() == ("1" if there == "a router's" else "0")
 
 

@@ -1,4 +1,4 @@
-"""The plugin's log: one line a call that says all, and never the reason for a failed call."""
+"""The plugin's log: each call writes one complete line, and a problem with the log never fails a call."""
 
 import os
 import re
@@ -21,7 +21,7 @@ LINE = re.compile(
 
 
 def log(host: Host, path: str = PLUGIN_LOG) -> list[dict[str, str]]:
-    """The log's lines, each in its parts."""
+    """Return the log's lines, split into their parts."""
     lines = host.path(path).read_text().splitlines()
     found = [LINE.fullmatch(line) for line in lines]
     assert all(found), lines

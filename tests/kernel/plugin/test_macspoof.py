@@ -1,4 +1,4 @@
-"""`macspoofchk`, judged by the frames that arrive: a pod speaks under its own MAC or not at all."""
+"""`macspoofchk`, tested with real frames: a pod can send only with its own MAC."""
 
 import json
 import subprocess
@@ -39,7 +39,7 @@ for line in sys.argv[1:]:
 
 @pytest.fixture
 def pair(host: Host) -> tuple[Pod, Pod]:
-    """Two guarded pods; the first has OWN for its MAC."""
+    """Attach two guarded pods; the first has the MAC `OWN`."""
     host.conf |= {"macspoofchk": True, "cniVersion": "1.0.0"}
     one, other = host.pods(2)
     host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
@@ -48,7 +48,7 @@ def pair(host: Host) -> tuple[Pod, Pod]:
 
 
 def arrived(host: Host, sender: Pod, receiver: Pod, *frames: str) -> list[str]:
-    """Which of these frames (name, source MAC, sender's MAC within ARP) arrive; the one named `last` ends it."""
+    """Return which of these frames (name, source MAC, sender's MAC within ARP) arrive, up to the final frame `last`."""
     listener = subprocess.Popen(
         [*host.enter, "nsenter", f"--net={receiver.netns}", "python3", "-IS", "-c", _RECEIVER],
         stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ def arrived(host: Host, sender: Pod, receiver: Pod, *frames: str) -> list[str]:
 
 
 def guards(host: Host) -> str:
-    """The rules in the bridge family, or empty."""
+    """Return the rules in the bridge family, or ""."""
     return host.run("nft", "list", "table", "bridge", "cnictl", check=False)
 
 
@@ -79,7 +79,7 @@ def test_frames_arrive_under_the_pods_own_mac_alone(host: Host, pair: tuple[Pod,
 
 
 def test_without_the_key_every_frame_arrives(host: Host) -> None:
-    """The counter-proof: what the test above says is dropped gets through otherwise."""
+    """The frames that the test above expects to be dropped arrive without the key."""
     one, other = host.pods(2)
     host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
     host.add(other)

@@ -1,4 +1,4 @@
-"""`macspoofchk` against frames that hide what they say: behind VLAN tags, or in options of neighbour discovery."""
+"""`macspoofchk` against frames with hidden content: behind VLAN tags, or in options of neighbour discovery."""
 
 import subprocess
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def arp(sender: str) -> str:
 
 
 def discovery(kind: int, fixed: int, option: str, extension: str = "") -> str:
-    """An ICMPv6 message of that type, whose options begin in byte `fixed`."""
+    """Return an ICMPv6 message of that type, with its options at byte `fixed`."""
     message = f"{kind:02x}00" + "0000" + "00" * (fixed - 4) + option
     payload = extension + message
     header = "60000000" + f"{len(payload) // 2 + 50:04x}" + ("00" if extension else "3a") + "ff"
@@ -62,7 +62,7 @@ def discovery(kind: int, fixed: int, option: str, extension: str = "") -> str:
 
 
 def told(kind: int, mac: str) -> str:
-    """The option that names a link-layer address, of the source (1) or the target (2)."""
+    """Return the option with the link-layer address of the source (1) or the target (2)."""
     return f"{kind:02x}01" + packed(mac)
 
 
@@ -87,7 +87,7 @@ def message(name: str, mac: str) -> str:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[Host, Pod, Pod]]:
-    """A host with a guarded pod whose MAC is OWN, and a receiver."""
+    """A host with a guarded pod whose MAC is `OWN`, and a receiver."""
     with new_host() as host:
         host.conf |= {"macspoofchk": True, "cniVersion": "1.0.0"}
         one, other = host.pods(2)
@@ -97,7 +97,7 @@ def guarded() -> Iterator[tuple[Host, Pod, Pod]]:
 
 
 def arrived(guarded: tuple[Host, Pod, Pod], frames: dict[str, str]) -> list[str]:
-    """Names of the frames that arrive, spaces as dashes."""
+    """Return the names of the frames that arrive."""
     host, sender, receiver = guarded
     listener = subprocess.Popen(
         [*host.enter, "nsenter", f"--net={receiver.netns}", "python3", "-IS", "-c", _RECEIVER],
@@ -136,7 +136,7 @@ def test_a_third_tag_is_dropped(guarded: tuple[Host, Pod, Pod]) -> None:
 
 
 def test_without_the_key_all_of_them_arrive(guarded: tuple[Host, Pod, Pod]) -> None:
-    """The counter-proof: nothing else on the way drops these frames."""
+    """Nothing else drops these frames."""
     host, _, other = guarded
     free = Pod("free", host.pod("free").netns)
     host.add(free, {**host.conf, "macspoofchk": False})
@@ -150,7 +150,7 @@ def test_without_the_key_all_of_them_arrive(guarded: tuple[Host, Pod, Pod]) -> N
 
 
 def test_a_guarded_pod_still_finds_its_neighbours(guarded: tuple[Host, Pod, Pod]) -> None:
-    """Real neighbour discovery and ARP, tagged with a priority as well."""
+    """Real neighbour discovery and ARP pass, also with priority tags."""
     host, one, other = guarded
     for pod, address in ((one, "fd00:9::2"), (other, "fd00:9::3")):
         host.inside(pod, "ip", "address", "add", f"{address}/64", "dev", "eth0", "nodad")

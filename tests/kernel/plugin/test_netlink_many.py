@@ -1,4 +1,4 @@
-"""netlink at lengths that one answer, one datagram or one look doesn't take, on the kernel itself."""
+"""Netlink messages, dumps and answers that are too long for one datagram or one read, on a real kernel."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def held(asked): return {packed for _, packed, _ in rtnetlink.all_addresses(aske
 
 
 def ask(host: Host, script: str) -> object:
-    """What a script on the host printed, as JSON."""
+    """Run a script on the host and return what it prints, parsed as JSON."""
     return json.loads(host.run(sys.executable, "-c", _HEAD + script))
 
 

@@ -1,4 +1,4 @@
-"""Nodes that lease from one store: a lease that this node has no record of is another's, and stays."""
+"""Nodes that share a lease store: a lease without a record on this node belongs to another node and is kept."""
 
 import json
 import sys
@@ -32,19 +32,19 @@ REFERENCE: Json = {**CONF, "cniVersion": "1.0.0", "type": "bridge"}
 
 @dataclass
 class Two:
-    """Two nodes with one store, and what the first one leased there."""
+    """Two nodes that share a store."""
 
     first: Host
     second: Host
     store: Path
 
     def leases(self) -> dict[str, str]:
-        """Address to owner."""
+        """Return the owner of each leased address."""
         files = [file for file in (self.store / "mynet").iterdir() if file.name[0].isdigit()]
         return {file.name: file.read_bytes().decode() for file in files}
 
     def reboot_second(self) -> None:
-        """Have the second node's kernel name another boot, and every lease be older than it."""
+        """Simulate a reboot of the second node: another boot id, and leases that are older than the boot."""
         for address in self.leases():
             self.first.run("touch", "-d", LONG_AGO, f"{STORE}/mynet/{address}")
         self.second.path("/run/boot_id").write_text(f"{uuid.uuid4()}\n")
@@ -65,7 +65,7 @@ def two(tmp_path: Path) -> Iterator[Two]:
 
 @pytest.fixture
 def full(two: Two) -> Two:
-    """A store that the first node filled: four pods of the plugin's, and one of the reference's."""
+    """A store that the first node has filled: four pods of the plugin's and one of the reference's."""
     for pod in two.first.pods(4, "a"):
         two.first.add(pod)
     assert two.first.reference("bridge", "ADD", two.first.pod("reference"), REFERENCE).status == 0
@@ -74,7 +74,7 @@ def full(two: Two) -> Two:
 
 
 def claimed_by_a_former_release(host: Host, leases: dict[str, str]) -> None:
-    """Records without a link, as releases up to 0.1.0 gave every lease that had none."""
+    """Write records without a link, as releases up to 0.1.0 did for each lease without a record."""
     folder = host.path(f"{RECORDS}/mynet")
     folder.mkdir(parents=True, exist_ok=True)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -202,7 +202,7 @@ print(shared_store.may_be_shared(""), shared_store.may_be_shared("/run/tmpfs"))
 
 @pytest.mark.once  # an ordinary user may not open /dev/fuse
 def test_a_store_on_a_file_system_that_may_be_another_nodes_too_is_told_without_asking_it(two: Two) -> None:
-    """A network file system whose server is away must not hold a call up."""
+    """If a network file system's server is unreachable, calls must not hang."""
     source = str(Path(package.__file__).parent.parent)
     said = two.first.run(sys.executable, "-c", _MOUNTED, source)
     assert said.split("\n")[:-1] == ["tmpfs True", "ramfs True", "overlay True", "fuse False", "False True"]

@@ -1,4 +1,4 @@
-"""Several networks in one pod: each attachment has its own routes, reports them, and takes its own alone away."""
+"""Several networks in one pod: each attachment has its own routes, reports them, and removes only them."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ SHARED = ("192.0.2.0/24", "2001:db8::/32")
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """A host for tests that take their pods away again."""
+    """A host for tests that remove their pods."""
     with new_host() as host:
         yield host
 
@@ -41,7 +41,7 @@ def conf(place: int, version: str = "1.1.0", **ipam: object) -> Json:
 
 
 def routes(host: Host, pod: Pod) -> set[tuple[str, str, str, int]]:
-    """Destination, gateway, interface and metric of each route through a gateway."""
+    """Return the destination, gateway, interface and metric of each route through a gateway."""
     found = [
         route | {"dst": {"default": default}.get(route["dst"], route["dst"])}
         for family, default in (("-4", "0.0.0.0/0"), ("-6", "::/0"))
@@ -51,7 +51,7 @@ def routes(host: Host, pod: Pod) -> set[tuple[str, str, str, int]]:
 
 
 def reported(result: Json, ifname: str) -> set[tuple[str, str, str, int]]:
-    """The same, as a result says it: without a priority it is the kernel's own."""
+    """Return the same from a result; a route without a priority gets the kernel's default metric."""
     return {
         (one["dst"], one["gw"], ifname, one.get("priority") or (1024 if ":" in one["dst"] else 0))
         for one in result["routes"]
@@ -102,7 +102,7 @@ def test_a_network_that_asks_for_a_taken_metric_gets_the_next(shared_host: Host,
 
 
 def test_the_same_subnet_on_both_networks(shared_host: Host) -> None:
-    """Gateway and destinations are the same: only the interface tells the routes apart, for CHECK too."""
+    """Gateway and destinations are the same: only the interface distinguishes the routes, for CHECK too."""
     host = shared_host
     confs = [conf(0), {**conf(0), "name": "twin", "bridge": "br-twin"}]
     pods, results = attached(host, "same", *confs)

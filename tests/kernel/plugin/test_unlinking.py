@@ -1,4 +1,4 @@
-"""A link's end where no child can be had to ask for it, where the child never asks, and where it is refused."""
+"""Delete a link if no child process can be started, if the child never sends the request, or if it is refused."""
 
 import json
 import os

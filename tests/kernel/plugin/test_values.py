@@ -1,7 +1,7 @@
-"""Odd but valid values: the plugin takes what the reference takes, and refuses with the key's name what it refuses.
+"""Unusual but valid values: the plugin accepts those that the reference accepts, and names the key of those it refuses.
 
-Both are called with the same bytes and environment, each on a host of its own. `OTHERWISE` has the few values on which
-this plugin differs on purpose.
+Both get the same bytes and environment, each on its own host. `OTHERWISE` lists the few values on which this plugin
+differs on purpose.
 """
 
 import json
@@ -122,22 +122,22 @@ def _cases() -> dict[str, Case]:
 CASES = _cases()
 
 OTHERWISE = {
-    # arguments that nobody here knows are other plugins' business: docs/runtimes.md
+    # unknown arguments are for other plugins: docs/runtimes.md
     **dict.fromkeys(("CNI_ARGS A=b", "CNI_ARGS IgnoreUnknown=false;A=b", "CNI_ARGS IgnoreUnknown=1;A=b=c"), "accepted"),
     **dict.fromkeys(("CNI_ARGS IgnoreUnknown=1;", "CNI_ARGS ;IgnoreUnknown=1"), "accepted"),
 }
-"""What this plugin does with a value where that is not what release 1.1.1 of the reference does."""
+"""What this plugin does with a value if it differs from release 1.1.1 of the reference."""
 
 
 @pytest.fixture(scope="module")
 def sides() -> Iterator[tuple[tuple[Host, Pod], tuple[Host, Pod]]]:
-    """A host for the reference and one for the plugin, each with a pod; every test leaves them bare."""
+    """A host for the reference and one for the plugin, each with a pod; every test removes what it created."""
     with new_host() as first, new_host() as second:
         yield (first, first.pod()), (second, second.pod())
 
 
 def outcome(host: Host, pod: Pod, case: Case, ours: bool) -> tuple[Json, Answer]:
-    """What one side makes of a value: the pod's addresses, MTU and MAC; {} where it is refused. Nothing is left."""
+    """Return the pod's addresses, MTU and MAC after ADD ({} if refused) and the answer; then delete everything."""
     text, environment = case
     kind, executable = ("cnictl-bridge", plugin_executable()) if ours else ("bridge", _REFERENCE)
     stdin = b'{"type":"%s",%s}' % (kind.encode(), text)

@@ -1,4 +1,4 @@
-"""VERSION, and the result each version of the specification asks for, keys exactly."""
+"""VERSION, and the exact keys of the result for each version of the specification."""
 
 import pytest
 
