@@ -1,4 +1,4 @@
-"""Attachment records: their content, their order, and what a crash or a power failure leaves."""
+"""Attachment records: their content and order, and what remains after a crash or a power failure."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from cnictl.core.errors import TRY_AGAIN, CniError
 
 @pytest.fixture(autouse=True)
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of records, the test's own."""
+    """The folder of records, in the test's own folder."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     return tmp_path / "attachments"

@@ -1,4 +1,4 @@
-"""The MAC of a bridge: which one follows from which gateways."""
+"""The MAC of a bridge follows from its gateways."""
 
 import pytest
 

@@ -57,7 +57,7 @@ def test_gc_s_list_is_taken_as_pairs_and_none_is_not_empty() -> None:
     assert conf(**{key: given_list}).valid_attachments == [("c1", "eth0")]
 
 
-# key, value, what the message says besides the key
+# key, value, what the message contains besides the key
 WRONG: list[tuple[str, Any, str]] = [
     ("name", 5, "5 is not a string"),
     ("name", "", "missing; a network needs one"),
@@ -259,7 +259,7 @@ def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
 
 
 def test_of_two_spellings_the_last_counts_unless_it_is_null() -> None:
-    """As with the reference's JSON reader (tests/kernel/plugin/test_values.py compares)."""
+    """The reference's JSON reader does the same (tests/kernel/plugin/test_values.py compares them)."""
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": 1400}).mtu == 1400
     assert parse_conf({**WALK_THROUGH, "MTU": 1400, "mtu": 1300}).mtu == 1300
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": None}).mtu == 1300
@@ -285,7 +285,7 @@ def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plug
     assert parse_conf({"name": "other"}).result_dns() == {}
     file.unlink()
     with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': No such file") as refused:
-        parse_conf(document).result_dns()  # not before: a DEL needs no resolver
+        parse_conf(document).result_dns()  # only here: a DEL needs no resolver
     assert refused.value.code == INVALID_CONFIG
     os.mkfifo(file)
     with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': it is not a regular file"):

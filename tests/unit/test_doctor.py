@@ -1,4 +1,4 @@
-"""The doctor's catalogue, and what its checks read of the kernel's files."""
+"""The doctor's catalogue, and what its checks read from the kernel's files."""
 
 from pathlib import Path
 
@@ -43,7 +43,7 @@ def test_last_file_by_name_has_the_last_word_at_boot(tmp_path: Path, monkeypatch
     assert kernel.settled_at_boot(name) == ("0", str(usr / "50-default.conf"))
     (etc / "40-mine.conf").write_text("-net.ipv4.ip_forward=1\n")
     assert kernel.settled_at_boot(name)[0] == "0"
-    (etc / "50-default.conf").write_text("")  # hides the other of its name
+    (etc / "50-default.conf").write_text("")  # hides the file of the same name in usr
     assert kernel.settled_at_boot(name) == ("1", str(etc / "40-mine.conf"))
     (tmp_path / "sysctl.conf").write_text("net.ipv4.ip_forward=0\n")
     assert kernel.settled_at_boot(name) == ("0", str(tmp_path / "sysctl.conf"))

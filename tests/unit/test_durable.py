@@ -14,7 +14,7 @@ Refuse = type[BaseException]
 
 @pytest.fixture(params=["O_TMPFILE", "named temporary file"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on a file system that has unnamed files, and one where the kernel answers EOPNOTSUPP."""
+    """A folder on a file system with unnamed files, or on one for which the kernel returns EOPNOTSUPP."""
     if request.param != "O_TMPFILE":
         real = posix.open
 

@@ -1,4 +1,4 @@
-"""Write files that may be an operator's: links are followed, and nothing that cnictl doesn't own is changed."""
+"""Write files that may be an operator's: links are followed, and files that cnictl doesn't own stay unchanged."""
 
 import os
 import stat
@@ -38,7 +38,7 @@ def test_link_is_followed_and_stays(tmp_path: Path, target: str) -> None:
     files.remove(str(tmp_path / "link"))
     assert os.readlink(tmp_path / "link") == said
     assert os.listdir(tmp_path / "repository") == []
-    write(tmp_path / "link", "again")  # one that leads to a file that is not there yet
+    write(tmp_path / "link", "again")  # the link's target does not exist
     assert (tmp_path / "repository/file").read_text() == "again"
 
 

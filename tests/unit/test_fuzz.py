@@ -1,4 +1,4 @@
-"""Any configuration, result, environment and file: a value that is fit for use, or an error by the specification."""
+"""Any configuration, result, environment or file gives a usable value or an error that follows the specification."""
 
 import os
 import posix
@@ -25,14 +25,14 @@ REFUSED = {1, 2, 4, 6, 7, 101}
 
 
 def sane(error: CniError) -> None:
-    """An error as its reader wants it: a code of the specification's, one line, of a length that can be read."""
+    """Check that an error has a code of the specification and one line of readable length."""
     assert error.code in REFUSED, error.code
     assert error.message and len(error.message) < 1000
     jsontext.dumps({"msg": error.message, "details": error.hint})
 
 
 def fit(conf: NetConf) -> None:
-    """What the rest of the plugin relies on."""
+    """Check what the rest of the plugin relies on."""
     assert conf.name and "/" not in conf.name and conf.name[0] not in ".-@" and len(conf.name) <= 200
     assert interface_name_fault(conf.bridge) == ""
     assert conf.mtu == 0 or 68 <= conf.mtu <= 65535
@@ -147,7 +147,7 @@ def test_any_record_is_read_as_far_as_it_makes_sense(record: bytes) -> None:
         found = attachments.read("mynet", "c1", "eth0")
     if found is None:
         said = jsontext.loads(record)
-        assert isinstance(said, dict)  # another attachment's record under this name: an editor's copy
+        assert isinstance(said, dict)  # the file has another attachment's record, as in an editor's copy
         own = {"network": "mynet", "container": "c1", "ifname": "eth0"}
         assert any(isinstance(said.get(key), str) and said[key] != value for key, value in own.items())
         return

@@ -19,7 +19,7 @@ _MODULES = [
 
 
 def _declared() -> Iterator[tuple[str, str]]:
-    """The names of hints that tests say they run, and the test modules."""
+    """Yield the names of the hints that tests declare to run, and the test modules."""
     for name in _MODULES:
         module = importlib.import_module(name)
         cases = [*getattr(module, "CASES", ()), *getattr(module, "FAULTS", {}).values()]
