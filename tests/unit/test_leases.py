@@ -188,7 +188,7 @@ def test_an_address_asked_for_is_of_one_set_and_free(store: Store) -> None:
 
 def test_an_attachment_s_addresses_go_together_but_for_one_that_is_another_s(store: Store) -> None:
     add_all(store, "c1", BOTH)
-    for address, content in (("10.9.0.2", b"other\r\neth0"), ("fd00:9::2", b"")):  # a power cut emptied it
+    for address, content in (("10.9.0.2", b"other\r\neth0"), ("fd00:9::2", b"")):  # emptied by a power failure
         Path(store.folder, address).unlink()
         Path(store.folder, address).write_bytes(content)
     assert store.release_all(["10.9.0.2", "fd00:9::2", "10.9.0.6"], "c1", "eth0") == ["fd00:9::2"]

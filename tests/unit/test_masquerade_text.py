@@ -76,7 +76,7 @@ def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
 
 
 def test_rules_of_the_first_release_stand_after_an_upgrade() -> None:
-    """It gave them this mark; what they say is the same."""
+    """The first release's rules have this mark, and their content is the same."""
     assert MYNET.comment == "cnictl:mynet 005f834d"
 
 
@@ -88,7 +88,7 @@ def test_names_stay_within_what_the_tools_allow() -> None:
 
 @pytest.fixture(scope="module")
 def scratch() -> list[str]:
-    """What to put before a command for it to run in a network of its own; skips where that is impossible."""
+    """Return a command prefix for a new network namespace; skip the test if none can be created."""
     words = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
     tried = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:

@@ -1,4 +1,4 @@
-"""Count each plugin call in the log once, over rotations and interrupted readers."""
+"""Count each plugin call in the log once, across rotations and interrupted readers."""
 
 import itertools
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_each_call_is_counted_once(log: Path) -> None:
     log.write_text(line() * 3 + line("DEL", "error", 300, "full: no space left"))
     assert (count(log), count(log), count(log, "DEL error")) == (3, 3, 1)
     with log.open("a") as file:
-        file.write(line() + line()[:40])  # the second is being written
+        file.write(line() + line()[:40])  # the second line is incomplete
     assert count(log) == 4
     with log.open("a") as file:
         file.write(line()[40:])
@@ -52,7 +52,7 @@ def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: 
     assert count(log) == 3
     log.write_text(line())
     assert (count(log), count(log)) == (4, 4)
-    log.write_text("")  # cut off in place
+    log.write_text("")  # the log is truncated in place
     log.write_text(line())
     assert count(log) >= 4
 
@@ -72,7 +72,7 @@ def test_log_rotated_twice_between_readings(log: Path) -> None:
     log.replace(f"{log}.1")
     log.write_text(line())
     assert (count(log), count(log)) == (4, 4)
-    log.unlink()  # by hand: what was rotated away before stays counted once
+    log.unlink()  # the operator deletes the log: earlier rotated calls stay counted once
     log.write_text(line())
     assert count(log) == 5
 

@@ -1,4 +1,4 @@
-"""Combine the peers of a command line with known ones: none is removed or moved without the option for it."""
+"""Combine the command line's peers with the known ones: none is removed or moved without its option."""
 
 import pytest
 

@@ -21,7 +21,7 @@ MAIN = [sys.executable, "-m", "cnictl"]
 
 @pytest.mark.parametrize("words", [["--help"], ["plugin", "list", "--help"], ["plugin", "list", "-o", "json"]])
 def test_closed_pipe_ends_without_a_word(words: list[str]) -> None:
-    """`cnictl … | true`: the interpreter's own flush at its end would complain and make the exit status 120."""
+    """As in `cnictl … | true`: the interpreter's final flush would print an error and exit with status 120."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([*MAIN, *words], stdout=write, stderr=subprocess.PIPE, text=True, check=False)

@@ -36,7 +36,7 @@ DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
 
 
 class FakeHost(Host):
-    """A node in good order; a test spoils one thing."""
+    """A healthy node; a test adds one fault."""
 
     forwarding = True
     bridge: Link | None = UP
@@ -52,7 +52,7 @@ class FakeHost(Host):
         self.silent_links: set[str] = set()
         self.fault = ""
         self.routes: dict[tuple[str, str], RouteResult] = {}
-        """By target and the link that the packet came in by."""
+        """The route by target and by the link through which the packet arrived."""
 
     def differs(self, *kinds: str) -> bool:
         return kinds[0] in self.drifted
@@ -73,7 +73,7 @@ class FakeHost(Host):
 
 
 def series(to: str, answered: bool = False, *refusals: Refusal) -> Series:
-    """A series that is over."""
+    """Return a finished series."""
     made = Series(socket.socket(), to, 1)
     made.sent = {0: 0.0}
     made.rtts = {0: 0.001} if answered else {}
@@ -85,7 +85,7 @@ EXPIRED = Refusal("10.0.10.51", TIME_EXCEEDED, 0)
 
 
 def at_peer(node: bool = True, gateway: bool = True, from_pod: bool = True, *expired: Refusal) -> PeerEvidence:
-    """What the other pings met at the peer."""
+    """Return the results of the other pings to the peer."""
     return PeerEvidence(
         PEER,
         series("10.0.10.51", node),
@@ -96,14 +96,14 @@ def at_peer(node: bool = True, gateway: bool = True, from_pod: bool = True, *exp
 
 
 def failure(check: str, to: str, host: FakeHost, left_as: str = "10.244.0.5", **more: Any) -> Failure:
-    """A failed check; the request left with `left_as` unless that is empty."""
+    """Return a failed check; its request left with source `left_as`, or not at all if that is empty."""
     seen = [Sighting("eth0", True, False, left_as, to, 0)] if left_as else []
     return Failure(check, POD, series(to), host, more.pop("seen", seen), lambda: None, **more)
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look of this file reaches the machine: no rule drops, neighbours answer, pods have their route."""
+    """Keep the tests off the machine: no rule drops, neighbours answer, and pods have their route."""
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
     monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
@@ -114,7 +114,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def host() -> FakeHost:
-    """A node in good order."""
+    """A healthy node."""
     return FakeHost()
 
 
@@ -124,7 +124,7 @@ POD6 = CheckedPod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
 
 
 def named(one: Failure) -> tuple[str, str]:
-    """The cause's name and hint."""
+    """Return the cause's name and hint."""
     cause = most_likely(one)
     return cause.name, cause.hint
 
@@ -347,7 +347,7 @@ def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch:
 
 
 def of_host(check: str, to: str, host: FakeHost, left_as: str = "", **more: Any) -> Failure:
-    """A check that this host itself made."""
+    """Return a failed check that this host itself made."""
     one = failure(check, to, host, left_as, **more)
     one.pod = CheckedPod("this host", "", ("10.0.0.210",))
     return one

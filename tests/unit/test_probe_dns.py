@@ -1,4 +1,4 @@
-"""DNS messages and resolver configurations are read as their formats say, and broken ones do no harm."""
+"""DNS messages and resolver configurations are parsed as specified, and broken ones do no harm."""
 
 import struct
 
@@ -12,7 +12,7 @@ from cnictl.probe.resolvers import Resolver, candidates, parse_hosts, parse_reso
 
 
 def _message(ident: int, flags: int, records: list[tuple[int, bytes]], name: str = "web.example") -> bytes:
-    """An answer to a question for `name`; each record points back to its name."""
+    """Return an answer to a question for `name`; each record points back to its name."""
     question = dns.query(name, dns.A, ident)[12:]
     answers = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data for kind, data in records)
     return struct.pack("!HHHHHH", ident, flags, 1, len(records), 0, 0) + question + answers

@@ -1,4 +1,4 @@
-"""Echo messages are made, recognised and refused as RFC 792 says, and nobody else's are taken for ours."""
+"""Echo messages are created, recognized and refused as in RFC 792, and those of other programs are ignored."""
 
 import socket
 import struct
@@ -11,24 +11,24 @@ from cnictl.probe.icmp import Refusal, Series, checksum, identifier, token
 
 
 def new_series(to: str = "10.244.1.7", count: int = 3) -> Series:
-    """A series on a socket that is never used."""
+    """Return a series on a socket that is never used."""
     return Series(socket.socket(), to, count)
 
 
 def echo(one: Series, sequence: int, kind: int = icmp.ECHO_REQUEST) -> bytes:
-    """An ICMP echo message of a series."""
+    """Return an ICMP echo message of a series."""
     payload = icmp._TOKEN.pack(icmp._run(), one.number, sequence)
     return struct.pack("!BBHHH", kind, 0, 0, identifier(one.number), sequence) + payload
 
 
 def packet(source: str, destination: str, message: bytes) -> bytes:
-    """An IPv4 packet around a message, header without options."""
+    """Return an IPv4 packet with this message and no options."""
     addresses = socket.inet_aton(source) + socket.inet_aton(destination)
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, 1, 0) + addresses + message
 
 
 def packet6(source: str, destination: str, message: bytes) -> bytes:
-    """An IPv6 packet around an ICMPv6 message."""
+    """Return an IPv6 packet with this ICMPv6 message."""
     addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
     return struct.pack("!IHBB", 6 << 28, len(message), 58, 64) + addresses + message
 

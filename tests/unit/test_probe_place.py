@@ -1,4 +1,4 @@
-"""Targets are parsed as they are typed, and names that are wrong are met with those that are meant."""
+"""Targets are parsed as typed, and the error for a wrong name suggests the intended ones."""
 
 import pytest
 
@@ -50,7 +50,7 @@ THIS_HOST = Origin("this host", HOST, CheckedPod("this host", "", ()))
 
 @pytest.fixture(autouse=True)
 def no_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pod of the machine is looked at."""
+    """Keep the tests off the machine's pods."""
     monkeypatch.setattr(existing, "known_as", lambda _: [])
     monkeypatch.setattr(ends, "_pod_at", lambda _: None)
 

@@ -1,4 +1,4 @@
-"""A report says the same as JSON, line by line and as a matrix."""
+"""A report has the same content as JSON, as lines and as a matrix."""
 
 import pytest
 
@@ -21,7 +21,7 @@ LEFT_OUT = CheckResult(
 
 
 def shown(*of: tuple[str, Report], width: int = 80) -> list[str]:
-    """The lines of the matrix."""
+    """Return the lines of the matrix."""
     return [layout.text_of(line) for line in reports.lines(of, width)]
 
 

@@ -32,7 +32,7 @@ def test_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     tool = tmp_path / "nft"
     tool.write_text("#!/bin/sh\n")
     _with(monkeypatch, f"{tmp_path}:/bin")
-    assert programs.find("nft") != str(tool)  # may not be executed
+    assert programs.find("nft") != str(tool)  # it is not executable
     tool.chmod(0o755)
     assert programs.find("nft") == str(tool)
     assert programs.find("sh").endswith("/sh")

@@ -1,4 +1,4 @@
-"""An ADD's result in the shape of each CNI version, and which verbs a version has."""
+"""The result of ADD in the form of each CNI version, and the verbs of each version."""
 
 from typing import Any
 

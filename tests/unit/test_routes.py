@@ -1,4 +1,4 @@
-"""What ADD makes of the routes that a configuration lists."""
+"""How ADD interprets the routes in a configuration."""
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.conf.routes import SCOPE_LINK, Route, complete

@@ -1,4 +1,4 @@
-"""Where runtimes look, read from their own configurations."""
+"""The plugin and configuration folders of runtimes, read from their own configurations."""
 
 import os
 import tomllib

@@ -1,4 +1,4 @@
-"""Services are listed from what kube-proxy writes in each of its modes, and the one to try is chosen."""
+"""List Services from what kube-proxy writes in each of its modes, and choose the one to test."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from cnictl.probe.checks import CHECKS
 
 _RECORDED = Path(__file__).parents[1] / "coexistence" / "recorded"
 
-# what `nft -j list map ip kube-proxy service-ips` prints of a kube-proxy's map
+# the output of `nft -j list map ip kube-proxy service-ips` with kube-proxy's map
 _MAP: list[dict[str, Any]] = [
     {"metainfo": {"json_schema_version": 1}},
     {

@@ -18,7 +18,7 @@ SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 
 
 class Switch:
-    """A resource without a kernel: a value in a shared world, that can be told to fail."""
+    """A resource without a kernel: a value in a shared world, which can be made to fail."""
 
     def __init__(self, world: dict[str, State], name: str, wanted: State | None) -> None:
         self.id = name
@@ -45,7 +45,7 @@ class Switch:
 
 
 class Adopted(Switch):
-    """One that was on the host before."""
+    """A switch that was on the host before."""
 
     def state_after_reset(self) -> State | None:
         return {"was": "there"}
@@ -58,7 +58,7 @@ def journal_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def entries(folder: Path) -> list[dict[str, object]]:
-    """Every line of the one journal."""
+    """Return the entries of the only journal."""
     (file,) = folder.iterdir()
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -246,7 +246,7 @@ def test_interruption_within_a_step_takes_that_step_back_too() -> None:
 
 
 class Group:
-    """Carries out switches together, and counts how often."""
+    """Carries out switches together and records each call."""
 
     def __init__(self, world: dict[str, State]) -> None:
         self.world = world
@@ -266,7 +266,7 @@ class Group:
 
 
 class Grouped(Switch):
-    """A switch that is carried out with its neighbours."""
+    """A switch that is carried out together with others."""
 
     def __init__(self, group: Group, name: str, wanted: State | None) -> None:
         super().__init__(group.world, name, wanted)

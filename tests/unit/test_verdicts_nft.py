@@ -1,4 +1,4 @@
-"""What nftables' rules do to pods' packets, and where accept rules belong in them."""
+"""What nftables rules do to pods' packets, and where accept rules belong among them."""
 
 from typing import Any
 
@@ -67,7 +67,7 @@ OLD = state(["established", "related"])
 
 
 def missing(found: list[Json], spec: NodeSpec = SPEC, family: str = "ip") -> list[str]:
-    """The accept rules that are missing: the kind, the chain, and the index of the rule that each belongs ahead of."""
+    """Return the missing accept rules: the kind, the chain, and the index of the rule that each belongs ahead of."""
     model = nft.ruleset(found)
 
     def flows(base: Chain) -> places.Flows:
@@ -203,7 +203,7 @@ def test_without_peers_what_comes_from_pods_of_others_is_not_promised() -> None:
     [
         ([chain("cnictl", "fwd", "drop")], []),
         ([chain("a", "fwd", "drop"), chain("a", "filter_FWD_policy_cnictl-pods", hook="")], []),
-        # an owner's, as nft 1.0.6 and as later ones print the flag; the kernel refuses anybody else's rule
+        # the owner flag as nft 1.0.6 and later versions print it; the kernel refuses other programs' rules there
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": "a"}}], []),
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": ["owner", "persist"]}}], []),
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": "dormant"}}], []),
@@ -221,7 +221,7 @@ OURS = {"sent": ("sent",), "received": ("received",)}
 
 
 def judged(*rules: Json, policy: str = "accept") -> tuple[dict[int, str], int]:
-    """Rules of ours that are out of place, by index, and how many accepts are missing then."""
+    """Return our rules that are out of place, by index, and the number of accept rules that are missing then."""
     model = nft.ruleset([chain("a", "fwd", policy), *rules], lambda one: str(one.get("comment", "")))
     survey = places.survey(
         model,

@@ -32,7 +32,7 @@ def read(message: Message) -> dict[str, Any]:
 
 
 class Kernel(Netlink):
-    """Answers a dump of bridge ports with what it was given, and keeps what it is told."""
+    """Answers a dump of bridge ports with predefined messages, and records the messages that it gets."""
 
     def __init__(self, present: list[tuple[int, int, int]]) -> None:
         self.told: list[Message] = []
@@ -49,7 +49,7 @@ class Kernel(Netlink):
 
 
 class Overtaken(Kernel):
-    """Another ADD makes the gateway's interface between the question for it and the message that makes it."""
+    """Another ADD creates the gateway's interface between this ADD's query and its request to create it."""
 
     asked = False
 
