@@ -317,7 +317,7 @@ def test_host_that_will_revert_is_faulty_and_says_when() -> None:
     strange: tuple[object, ...] = (-1, 1e99, "soon", [], float("inf"))
     for odd in strange:
         words = survey.unconfirmed({"seconds_left": odd})
-        assert words.startswith("reverts its last run"), "a strange time is no reason to call the host well"
+        assert words.startswith("reverts its last run"), "an invalid time must not make the host count as healthy"
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_list_is_as_old_as_the_source_last_confirmed_it_and_a_lost_source_confir
     learned_peers.confirm(3000.0)
     assert known().read_at == 2000.0
     learned_peers.save(replace(record, read_at=4000.0))
-    assert known().read_at == 4000.0, "a list that was read later is newer"
+    assert known().read_at == 4000.0, "a list that is read later is newer"
     learned_peers.forget()
     assert learned_peers.load() is None and not os.path.lexists(learned_peers.CONFIRMED)
 
@@ -74,9 +74,9 @@ def test_follower_notes_that_a_quiet_file_is_current_and_not_after_it_is_gone(
             follower.check()
             return known().read_at >= start
 
-        wait_for(is_confirmed, "it is current")
+        wait_for(is_confirmed, "the source is confirmed")
         file.unlink()
-        wait_for(lambda: known().stale_since, "it is stale")
+        wait_for(lambda: known().stale_since, "the source is stale")
         read_at = known().read_at
         follower.check()
         assert known().read_at == read_at

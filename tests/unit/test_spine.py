@@ -204,7 +204,7 @@ def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pytest.raises(Problem, match=r"another cnictl command is changing this node \(waited 0\.1 s\)"),
         spine.exclusive(wait=0.1, on_wait=told.append),
     ):
-        raise AssertionError("both hold it")
+        raise AssertionError("two commands hold the run lock at once")
     assert len(told) == 1 and f"process {os.getpid()}" in told[0]
     with spine.exclusive(wait=0.1):
         pass

@@ -234,7 +234,7 @@ VLANS: dict[str, Json] = {
 @pytest.mark.parametrize("key", VLANS)
 def test_vlan_is_an_error_that_names_the_key_where_the_kernel_has_none(host: Host, key: str) -> None:
     if filters_vlans(host):
-        pytest.skip("this kernel's bridge filters VLANs: the tests below are the ones that count here")
+        pytest.skip("this kernel's bridge filters VLANs: the tests below cover it")
     pod = host.pod()
     before = host.traces()
     error = host.plugin("ADD", pod, {**PLAIN, **VLANS[key]}).error
