@@ -28,4 +28,4 @@ def with_ipam(**keys: Any) -> NetConf:
 
 
 def shown(values: Iterable[object]) -> list[str]:
-    return [str(one) for one in values]
+    return [str(value) for value in values]

@@ -39,8 +39,8 @@ def add_all(store: Store, container: str, sets: Sequence[RangeSet], *wanted: str
         record.addresses, record.host_veth = addresses, "veth0"
         os.close(record.write())
 
-    leased = store.allocate(sets, container, ifname, before, [parse_address(one) for one in wanted])
-    assert all(one.holds(packed) for packed, one in leased)
+    leased = store.allocate(sets, container, ifname, before, [parse_address(address) for address in wanted])
+    assert all(leased_range.holds(packed) for packed, leased_range in leased)
     return [format_address(packed) for packed, _ in leased]
 
 

@@ -63,7 +63,7 @@ def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: s
 
 
 def test_del_does_not_load_what_only_add_needs(library: Path) -> None:
-    imported = {name: one.imports for name, one in bundle.read_modules(str(library), str(library)).items()}
+    imported = {name: module.imports for name, module in bundle.read_modules(str(library), str(library)).items()}
     order = bundle.import_order(imported, ["cnictl_plugin.main", "cnictl_plugin.delete"])
     assert not {"cnictl_plugin.add", "cnictl.core.masquerade.rule_set", "cnictl.core.bridge"} & set(order)
 

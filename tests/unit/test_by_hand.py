@@ -27,8 +27,8 @@ def shell(text: str) -> None:
 def test_written_file_has_the_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None, text: str, renamed: bool, patched: bool
 ) -> None:
-    found = programs.find("patch") if patched else ""
-    monkeypatch.setattr(programs, "find", lambda _: found)
+    patch = programs.find("patch") if patched else ""
+    monkeypatch.setattr(programs, "find", lambda _: patch)
     path = tmp_path / "a folder's" / "node.toml"
     if before is not None:
         path.parent.mkdir()

@@ -110,8 +110,8 @@ class World:
 
 
 def cell(made: Matrix, sender: str, receiver: str, check: str = POD_POD) -> Cell:
-    (found,) = (each for each in made.cells if (each.sender, each.receiver, each.check) == (sender, receiver, check))
-    return found
+    (matching,) = (each for each in made.cells if (each.sender, each.receiver, each.check) == (sender, receiver, check))
+    return matching
 
 
 def reported(name: str, here: bool, words: str = "words", what_to_do: Hint = hint.NONE) -> ReportedCause:

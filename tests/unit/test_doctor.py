@@ -22,7 +22,10 @@ def test_check_ids_are_unique_and_behind_names_known_checks() -> None:
 def test_each_check_was_shown_or_says_why_not(check: Check) -> None:
     _, _, left = PAGE.partition("## Checks whose fault is not made in a test")
     excused = {
-        one for line in left.splitlines() if line.startswith("|") for one in line.split("|")[1].strip().split(", ")
+        check_id
+        for line in left.splitlines()
+        if line.startswith("|")
+        for check_id in line.split("|")[1].strip().split(", ")
     }
     assert (check.id in table.shown_checks()) != (check.id in excused)
 

@@ -84,8 +84,8 @@ def test_owner_stays_and_another_users_link_is_not_followed(tmp_path: Path) -> N
     os.chown(tmp_path / "file", 1000, 1001)
     (tmp_path / "link").symlink_to("file")
     write(tmp_path / "link")
-    found = (tmp_path / "file").stat()
-    assert (found.st_uid, found.st_gid, (tmp_path / "file").read_text()) == (1000, 1001, "new")
+    status = (tmp_path / "file").stat()
+    assert (status.st_uid, status.st_gid, (tmp_path / "file").read_text()) == (1000, 1001, "new")
     os.lchown(tmp_path / "link", 1000, 1000)
     with pytest.raises(Problem, match="is a link of user 1000, not of root"):
         write(tmp_path / "link", "led")

@@ -63,11 +63,13 @@ def loaded(code: str) -> set[str]:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> None:
     at_start = loaded("import sys, time")
-    found = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); import cnictl_plugin.main, cnictl_plugin.{verb}")
-    ours = {name for name in found if name.split(".")[0] in ("cnictl", "cnictl_plugin")}
-    brought = found - ours - at_start
+    modules = loaded(
+        f"import sys; sys.path.insert(0, {str(library)!r}); import cnictl_plugin.main, cnictl_plugin.{verb}"
+    )
+    ours = {name for name in modules if name.split(".")[0] in ("cnictl", "cnictl_plugin")}
+    brought = modules - ours - at_start
     print(f"{verb}: {' '.join(sorted(brought))} + {len(ours)} of our own")
-    assert not found & set(COSTLY)
+    assert not modules & set(COSTLY)
     assert brought <= MAY_LOAD
     assert {name for name in ours if name.split(".")[0] == "cnictl" and not name.startswith("cnictl.core")} == {
         "cnictl"
@@ -85,9 +87,9 @@ def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> N
 def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addresses: dict[str, object]) -> None:
     conf = {"cniVersion": "1.0.0", "name": "mynet", "ipMasq": True, "hairpinMode": True, **addresses}
     parse = f"from cnictl.core.conf.network import parse_conf; parse_conf({conf!r})"
-    found = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); {parse}")
-    assert "cnictl.core.conf.network" in found
-    assert not found & {
+    modules = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); {parse}")
+    assert "cnictl.core.conf.network" in modules
+    assert not modules & {
         "cnictl.core.conf.link",
         "cnictl.core.conf.resolv",
         "cnictl.core.netlink.rtnetlink",
@@ -96,10 +98,10 @@ def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addre
 
 
 def test_the_interpreter_brings_nothing_costly_itself() -> None:
-    found = loaded("import sys, time")
-    assert not found & set(COSTLY)
+    modules = loaded("import sys, time")
+    assert not modules & set(COSTLY)
     if sys.version_info[:2] == (3, 11):
-        assert found <= START
+        assert modules <= START
 
 
 @pytest.mark.parametrize(

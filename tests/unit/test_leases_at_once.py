@@ -31,7 +31,7 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
     tmp_path_factory: pytest.TempPathFactory, sets: tuple[RangeSet, ...], steps: list[tuple[str, int]]
 ) -> None:
     home = tmp_path_factory.mktemp("store")
-    every = [format_address(packed) for one in sets for packed in every_place(one)[1:]]
+    every = [format_address(packed) for range_set in sets for packed in every_place(range_set)[1:]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attachments, "ATTACHMENTS_DIR", f"{home}/attachments")
         patch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{home}/spare")
@@ -39,7 +39,9 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
         held: dict[str, str] = {}
         for number, (step, which) in enumerate(steps):
             address, container = every[which % len(every)], f"c{number}"
-            room = all(sum(one.holds(parse_address(taken)) for taken in held) < one.size for one in sets)
+            room = all(
+                sum(range_set.holds(parse_address(taken)) for taken in held) < range_set.size for range_set in sets
+            )
             if step == "add" and room:
                 fresh = add_all(store, container, sets)
                 assert not held.keys() & set(fresh)

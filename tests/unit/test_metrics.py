@@ -39,8 +39,8 @@ def test_each_call_is_counted_once(log: Path) -> None:
     with log.open("a") as file:
         file.write(line()[40:])
     assert count(log) == 5
-    one = tally.totals(str(log))["DEL error"]
-    assert (one["sum"], one["buckets"]) == (0.3, [0, 0, 0, 0, 0, 1, 1, 1, 1])
+    total = tally.totals(str(log))["DEL error"]
+    assert (total["sum"], total["buckets"]) == (0.3, [0, 0, 0, 0, 0, 1, 1, 1, 1])
 
 
 def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: Path) -> None:
@@ -94,7 +94,7 @@ def test_call_is_found_by_all_that_names_it(who: str) -> None:
 
 def test_line_with_the_debug_level_and_one_that_is_torn() -> None:
     debug = line().rstrip().replace(" outcome=", " netns=/run/netns/x args={'A': 'b c'} outcome=")
-    found = plugin_log.parse(debug)
-    assert found is not None
-    assert (found.address, found.outcome, found.milliseconds) == ("10.244.0.2 fd00::2", "ok", 20.0)
+    call = plugin_log.parse(debug)
+    assert call is not None
+    assert (call.address, call.outcome, call.milliseconds) == ("10.244.0.2 fd00::2", "ok", 20.0)
     assert plugin_log.parse(debug[:50]) is None

@@ -92,7 +92,7 @@ def test_table_without_headings_starts_with_its_first_row(capsys: pytest.Capture
 
 def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [Change(f"link/{name}", None, {}, f"make {name}", "") for name in ("br0", "br1")]
-    plan = Plan(tuple(Step(Forwarding(), None, one.summary, one) for one in changes))
+    plan = Plan(tuple(Step(Forwarding(), None, change.summary, change) for change in changes))
     ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(theirs, "w") as terminal:

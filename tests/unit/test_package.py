@@ -113,7 +113,7 @@ def test_the_packages_control_fields_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     source, plain, kubernetes = map(_fields, (DEBIAN / "control").read_text().split("\n\n"))
     assert (source["Source"], plain["Package"], kubernetes["Package"]) == ("cnictl", "cnictl", "cnictl-kubernetes")
-    depends = [one.strip() for one in plain["Depends"].split(",")]
+    depends = [dependency.strip() for dependency in plain["Depends"].split(",")]
     assert f"python3 ({project['requires-python'].replace('>=', '>= ')})" in depends
     assert {"nftables | iptables", "iproute2"} <= set(depends)
     assert not any(name in plain["Depends"] for name in ("typer", "python3-rich"))

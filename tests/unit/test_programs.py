@@ -22,10 +22,10 @@ def test_only_whole_paths_are_searched_and_roots_folders_always(
     monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
     _with(monkeypatch, path)
-    found = programs.folders()
-    assert all(folder.startswith("/") for folder in found)
-    assert set(programs.FOLDERS) <= set(found)
-    assert len(found) == len(set(found))
+    folders = programs.folders()
+    assert all(folder.startswith("/") for folder in folders)
+    assert set(programs.FOLDERS) <= set(folders)
+    assert len(folders) == len(set(folders))
 
 
 def test_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -45,8 +45,8 @@ class Files(Thing):
 def trace_of(*states: State | None, end: str = "done", resource: str = "thing") -> Any:
     entries = [Entry(resource, old, new, "", "") for old, new in pairwise(states)]
     run = Run(1, entries=entries, end=end, half_made=set() if end else {resource})
-    (found,) = traces(run)
-    return found
+    (trace,) = traces(run)
+    return trace
 
 
 A, B, C = {"mtu": 1500, "up": True}, {"mtu": 1400, "up": True}, {"mtu": 1300, "up": True}

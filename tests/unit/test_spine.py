@@ -182,9 +182,9 @@ def test_removal_leaves_what_was_there_before() -> None:
 def test_journal_of_a_run_cut_off_names_what_it_had_begun() -> None:
     run = Journal("init-node")
     run.begin("bridge/cni0", None, {"up": True}, "ip link add cni0 type bridge")
-    (found,) = journal.unfinished()
-    assert [entry.resource for entry in found.entries] == ["bridge/cni0"]
-    assert found.half_made == {"bridge/cni0"}
+    (cut_off,) = journal.unfinished()
+    assert [entry.resource for entry in cut_off.entries] == ["bridge/cni0"]
+    assert cut_off.half_made == {"bridge/cni0"}
 
 
 def test_journals_do_not_pile_up(journal_folder: Path) -> None:

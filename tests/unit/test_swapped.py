@@ -77,7 +77,7 @@ def test_pod_is_called_by_address_name_or_container() -> None:
     ]
 
     def meant(who: str, shortest: int = 1) -> list[str]:
-        return [one.container for one in named(who, pods, lambda pod: pod, shortest)]
+        return [names.container for names in named(who, pods, lambda pod: pod, shortest)]
 
     assert meant("10.244.0.2") == meant("10.244.0.2/24") == meant("FD00:0::2") == meant("default/web") == ["aa11"]
     assert meant("web") == ["aa11", "bb22"]

@@ -235,7 +235,7 @@ def dropped_for_this_node(text: str) -> bool:
     """Return whether everything that pods send to their node is dropped."""
     packets = Packets("ip", "cni0", source="10.244.0.0/24", source_type="unicast", target_type="local")
     model = iptables.ruleset([shlex.split(line) for line in text.splitlines()])
-    return any(one.certain for one in drops(walk(model, "INPUT", packets, whole=True)))
+    return any(drop.certain for drop in drops(walk(model, "INPUT", packets, whole=True)))
 
 
 def test_what_is_dropped_for_not_being_the_hosts_is_not_what_pods_send_to_it() -> None:

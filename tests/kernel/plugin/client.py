@@ -69,8 +69,8 @@ def plugin_executable(patience: float = 0.0) -> str:
     code = plugin_version.sources()
     if patience:
         for name, constant in (("cnictl/core/locks.py", b"LOCK_WAIT"), ("cnictl/core/detach.py", b"SEIZE_WAIT")):
-            before, found, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
-            assert found, name
+            before, separator, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
+            assert separator, name
             code[name] = before + b"\n%s = %g\n" % (constant, patience) + after
     folder = tempfile.TemporaryDirectory(prefix="cnictl-plugin-")
     _kept.append(folder)
@@ -282,8 +282,8 @@ class Host:
 
     def routes(self, pod: Pod) -> list[Json]:
         """Return the pod's routes, without those that the kernel adds with an address."""
-        found: list[Json] = json.loads(self.inside(pod, "ip", "-j", "route"))
-        return [route for route in found if route.get("protocol") != "kernel"]
+        listed: list[Json] = json.loads(self.inside(pod, "ip", "-j", "route"))
+        return [route for route in listed if route.get("protocol") != "kernel"]
 
     def pings(self, pod: Pod, address: str) -> bool:
         """Send one echo request from the pod and return whether it is answered."""
@@ -327,8 +327,8 @@ class Host:
         return {
             "links": links,
             "addresses": {
-                one["ifname"]: [a["local"] for a in one["addr_info"] if not a["local"].startswith("fe80:")]
-                for one in addresses
+                interface["ifname"]: [a["local"] for a in interface["addr_info"] if not a["local"].startswith("fe80:")]
+                for interface in addresses
             },
             "routes": [
                 {key: value for key, value in route.items() if key != "flags"}

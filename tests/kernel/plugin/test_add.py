@@ -44,12 +44,12 @@ def test_walk_through_conf_attaches_the_pod(host: Host) -> None:
 
 
 def test_first_packets_reach_gateway_and_other_pod(host: Host) -> None:
-    one, other = host.pods(2)
-    host.add(one)
-    assert host.pings(one, "10.244.0.1")
+    pod, other = host.pods(2)
+    host.add(pod)
+    assert host.pings(pod, "10.244.0.1")
     host.add(other)
     assert host.pings(other, "10.244.0.2")
-    assert host.pings(one, "10.244.0.3")
+    assert host.pings(pod, "10.244.0.3")
 
 
 SENDER = """
@@ -145,11 +145,11 @@ def test_mark_longer_than_the_kernel_takes_is_cut(host: Host) -> None:
 
 
 def test_bridge_keeps_its_mac_when_a_port_with_a_lower_one_joins(host: Host) -> None:
-    one, other = host.pods(2)
-    mac = host.add(one)["interfaces"][0]["mac"]
+    pod, other = host.pods(2)
+    mac = host.add(pod)["interfaces"][0]["mac"]
     host.run("ip", "link", "add", "low", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "low-peer")
     host.run("ip", "link", "set", "low", "master", "cni0", "up")
-    host.delete(one)
+    host.delete(pod)
     host.add(other)
     host.delete(other)
     assert host.links()["cni0"]["address"] == mac
@@ -157,15 +157,15 @@ def test_bridge_keeps_its_mac_when_a_port_with_a_lower_one_joins(host: Host) -> 
 
 @pytest.mark.parametrize("conf", [{}, {"subnet": "fd00:10:244::/64", "network": "fd00:10::/32"}], ids=["IPv4", "IPv6"])
 def test_bridge_made_anew_has_the_mac_that_pods_know_their_gateway_by(host: Host, conf: Json) -> None:
-    one, other = host.pods(2)
-    mac = host.add(one, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"]
+    pod, other = host.pods(2)
+    mac = host.add(pod, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"]
     host.run("ip", "link", "delete", "cni0")
     assert host.add(other, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"] == mac == host.links()["cni0"]["address"]
 
 
 def test_bridge_keeps_its_mtu_when_a_smaller_port_joins(host: Host) -> None:
-    one, other = host.pods(2)
-    host.add(one)
+    pod, other = host.pods(2)
+    host.add(pod)
     host.run("ip", "link", "add", "small", "mtu", "1400", "type", "veth", "peer", "name", "small-peer")
     host.run("ip", "link", "set", "small", "master", "cni0")
     veth = host.add(other)["interfaces"][1]["name"]
@@ -176,7 +176,7 @@ def test_bridge_keeps_its_mtu_when_a_smaller_port_joins(host: Host) -> None:
 def test_mtu_of_the_conf_holds_for_bridge_and_pair(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod, {**WALK_THROUGH, "cniVersion": "1.1.0", "mtu": 1400})
-    assert [one["mtu"] for one in result["interfaces"]] == [1400, 1400, 1400]
+    assert [interface["mtu"] for interface in result["interfaces"]] == [1400, 1400, 1400]
     inside = host.pod_link(pod)
     assert inside is not None and inside["mtu"] == 1400
     assert host.links()["cni0"]["mtu"] == 1400
@@ -228,9 +228,9 @@ def test_reference_ipam_object_is_understood(host: Host) -> None:
 
 
 def test_addresses_go_round_so_that_a_freed_one_rests(host: Host) -> None:
-    one, other, third = host.pods(3)
-    first = host.plugin("ADD", one).address
-    host.delete(one)
+    former, other, third = host.pods(3)
+    first = host.plugin("ADD", former).address
+    host.delete(former)
     assert first == "10.244.0.2"
     assert [host.plugin("ADD", pod).address for pod in (other, third)] == ["10.244.0.3", "10.244.0.4"]
 
@@ -439,12 +439,12 @@ def test_leases_lie_in_the_data_dir_of_the_conf(host: Host) -> None:
         "type": "cnictl-bridge",
         "ipam": {"type": "host-local", "subnet": "10.244.0.0/24", "dataDir": "/var/lib/elsewhere"},
     }
-    one, other = host.pods(2)
+    pod, other = host.pods(2)
     folder = host.path("/var/lib/elsewhere/mynet")
-    host.add(one, conf)
+    host.add(pod, conf)
     host.add(other, conf)
     assert (folder / "10.244.0.2").read_bytes() == b"pod0\r\neth0"
-    host.delete(one)  # the conf may have changed since: the record has the lease's folder
+    host.delete(pod)  # the conf may have changed since: the record has the lease's folder
     assert not (folder / "10.244.0.2").exists()
     assert host.collect([], conf).result == {}
     assert not (folder / "10.244.0.3").exists()
@@ -468,7 +468,7 @@ def test_two_networks_on_one_host_share_nothing(host: Host) -> None:
 def test_same_attachment_twice_at_once_attaches_once(host: Host) -> None:
     pod = host.pod()
     host.add(host.pod("first"))  # the bridge already exists: neither call is delayed by creating it
-    answers = [finish(one) for one in [host.start("ADD", pod) for _ in range(6)]]
+    answers = [finish(started) for started in [host.start("ADD", pod) for _ in range(6)]]
     assert sorted(answer.status for answer in answers) == [0, 1, 1, 1, 1, 1]
     assert {answer.code for answer in answers if answer.status} <= {11, 102}
     assert len(host.leases()) == len(host.records()) == len(host.ports()) == 2

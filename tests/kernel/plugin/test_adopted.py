@@ -102,7 +102,9 @@ def settings(host: Host) -> Json:
         "alias": link.get("ifalias"),
         "bridge": {key: data.get(key) for key in ("vlan_filtering", "nf_call_iptables", "stp_state", "mcast_snooping")},
         "addresses": sorted(
-            f"{one['local']}/{one['prefixlen']}" for one in addresses if not one["local"].startswith("fe80:")
+            f"{address['local']}/{address['prefixlen']}"
+            for address in addresses
+            if not address["local"].startswith("fe80:")
         ),
         "routes": sorted(
             line.strip()
@@ -152,14 +154,14 @@ def test_all_of_an_adopted_bridge_is_put_back_with_its_last_pod(bridged: Host, f
         assert host.plugin("ADD", pod, conf).code == 102
         host.plugin("DEL", Pod("occupied", ""), conf)
     else:
-        one, other = host.pods(2)
-        host.add(one, conf)
+        first, other = host.pods(2)
+        host.add(first, conf)
         host.add(other, conf)
         assert settings(host)["sysctl"] != before["sysctl"]
         if way == "GC":
             assert host.plugin("GC", conf={**conf, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}).result == {}
         else:
-            host.delete(one, conf)
+            host.delete(first, conf)
             assert settings(host)["sysctl"] != before["sysctl"]
             host.delete(other, conf)
     assert settings(host) == before
@@ -219,25 +221,25 @@ def test_a_pods_advertisement_is_not_accepted_on_a_bridge_of_pods(bridged: Host)
 
 def test_a_port_that_comes_later_makes_it_an_uplink_at_the_next_add(bridged: Host) -> None:
     host = bridged
-    one, other = host.pods(2)
-    host.add(one, CONF)
+    first, other = host.pods(2)
+    host.add(first, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "0"
     uplink(host)
     host.add(other, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "1"
-    for pod in (one, other):
+    for pod in (first, other):
         host.delete(pod, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "1" and notes(host) == []
 
 
 def test_what_an_operator_changed_since_stays(bridged: Host) -> None:
     host = bridged
-    one, other = host.pods(2)
-    host.add(one, CONF)
+    first, other = host.pods(2)
+    host.add(first, CONF)
     host.run("sysctl", "-qw", f"{ACCEPT_RA}=2")
     host.run("ip", "address", "add", "172.30.0.1/24", "dev", "br0")
     host.add(other, CONF)
-    for pod in (one, other):
+    for pod in (first, other):
         host.delete(pod, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "2"
     assert "172.30.0.1/24" in settings(host)["addresses"] and notes(host) == []
@@ -245,12 +247,12 @@ def test_what_an_operator_changed_since_stays(bridged: Host) -> None:
 
 def test_two_networks_on_one_bridge_put_it_back_once_both_have_left(bridged: Host) -> None:
     host = bridged
-    one, other = host.pods(2)
+    first, other = host.pods(2)
     second = {**CONF, "name": "second", "promiscMode": True, "ipam": {}}
     before = settings(host)
-    host.add(one, CONF)
+    host.add(first, CONF)
     host.add(other, second)
-    host.delete(one, CONF)
+    host.delete(first, CONF)
     between = settings(host)
     assert "PROMISC" in between["flags"] and between["sysctl"] != before["sysctl"]
     host.delete(other, second)

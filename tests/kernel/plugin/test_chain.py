@@ -115,8 +115,8 @@ def test_bandwidth_limits_what_iperf3_measures(node: Host) -> None:
 
             def measured(at: str = address) -> Json | None:
                 said = node.run(*IPERF3, "--json", "--client", at, "--time", "1", check=False)
-                found: Json = json.loads(said)
-                return found if "error" not in found else None
+                answer: Json = json.loads(said)
+                return answer if "error" not in answer else None
 
             report = wait_for(measured, "iperf3's server")
         assert report is not None
@@ -150,9 +150,9 @@ def test_sbr_gives_each_interface_of_a_pod_its_own_routes(node: Host) -> None:
     twin = Pod(pod.container, pod.netns, "net1")
     first.add(pod)
     second.add(twin)
-    for one, source in ((pod, "10.244.0.2"), (twin, "10.245.0.2")):
+    for attached, source in ((pod, "10.244.0.2"), (twin, "10.245.0.2")):
         route = json.loads(node.inside(pod, "ip", "-j", "route", "get", OUTSIDE, "from", source))[0]
-        assert route["dev"] == one.ifname
+        assert route["dev"] == attached.ifname
     first.check(pod)
     second.check(twin)
     second.delete(twin)
@@ -195,9 +195,9 @@ def test_after_another_plugin_its_result_stays_in_ours(node: Host) -> None:
     chain = Chain(node, conflist({"type": "loopback"}, OURS, PORTMAP))
     pod = node.pod()
     result = chain.add(pod, PUBLISHED)
-    names = [one["name"] for one in result["interfaces"]]
+    names = [interface["name"] for interface in result["interfaces"]]
     assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
-    places = {one["address"]: names[one["interface"]] for one in result["ips"]}
+    places = {ip["address"]: names[ip["interface"]] for ip in result["ips"]}
     assert next(iter(places.items())) == ("10.244.0.2/24", "eth0")
     assert places["127.0.0.1/8"] == "lo"
     chain.check(pod, PUBLISHED, but=("portmap",))
@@ -224,17 +224,17 @@ def test_several_networks_on_one_node_and_several_interfaces_in_one_pod(node: Ho
     pod, neighbour = node.pods(2)
     interfaces = [(nets[0], pod), (nets[0], Pod(pod.container, pod.netns, "net0")),
                   (nets[1], Pod(pod.container, pod.netns, "net1"))]  # fmt: skip
-    for net, one in interfaces:
-        net.add(one)
+    for net, attached in interfaces:
+        net.add(attached)
     nets[1].add(neighbour)
     assert sorted(node.leases().values()) == ["pod0\r\neth0", "pod0\r\nnet0"]
     assert sorted(node.leases("other").values()) == ["pod0\r\nnet1", "pod1\r\neth0"]
     assert node.pings(pod, OUTSIDE) and node.pings(pod, "10.245.0.3")
-    for net, one in interfaces:
-        net.check(one)
+    for net, attached in interfaces:
+        net.check(attached)
     nets[0].delete(interfaces[1][1])
-    for net, one in (interfaces[0], interfaces[2]):
-        net.check(one)
+    for net, attached in (interfaces[0], interfaces[2]):
+        net.check(attached)
     nets[1].delete(interfaces[2][1])
     nets[0].check(pod)
     nets[1].check(neighbour)
@@ -259,8 +259,8 @@ def test_the_runner_itself_keeps_to_the_specification(host: Host) -> None:
     chain.collect([pod])
 
     def seen(verb: str, kind: str) -> Json:
-        found: Json = json.loads(host.path(f"/run/scribe/{verb}-{kind}").read_text())
-        return found
+        request: Json = json.loads(host.path(f"/run/scribe/{verb}-{kind}").read_text())
+        return request
 
     base = {"cniVersion": "1.0.0", "name": "mynet"}
     assert seen("ADD", "first") == {**base, "type": "first", "runtimeConfig": {"ips": ["10.0.0.1"]}}

@@ -62,9 +62,9 @@ def test_same_bridge_policy_keeps_pods_of_another_bridge_out(forwarding: Host, f
         result = chain.add(pod)
         assert result["interfaces"][0]["name"] == NETWORKS[chain.conflist["name"]][0]
         addresses.append(next(ip["address"] for ip in result["ips"] if ip["address"].startswith("10.")).split("/")[0])
-    one, neighbour, stranger = pods
-    assert host.pings(one, addresses[1]) and host.pings(neighbour, addresses[0])
-    assert not host.pings(stranger, addresses[0]) and not host.pings(one, addresses[2])
+    target, neighbour, stranger = pods
+    assert host.pings(target, addresses[1]) and host.pings(neighbour, addresses[0])
+    assert not host.pings(stranger, addresses[0]) and not host.pings(target, addresses[2])
     for chain, pod in zip(chains, pods, strict=True):
         chain.check(pod, but=("firewall",) if first else ())  # Debian's firewall misses its rule for loopback's ::1
         chain.delete(pod)
@@ -76,7 +76,7 @@ def test_each_address_names_its_own_interface_after_another_plugin(forwarding: H
     host, pod = forwarding, forwarding.pod(f"v{version.replace('.', '-')}")
     chain = listed(host, "one", LOOPBACK, conf("one"), version=version)
     result = chain.add(pod)
-    names = [one["name"] for one in result["interfaces"]]
+    names = [interface["name"] for interface in result["interfaces"]]
     assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
     for ip in result["ips"]:
         own = ip["address"].startswith(("10.244.0.", "fd00:244:"))
@@ -102,7 +102,7 @@ def test_every_later_plugin_finds_the_pod_after_loopback(forwarding: Host) -> No
     result = chain.add(pod, published)
     address = next(ip["address"] for ip in result["ips"] if ip["address"].startswith("10.244.0.")).split("/")[0]
     assert interface_of(result, address) == "eth0"
-    eth0 = next(one for one in result["interfaces"] if one["name"] == "eth0")
+    eth0 = next(interface for interface in result["interfaces"] if interface["name"] == "eth0")
     assert eth0["mac"] == "02:11:11:11:11:11"
     veth = result["interfaces"][1]["name"]
     assert f"dev {veth}" in host.run("tc", "qdisc", "show") and "tbf" in host.run("tc", "qdisc", "show", "dev", veth)
@@ -120,7 +120,7 @@ def test_layer_2_result_has_the_bridge_first_too(forwarding: Host) -> None:
     host, pod = forwarding, forwarding.pod("wire")
     chain = listed(host, "one", LOOPBACK, {"type": "cnictl-bridge", "bridge": "cni0"})
     result = chain.add(pod)
-    names = [one["name"] for one in result["interfaces"]]
+    names = [interface["name"] for interface in result["interfaces"]]
     assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
     assert {names[ip["interface"]] for ip in result["ips"]} == {"lo"}
     chain.check(pod)
@@ -146,7 +146,7 @@ def test_what_was_there_before_is_kept_after_ours_and_points_where_it_pointed(fo
     host, pod = forwarding, forwarding.pod("kept")
     request = {**conf("one", 4), "cniVersion": "1.1.0", "name": "one", "dns": {"domain": "ours.example"}}
     result = host.plugin("ADD", pod, request, BEFORE).result
-    assert [one["name"] for one in result["interfaces"]][2:] == ["eth0", "dummy0", "lo"]
+    assert [interface["name"] for interface in result["interfaces"]][2:] == ["eth0", "dummy0", "lo"]
     own, *before = result["ips"]
     assert own["interface"] == 2
     assert before == [{**BEFORE["ips"][0], "interface": 4}, *BEFORE["ips"][1:]]

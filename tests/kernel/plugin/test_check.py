@@ -21,10 +21,10 @@ def test_healthy_attachment_passes(host: Host, version: str, backend: str) -> No
     host.conf |= {"cniVersion": version}
     if backend:
         host.conf |= {"ipMasq": True, "ipMasqBackend": backend}
-    one, other = host.pods(2)
-    results = [host.add(one), host.add(other, CNI_ARGS="MAC=02:00:00:00:00:aa")]
+    first, other = host.pods(2)
+    results = [host.add(first), host.add(other, CNI_ARGS="MAC=02:00:00:00:00:aa")]
     before = host.traces()
-    for pod, result in zip((one, other), results, strict=True):
+    for pod, result in zip((first, other), results, strict=True):
         assert host.plugin("CHECK", pod, prev=result).result == {}
     assert host.traces() == before
 

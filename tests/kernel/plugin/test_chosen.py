@@ -43,10 +43,10 @@ def newer(node: Node, *words: str, check: bool = True) -> Finished:
 def node() -> Iterator[Node]:
     """A node with both releases of the plugin; each test begins with the newer one chosen and in use."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        init(one)
-        one.run(["sh", "-c", MAKE_NEWER])
-        yield one
+        node = lab.nodes[0]
+        init(node)
+        node.run(["sh", "-c", MAKE_NEWER])
+        yield node
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +97,9 @@ def test_older_cnictl_keeps_it_also_where_node_toml_names_no_version(node: Node)
 
 def test_repair_puts_the_chosen_version_back(node: Node) -> None:
     newer(node, "plugin", "use", OLD)
-    with watching(node) as one:
+    with watching(node) as watcher:
         node.run(["sh", "-c", f"rm {LAUNCHER}; nft flush ruleset"])  # the flush triggers a repair
-        one.until("repaired: ")
+        watcher.until("repaired: ")
         wait_for(lambda: in_use(node) == OLD, "the launcher is back")
         assert drifted(node) == []
 
@@ -119,7 +119,7 @@ def test_choice_is_undone_under_a_pod_that_lives(node: Node) -> None:
 
 def test_installing_ones_own_release_chooses_it_and_a_dry_run_shows_both_steps(node: Node) -> None:
     shown = json.loads(run(node, "plugin", "install", "--dry-run", "-o", "json").stdout)
-    assert [one["resource"] for one in shown["changes"]] == [f"file{NODE_FILE}", "plugin/cnictl-bridge"]
+    assert [change["resource"] for change in shown["changes"]] == [f"file{NODE_FILE}", "plugin/cnictl-bridge"]
     assert (in_use(node), chosen(node)) == (NEW, [f'version = "{NEW}"'])
     run(node, "plugin", "install")
     assert (in_use(node), chosen(node)) == (OLD, [f'version = "{OLD}"'])

@@ -268,9 +268,9 @@ def test_netns_that_now_names_another_pod_of_the_reference_is_not_touched(host: 
 def test_a_lease_that_names_no_interface_is_freed_as_host_local_frees_it(host: Host, prev: str) -> None:
     """host-local before 0.8 wrote only the container."""
     pod, other, own = host.pods(3)
-    results = [host.reference("bridge", "ADD", one, REFERENCE).result for one in (pod, other)]
-    for address, one in (("10.244.0.2", pod), ("10.244.0.3", other)):
-        host.path(f"{LEASES}/mynet/{address}").write_text(one.container)
+    results = [host.reference("bridge", "ADD", owner, REFERENCE).result for owner in (pod, other)]
+    for address, owner in (("10.244.0.2", pod), ("10.244.0.3", other)):
+        host.path(f"{LEASES}/mynet/{address}").write_text(owner.container)
     host.add(own)
     host.collect([pod, other, own])
     host.delete(Pod(pod.container, ""), prev=results[0] if prev == "with prevResult" else None)

@@ -74,12 +74,12 @@ def test_static_gives_addresses_of_both_families_and_routes(host: Host) -> None:
     conf = {**CONF, "ipam": STATIC}
     pod = host.pod()
     result = host.add(pod, conf)
-    assert [(one["address"], one["gateway"], one["interface"]) for one in result["ips"]] == [
+    assert [(ip["address"], ip["gateway"], ip["interface"]) for ip in result["ips"]] == [
         ("10.9.0.7/24", "10.9.0.1", 2),
         ("fd00:9::7/64", "fd00:9::1", 2),
     ]
     assert result["dns"] == STATIC["dns"]
-    assert {(one["dst"], one["gw"]) for one in result["routes"]} == {
+    assert {(route["dst"], route["gw"]) for route in result["routes"]} == {
         ("0.0.0.0/0", "10.9.0.1"),
         ("::/0", "fd00:9::1"),
         ("10.77.0.0/16", "10.9.0.3"),
@@ -96,7 +96,7 @@ def test_an_address_that_is_asked_for_is_the_ipam_plugins_to_give(host: Host) ->
     conf: Json = {**CONF, "ipam": {"type": "static"}}
     first, second = host.pods(2)
     given = host.add(first, conf, CNI_ARGS="IP=10.9.0.8/24;GATEWAY=10.9.0.1")
-    assert [(one["address"], one["gateway"]) for one in given["ips"]] == [("10.9.0.8/24", "10.9.0.1")]
+    assert [(ip["address"], ip["gateway"]) for ip in given["ips"]] == [("10.9.0.8/24", "10.9.0.1")]
     conf["runtimeConfig"] = {"ips": ["10.9.0.9/24"]}
     assert host.add(second, conf)["ips"][0]["address"] == "10.9.0.9/24"
     assert host.pings(second, "10.9.0.8")
@@ -111,7 +111,7 @@ def test_an_older_version_is_spoken_on_both_sides(host: Host, version: str) -> N
     if version == "0.2.0":
         assert result["ip4"]["ip"] == reference["ip4"]["ip"] and result["ip6"]["ip"] == reference["ip6"]["ip"]
     else:
-        assert [one["version"] for one in result["ips"]] == [one["version"] for one in reference["ips"]] == ["4", "6"]
+        assert [ip["version"] for ip in result["ips"]] == [ip["version"] for ip in reference["ips"]] == ["4", "6"]
     host.delete(pod, conf, result)
     assert host.ports() == set()
 

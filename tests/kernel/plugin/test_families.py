@@ -16,7 +16,7 @@ SIX: Json = {"subnet": "fd00:9::/64"}
 
 def conf_of(*ranges: Json, **more: Any) -> Json:
     """Return a network in the form of a reference configuration."""
-    ipam = {"type": "host-local", "ranges": [[one] for one in ranges], **more.pop("ipam", {})}
+    ipam = {"type": "host-local", "ranges": [[range_conf] for range_conf in ranges], **more.pop("ipam", {})}
     base = {"cniVersion": "1.1.0", "name": "dual", "type": "cnictl-bridge", "isDefaultGateway": True}
     return {**base, **more, "ipam": ipam}
 
@@ -35,19 +35,19 @@ def sysctl(host: Host, pod: Pod | None, name: str) -> str:
 def test_pod_talks_in_every_family_at_once(host: Host, conf: Json, disabled: bool) -> None:
     """Runtimes commonly disable IPv6 in a pod's namespace until a plugin assigns an IPv6 address."""
     pod, other = host.pods(2)
-    for one in (pod, other):
+    for target in (pod, other):
         switches = (f"net.ipv6.conf.{name}.disable_ipv6={int(disabled)}" for name in ("all", "default"))
-        host.inside(one, "sysctl", "-qw", *switches)
+        host.inside(target, "sysctl", "-qw", *switches)
     result = host.add(pod, conf)
     host.add(other, conf)
-    gateways = [one["gateway"] for one in result["ips"]]
+    gateways = [ip["gateway"] for ip in result["ips"]]
     assert gateways == (["10.9.0.1", "fd00:9::1"] if conf is DUAL else ["fd00:9::1"])
     assert all(host.pings(pod, gateway) for gateway in gateways)
     assert host.pings(pod, "fd00:9::3")
     assert {route["dst"] for route in result["routes"]} == ({"0.0.0.0/0", "::/0"} if conf is DUAL else {"::/0"})
     inside = host.pod_link(pod)
     assert inside is not None
-    assert not [one for one in inside["addr_info"] if one.get("tentative")]
+    assert not [address for address in inside["addr_info"] if address.get("tentative")]
     assert host.plugin("CHECK", pod, conf, result).result == {}
     assert set(host.leases("dual").values()) == {"pod0\r\neth0", "pod1\r\neth0"}
     host.delete(pod, conf)
@@ -66,7 +66,7 @@ def test_result_has_both_families_in_every_versions_shape(host: Host, version: s
             routes = [{"dst": default, "gw": gateway}]
             assert result[key] == {"ip": address, "gateway": gateway, "routes": routes}
         return
-    assert [(one["address"], one.get("version")) for one in result["ips"]] == [
+    assert [(ip["address"], ip.get("version")) for ip in result["ips"]] == [
         ("10.9.0.2/24", "4" if version < "1" else None),
         ("fd00:9::2/64", "6" if version < "1" else None),
     ]
@@ -98,8 +98,8 @@ def test_failed_add_gives_a_bridge_its_ipv6_switches_back(host: Host) -> None:
 def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host) -> None:
     names = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     host.run("sysctl", "-qw", *(f"{name}=0" for name in names))
-    one, other, third = host.pods(3)
-    host.add(one, {**conf_of(FOUR), "isDefaultGateway": False})
+    first, other, third = host.pods(3)
+    host.add(first, {**conf_of(FOUR), "isDefaultGateway": False})
     assert [sysctl(host, None, name) for name in names] == ["0", "0"]
     host.add(other, {**conf_of(FOUR), "name": "four", "bridge": "cni4"})
     assert [sysctl(host, None, name) for name in names] == ["1", "0"]
@@ -140,7 +140,7 @@ def test_addresses_already_on_the_link_are_found_where_that_is_asked_for(host: H
     result = host.add(pod, conf)
     inside = host.pod_link(pod)
     assert inside is not None
-    assert not [one for one in inside["addr_info"] if one.get("tentative")]
+    assert not [address for address in inside["addr_info"] if address.get("tentative")]
     assert host.pings(pod, "fd00:9::1")
     assert host.plugin("CHECK", pod, conf, result).result == {}
     host.inside(pod, "ip", "address", "add", "fd00:9::3/64", "dev", "eth0", "nodad")
@@ -163,8 +163,8 @@ def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> N
     host.delete(former, DUAL)
     mac = host.add(later, DUAL, CNI_ARGS=f"IP={','.join(addresses)}")["interfaces"][2]["mac"]
     for known in (host.inside(neighbour, "ip", "-j", "neigh"), host.run("ip", "-j", "neigh")):
-        found = {one["dst"]: one["lladdr"] for one in json.loads(known) if one["dst"] in addresses}
-        assert found == dict.fromkeys(addresses, mac)
+        macs = {entry["dst"]: entry["lladdr"] for entry in json.loads(known) if entry["dst"] in addresses}
+        assert macs == dict.fromkeys(addresses, mac)
 
 
 CONNECTIONS = """
@@ -228,16 +228,16 @@ def test_routes_have_their_metrics_and_check_misses_each(host: Host, version: st
     result = host.add(pod, conf)
     listed = [*json.loads(host.inside(pod, *["ip", "-d", "-j", "-4", "route", "show", "table", "all"]))]
     listed += json.loads(host.inside(pod, *["ip", "-d", "-j", "-6", "route", "show", "table", "all"]))
-    found = {one["dst"]: one for one in listed if one.get("type") == "unicast"}
-    first = found["192.0.2.0/24"]
+    unicast = {route["dst"]: route for route in listed if route.get("type") == "unicast"}
+    first = unicast["192.0.2.0/24"]
     assert (first["gateway"], first["metric"], first["table"]) == ("10.9.0.1", 7, "100")
     assert first["metrics"] == [{"mtu": 1400, "advmss": 1300}]
-    assert found["198.51.100.0/24"]["gateway"] == "10.9.0.9"
-    assert "gateway" not in found["203.0.113.0/24"] and found["203.0.113.0/24"]["scope"] == "link"
-    assert (found["2001:db8::/32"]["gateway"], found["2001:db8::/32"]["metric"]) == ("fd00:9::1", 9)
-    assert (found["2001:db8:1::/48"]["gateway"], found["2001:db8:1::/48"]["table"]) == ("fd00:9::9", "5000")
-    assert sorted(one["gateway"] for one in listed if one["dst"] == "default") == ["10.9.0.1", "fd00:9::1"]
-    promised = {one["dst"]: one for one in result["routes"]}
+    assert unicast["198.51.100.0/24"]["gateway"] == "10.9.0.9"
+    assert "gateway" not in unicast["203.0.113.0/24"] and unicast["203.0.113.0/24"]["scope"] == "link"
+    assert (unicast["2001:db8::/32"]["gateway"], unicast["2001:db8::/32"]["metric"]) == ("fd00:9::1", 9)
+    assert (unicast["2001:db8:1::/48"]["gateway"], unicast["2001:db8:1::/48"]["table"]) == ("fd00:9::9", "5000")
+    assert sorted(route["gateway"] for route in listed if route["dst"] == "default") == ["10.9.0.1", "fd00:9::1"]
+    promised = {route["dst"]: route for route in result["routes"]}
     if version == "1.1.0":
         assert promised["192.0.2.0/24"] == {**ROUTES[0], "gw": "10.9.0.1"}
     else:

@@ -54,18 +54,18 @@ def test_full_disk_refuses_add_and_nothing_else(
     net: Net, folder: str, options: str, fill: Callable[[Path], None]
 ) -> None:
     with disk(net, folder, options) as path:
-        one, other, new = net.pod(), net.pod(), net.pod()
-        result = net.add(one)
+        attached, other, new = net.pod(), net.pod(), net.pod()
+        result = net.add(attached)
         net.add(other)
         fill(net.host.path(path))
         error = net.call("ADD", new).error
         assert error["code"] == FULL
         assert path in error["msg"] and "No space left" in error["msg"]
         assert net.call("STATUS").code == 50
-        assert net.left() == net.of((one, 2), (other, 3))
+        assert net.left() == net.of((attached, 2), (other, 3))
         assert net.host.pod_link(new) is None
-        assert net.call("CHECK", one, result).result == {}
-        assert net.call("DEL", one).result == {}
+        assert net.call("CHECK", attached, result).result == {}
+        assert net.call("DEL", attached).result == {}
         assert net.collect().result == {}
         assert net.left() == ([], [], [])
         for file in net.host.path(path).glob(".filler*"):
@@ -77,31 +77,36 @@ def test_full_disk_refuses_add_and_nothing_else(
 @pytest.mark.parametrize("folder", [LEASES, RECORDS])
 def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net, folder: str) -> None:
     with disk(net, folder, "size=1m") as path:
-        one, new = net.pod(), net.pod()
-        result = net.add(one)
+        attached, new = net.pod(), net.pod()
+        result = net.add(attached)
         net.host.run("mount", "-o", "remount,bind,ro", path)
-        assert net.call("CHECK", one, result).result == {}
-        for verb, pod in (("ADD", new), ("DEL", one)):
+        assert net.call("CHECK", attached, result).result == {}
+        for verb, pod in (("ADD", new), ("DEL", attached)):
             error = net.call(verb, pod).error
             assert error["code"] == FULL
             assert "Read-only file system" in error["msg"] and path in error["msg"]
         assert net.collect().code in (FULL, 11)
         assert net.call("STATUS").code == 50
-        assert net.left()[:2] == net.of((one, 2))[:2]
+        assert net.left()[:2] == net.of((attached, 2))[:2]
         net.host.run("mount", "-o", "remount,bind,rw", path)
-        assert net.call("DEL", one).result == {}
+        assert net.call("DEL", attached).result == {}
         assert net.left() == ([], [], [])
 
 
 def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> None:
     """Simulate a runtime that is not root: no capabilities, and no access to the store."""
-    one, new = net.pod(), net.pod()
-    result = net.add(one)
+    attached, new = net.pod(), net.pod()
+    result = net.add(attached)
     before = net.left()
     powerless = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--"]
     net.store.chmod(0)
     try:
-        for verb, pod, prev in (("ADD", new, None), ("DEL", one, result), ("CHECK", one, result), ("GC", None, None)):
+        for verb, pod, prev in (
+            ("ADD", new, None),
+            ("DEL", attached, result),
+            ("CHECK", attached, result),
+            ("GC", None, None),
+        ):
             conf = {**net.conf, VALID: []}
             request = net.host.environment(verb, pod), net.host.stdin(conf, prev)
             error = net.host.call(*request, through=powerless).error
@@ -110,7 +115,7 @@ def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> Non
     finally:
         net.store.chmod(0o755)
     assert net.left() == before
-    assert net.call("CHECK", one, result).result == {}
+    assert net.call("CHECK", attached, result).result == {}
 
 
 @contextmanager
@@ -129,12 +134,13 @@ def stuck(path: Path) -> Iterator[None]:
     [("store", {"ADD", "DEL", "GC"}), ("node", {"ADD", "DEL", "CHECK", "GC", "STATUS"}), ("record", {"DEL"})],
 )
 def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str, waiting: set[str]) -> None:
-    one, new = net.pod(), net.pod()
-    result = net.add(one)
+    attached, new = net.pod(), net.pod()
+    result = net.add(attached)
     before = net.left()
-    paths = {"store": net.store / "lock", "node": net.host.path(NODE_LOCK), "record": net.record(one)}
+    paths = {"store": net.store / "lock", "node": net.host.path(NODE_LOCK), "record": net.record(attached)}
     calls: Sequence[tuple[str, Pod | None, Json | None]] = (
-        ("ADD", new, None), ("CHECK", one, result), ("DEL", one, result), ("GC", None, None), ("STATUS", None, None)
+        ("ADD", new, None), ("CHECK", attached, result), ("DEL", attached, result), ("GC", None, None),
+        ("STATUS", None, None),
     )  # fmt: skip
     with stuck(paths[lock]):
         answers = {verb: net.call(verb, pod, prev, {VALID: []}) for verb, pod, prev in calls}
@@ -143,7 +149,7 @@ def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str,
     refused = {verb for verb, answer in answers.items() if answer.status}
     assert refused == waiting, answers
     assert {answers[verb].code for verb in refused} == {11}
-    assert net.call("DEL", one).result == net.call("DEL", new).result == {}
+    assert net.call("DEL", attached).result == net.call("DEL", new).result == {}
     assert net.left() == ([], [], [])
 
 
@@ -207,21 +213,21 @@ def test_after_a_reboot_gc_and_ipam_gc_free_what_is_from_before(net: Net) -> Non
 
 def test_clock_set_back_makes_nobody_stale_and_nothing_eternal(net: Net) -> None:
     """All files are dated a year ahead, including a host-local lease, whose age only its file shows."""
-    one, other = net.pod(), net.pod()
-    result = net.add(one)
+    first, other = net.pod(), net.pod()
+    result = net.add(first)
     (net.store / net.address(9)).write_bytes(b"theirs\r\neth0")
     net.add(other)
-    record = json.loads(net.record(one).read_bytes())
+    record = json.loads(net.record(first).read_bytes())
     next_year = record["created"] + 365 * 86400
-    net.record(one).write_text(net.record(one).read_text().replace(str(record["created"]), str(next_year)))
+    net.record(first).write_text(net.record(first).read_text().replace(str(record["created"]), str(next_year)))
     for path in [*net.store.iterdir(), *net.records.iterdir(), net.store]:
         os.utime(path, (next_year, next_year))
-    assert net.call("CHECK", one, result).result == {}
+    assert net.call("CHECK", first, result).result == {}
     new = net.pod()
     assert net.call("ADD", new).address == net.address(4)
     assert net.ipam("gc") == (0, ["left"] * 4)
     assert net.call("DEL", new).result == {}
-    power_off(net, [one, other, new])
+    power_off(net, [first, other, new])
     with reboot(net.host):
         assert net.ipam("gc")[0] == 0
         assert net.left() == ([], [], [])

@@ -72,16 +72,16 @@ class Ground:
     def _left(self) -> list[str]:
         """Return what is left of an attachment on the host or in the pod, and files outside the plugin's folders."""
         host = self.host
-        found = [name for name in devices(host, host.pid) if name not in ("lo", "cni0")]
-        found += [name for name in devices(host, self._inside) if name != "lo"]
+        left = [name for name in devices(host, host.pid) if name not in ("lo", "cni0")]
+        left += [name for name in devices(host, self._inside) if name != "lo"]
         for top in ("run", "var/lib", "var/log", "opt"):
             for file in host.path(f"/{top}").rglob("*"):
                 inside = str(file.relative_to(host.path("/")))
                 if file.is_dir() or file.name in ("lock", CLAIM_MARK) or file.name.startswith("last_reserved_ip."):
                     continue
                 if not inside.startswith(OWN_FOLDERS) or "/attachments/" in inside or "/cni/networks/" in inside:
-                    found.append(inside)
-        return found
+                    left.append(inside)
+        return left
 
 
 def devices(host: Host, process: int) -> list[str]:

@@ -16,7 +16,7 @@ def conf(ipam: Json | None = None, kind: str = "cnictl-bridge", name: str = "dua
 
 
 def addresses(result: Json) -> list[str]:
-    return [str(one["address"]) for one in result["ips"]]
+    return [str(ip["address"]) for ip in result["ips"]]
 
 
 def lease_files(host: Host, network: str = "dual") -> dict[str, str]:
@@ -64,7 +64,7 @@ def test_three_pods_get_what_host_local_gives_them(host: Host, what: str) -> Non
             continue
         given, wanted = ours.result, theirs.result
         assert addresses(given) == addresses(wanted)
-        assert [one["gateway"] for one in given["ips"]] == [one["gateway"] for one in wanted["ips"]]
+        assert [ip["gateway"] for ip in given["ips"]] == [ip["gateway"] for ip in wanted["ips"]]
         assert given["dns"] == wanted["dns"]
         assert [route["dst"] for route in given["routes"]] == [route["dst"] for route in wanted.get("routes", [])]
     assert lease_files(host) == lease_files(host, "theirs")
@@ -174,7 +174,7 @@ def test_two_subnets_of_a_family_have_a_gateway_each(host: Host, together: bool)
     assert given == ["10.9.0.2/30", "10.8.0.2/24"]
     for pod, result in zip(pods, results, strict=True):
         assert [route["dst"] for route in result["routes"]] == ["0.0.0.0/0"]
-        assert all(host.pings(pod, one["gateway"]) for one in result["ips"])
+        assert all(host.pings(pod, ip["gateway"]) for ip in result["ips"])
         assert host.plugin("CHECK", pod, conf(both, isDefaultGateway=True), result).result == {}
 
 

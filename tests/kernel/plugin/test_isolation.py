@@ -114,10 +114,10 @@ def reached(world: World, sender: Pod, target: Pod) -> set[str]:
 
 
 def test_isolated_pods_do_not_reach_each_other_through_the_node(world: World) -> None:
-    for one, other in ((world.one, world.other), (world.other, world.one)):
-        world.route(one, other)
-        world.route(other, one)
-        assert reached(world, one, other) == set()
+    for sender, other in ((world.one, world.other), (world.other, world.one)):
+        world.route(sender, other)
+        world.route(other, sender)
+        assert reached(world, sender, other) == set()
     assert not any(world.host.pings(world.one, address) for address in world.addresses(world.other))
 
 
@@ -173,7 +173,9 @@ def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World
         host.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-{key}=0", check=False)
     rules: list[tuple[str, ...]] = []
     assert all(host.pings(pod, node) for node in NODE for pod in (world.one, Pod("outside", "/run/netns/outside")))
-    assert all(" 1 received" in host.run("ping", "-n", "-c1", "-W2", one) for one in world.addresses(world.other))
+    assert all(
+        " 1 received" in host.run("ping", "-n", "-c1", "-W2", address) for address in world.addresses(world.other)
+    )
     for program, node, pod in zip(("iptables", "ip6tables"), NODE, world.addresses(world.other), strict=True):
         target = f"[{pod}]:7" if ":" in pod else f"{pod}:7"
         rules.append((program, "PREROUTING", "-d", node, "-p", "udp", "--dport", "7", "-j", "DNAT", "--to", target))
@@ -187,7 +189,7 @@ def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World
                 send(host, world.one, address)
                 send(host, Pod("outside", "/run/netns/outside"), address)
             send(host, None, world.addresses(world.other)[0], "last")
-    host.run("ip", "link", "set", "cni0", "type", "bridge", *(str(w) for one in hooks.items() for w in one))
+    host.run("ip", "link", "set", "cni0", "type", "bridge", *(str(w) for hook in hooks.items() for w in hook))
     assert sorted(sources) == sorted([*GATEWAY] * 2 + [GATEWAY[0]])
 
 
@@ -234,9 +236,10 @@ def test_check_sees_what_a_flush_took_and_the_next_add_brings_it_back(world: Wor
             host.run(program, "-t", "mangle", "-X")
     error = host.plugin("CHECK", pod, world.conf, result).error
     assert error["code"] == 104 and error["msg"].startswith("portIsolation: the rules for veth")
-    for one, other in ((world.one, world.other), (world.other, world.one)):
-        world.route(one, other)
-        assert reached(world, one, other) == set(world.addresses(one))  # without the rules, the pods reach each other
+    for sender, other in ((world.one, world.other), (world.other, world.one)):
+        world.route(sender, other)
+        # without the rules, the pods reach each other
+        assert reached(world, sender, other) == set(world.addresses(sender))
     third = host.pod("third")
     host.add(third, world.conf)
     assert host.plugin("CHECK", pod, world.conf, result).result == {}
@@ -262,12 +265,12 @@ def test_nothing_of_it_is_left(backend: str, way: str) -> None:
             assert host.plugin("ADD", host.pod("fails"), conf).code == 103
             assert rules(host) == ""
             return
-        one, other = host.pods(2)
-        results = [host.add(pod, conf) for pod in (one, other)]
+        first, other = host.pods(2)
+        results = [host.add(pod, conf) for pod in (first, other)]
         assert rules(host)
         if way == "GC":
             assert host.plugin("GC", conf={**conf, "cni.dev/valid-attachments": []}).result == {}
-        for pod, result in zip((one, other), results, strict=True):
+        for pod, result in zip((first, other), results, strict=True):
             if way == "DEL without record" and backend == "nft":
                 host.path(f"/var/lib/cnictl/attachments/apart/{pod.container}@eth0").unlink()
             host.delete(Pod(pod.container, "" if "netns" in way else pod.netns), conf, result)

@@ -18,8 +18,8 @@ STATUS = {**WALK_THROUGH, "cniVersion": "1.1.0"}
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
     """A host for all tests here; each has its own folder under /var/lib."""
-    with new_host() as one:
-        yield one
+    with new_host() as host:
+        yield host
 
 
 @pytest.fixture
@@ -37,8 +37,8 @@ def call(host: Host, log: Path | str, verb: str = "STATUS") -> Answer:
 
 def state(path: Path) -> tuple[int, int, int, int, int]:
     """Return what must not change about a file that is not the plugin's."""
-    found = path.stat()
-    return found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_nlink
+    status = path.stat()
+    return status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_nlink
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes and files of other users")

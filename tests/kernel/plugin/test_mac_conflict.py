@@ -39,9 +39,9 @@ def shared_host() -> Iterator[Host]:
 @pytest.fixture
 def pod(shared_host: Host) -> Iterator[Pod]:
     """A container that is removed after the test."""
-    one = shared_host.pod("wants")
-    yield one
-    shared_host.delete(one, CONF)
+    container = shared_host.pod("wants")
+    yield container
+    shared_host.delete(container, CONF)
     shared_host.run("ip", "netns", "delete", "wants")
 
 
@@ -136,8 +136,8 @@ def test_an_address_with_a_meaning_of_its_own_is_refused(
         {"conf": {**CONF, "args": {"cni": {"ips": [address]}}}},
         {"conf": CONF, "CNI_ARGS": f"IgnoreUnknown=1;IP={address}"},
     ]
-    for one in asked:
-        error = shared_host.plugin("ADD", pod, **one).error
-        assert error["code"] == (101 if "CNI_ARGS" in one else 7) and address in error["msg"]
+    for request in asked:
+        error = shared_host.plugin("ADD", pod, **request).error
+        assert error["code"] == (101 if "CNI_ARGS" in request else 7) and address in error["msg"]
         assert reason in error["details"]
     assert shared_host.traces() == before

@@ -90,10 +90,10 @@ def guarded() -> Iterator[tuple[Host, Pod, Pod]]:
     """A host with a guarded pod whose MAC is `OWN`, and a receiver."""
     with new_host() as host:
         host.conf |= {"macspoofchk": True, "cniVersion": "1.0.0"}
-        one, other = host.pods(2)
-        host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
+        pod, other = host.pods(2)
+        host.add(pod, {**host.conf, "args": {"cni": {"mac": OWN}}})
         host.add(other)
-        yield host, one, other
+        yield host, pod, other
 
 
 def arrived(guarded: tuple[Host, Pod, Pod], frames: dict[str, str]) -> list[str]:
@@ -106,7 +106,7 @@ def arrived(guarded: tuple[Host, Pod, Pod], frames: dict[str, str]) -> list[str]
     )
     assert listener.stdout is not None
     assert listener.stdout.readline() == "ready\n"
-    named = [f"{name.replace(' ', '-')} {one}" for name, one in frames.items()]
+    named = [f"{name.replace(' ', '-')} {content}" for name, content in frames.items()]
     host.inside(sender, "python3", "-IS", "-c", _SENDER, *named, f"last {frame('', OWN, '88b5')}")
     return [name.replace("-", " ") for name in listener.communicate(timeout=20)[0].split()][:-1]
 
@@ -151,11 +151,11 @@ def test_without_the_key_all_of_them_arrive(guarded: tuple[Host, Pod, Pod]) -> N
 
 def test_a_guarded_pod_still_finds_its_neighbours(guarded: tuple[Host, Pod, Pod]) -> None:
     """Real neighbour discovery and ARP pass, also with priority tags."""
-    host, one, other = guarded
-    for pod, address in ((one, "fd00:9::2"), (other, "fd00:9::3")):
+    host, first, other = guarded
+    for pod, address in ((first, "fd00:9::2"), (other, "fd00:9::3")):
         host.inside(pod, "ip", "address", "add", f"{address}/64", "dev", "eth0", "nodad")
-    assert "1 received" in host.inside(one, "ping", "-6", "-n", "-c1", "-W2", "fd00:9::3")
-    assert host.pings(one, "10.244.0.3") and host.pings(other, "10.244.0.2")
+    assert "1 received" in host.inside(first, "ping", "-6", "-n", "-c1", "-W2", "fd00:9::3")
+    assert host.pings(first, "10.244.0.3") and host.pings(other, "10.244.0.2")
 
 
 def test_check_sees_that_a_rule_is_missing(guarded: tuple[Host, Pod, Pod]) -> None:

@@ -55,8 +55,8 @@ def test_foreign_masquerade_does_not_take_pod_to_pod(host: Host, backend: str, o
     host.add(pod)
     if order == "after":
         foreign_masquerade(host)
-    found = sources(host, pod, OTHER_NODES_POD, OTHER_NODES_POD6, OUTSIDE, OUTSIDE6)
-    assert found == ("10.244.0.2", "fd00:244::2", NODE, NODE6)
+    received_from = sources(host, pod, OTHER_NODES_POD, OTHER_NODES_POD6, OUTSIDE, OUTSIDE6)
+    assert received_from == ("10.244.0.2", "fd00:244::2", NODE, NODE6)
     assert host.pings(pod, OTHER_NODES_POD) and host.pings(pod, OTHER_NODES_POD6)
 
 

@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.usefixtures("underlay"), pytest.mark.once]
 def test_every_range_set_is_masqueraded_and_none_to_another(host: Host, backend: str) -> None:
     masquerading(host, backend)
     del host.conf["subnet"], host.conf["network"]
-    ranges = [[{"subnet": one}] for one in ("10.244.0.0/24", "10.250.0.0/24", "fd00:244::/64", "fd00:250::/64")]
+    ranges = [[{"subnet": subnet}] for subnet in ("10.244.0.0/24", "10.250.0.0/24", "fd00:244::/64", "fd00:250::/64")]
     host.conf |= {"isDefaultGateway": True, "ipam": {"type": "host-local", "ranges": ranges}}
     pod, other = host.pods(2)
     host.add(pod)

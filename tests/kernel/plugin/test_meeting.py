@@ -37,10 +37,10 @@ def meets(started: "subprocess.Popen[bytes]", pod: Pod) -> None:
     def waits() -> bool:
         for process in (started.pid, *children(started.pid)):
             try:
-                opened = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
+                opened = [os.readlink(descriptor) for descriptor in Path(f"/proc/{process}/fd").iterdir()]
             except OSError:
                 continue
-            if any(one.endswith(f"/{pod.container}@{pod.ifname}") for one in opened):
+            if any(path.endswith(f"/{pod.container}@{pod.ifname}") for path in opened):
                 return True
         assert started.poll() is None, started.communicate()
         return False
@@ -92,9 +92,9 @@ def test_an_add_that_meets_a_del_is_served_once_that_has_ended(host: Host) -> No
 def test_a_second_add_waits_for_the_first_and_is_told_that_the_pod_is_attached(host: Host) -> None:
     pod = host.pod()
     calls = [host.start("ADD", pod) for _ in range(4)]
-    answers = [finish(one) for one in calls]
-    assert sorted(one.status for one in answers) == [0, 1, 1, 1]
-    assert {one.code for one in answers if one.status} == {102}
+    answers = [finish(call) for call in calls]
+    assert sorted(answer.status for answer in answers) == [0, 1, 1, 1]
+    assert {answer.code for answer in answers if answer.status} == {102}
     assert len(host.leases()) == 1 and host.pod_link(pod) is not None
 
 

@@ -113,21 +113,21 @@ def test_a_name_taken_between_choice_and_use_is_left(host: Host) -> None:
 def test_what_a_former_release_attached_goes_on(host: Host) -> None:
     """Former releases' names have 8 digits, and their records contain them."""
     pod, lost = host.pods(2)
-    for one in (pod, lost):
-        result = host.add(one)
-        former = former_host_veth_name("mynet", one.container, "eth0")
+    for attached in (pod, lost):
+        result = host.add(attached)
+        former = former_host_veth_name("mynet", attached.container, "eth0")
         host.run("ip", "link", "set", veth_of(result), "down")
         host.run("ip", "link", "set", veth_of(result), "name", former, "up")
-        record = host.path(f"{RECORDS}/mynet/{one.container}@eth0")
+        record = host.path(f"{RECORDS}/mynet/{attached.container}@eth0")
         record.write_text(record.read_text().replace(veth_of(result), former))
         result["interfaces"][1]["name"] = former
-        assert host.plugin("CHECK", one, prev=result).result == {}
-        assert host.plugin("ADD", one).code == 102
+        assert host.plugin("CHECK", attached, prev=result).result == {}
+        assert host.plugin("ADD", attached).code == 102
     host.path(f"{RECORDS}/mynet/{lost.container}@eth0").unlink()
     assert host.collect([pod, lost]).result == {}
     assert len(host.ports()) == 2
-    for one in (pod, lost):
-        host.delete(one)
+    for attached in (pod, lost):
+        host.delete(attached)
     assert host.ports() == set() and host.leases() == {} and host.records() == set()
 
 

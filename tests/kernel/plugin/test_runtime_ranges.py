@@ -25,9 +25,9 @@ STRIPPED = {key: value for key, value in CONF.items() if key != "capabilities"}
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
     """A host for all tests here; each test removes what it created."""
-    with new_host() as one:
-        one.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        yield one
+    with new_host() as host:
+        host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        yield host
 
 
 @pytest.mark.parametrize("conf", [CONF, STRIPPED], ids=["with capabilities", "stripped"])

@@ -102,7 +102,7 @@ def test_after_a_reboot_nothing_takes_another_nodes_leases(full: Two, claimed: s
     listed = as_json(second, "list", *words)
     assert {row["state"] for row in listed["items"]} == {"unknown"}
     assert all("another node" in row["reason"] for row in listed["items"])
-    assert {one["action"] for one in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
     refused = cnictl(second, "ipam", "release", "10.244.0.2", *words)
     assert refused.returncode == 1 and "another node" in refused.stderr
     checked = cnictl(second, "ipam", "check", *words)
@@ -134,7 +134,7 @@ def test_a_torn_lease_may_be_one_that_another_node_is_writing(two: Two, content:
     two.reboot_second()
     assert second.plugin("ADD", second.pod("b")).code == 100
     assert second.collect([]).result == {}
-    assert {one["action"] for one in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
     assert cnictl(second, "ipam", "release", "10.244.0.6", *words).returncode == 1
     assert len(two.leases()) == 5
     assert cnictl(second, "ipam", "release", "10.244.0.6", "--force", *words).returncode == 0

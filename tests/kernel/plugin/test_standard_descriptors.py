@@ -18,10 +18,10 @@ NODE_LOCK = "/run/cnictl/node.lock"
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
     """A host for all tests here; each failed call leaves nothing."""
-    with new_host() as one:
-        first = one.pod("first")
-        one.add(first)
-        yield one
+    with new_host() as host:
+        first = host.pod("first")
+        host.add(first)
+        yield host
 
 
 def run(host: Host, verb: str, name: str, redirections: str) -> subprocess.CompletedProcess[bytes]:

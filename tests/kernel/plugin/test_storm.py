@@ -16,7 +16,7 @@ pytestmark = pytest.mark.once
 
 def at_once(host: Host, verb: str, pods: list[Pod]) -> list[Answer]:
     """Start a call for each pod, all at the same time, and return their answers."""
-    return [finish(one, bound=120) for one in [host.start(verb, pod) for pod in pods]]
+    return [finish(started, bound=120) for started in [host.start(verb, pod) for pod in pods]]
 
 
 def addresses_inside(host: Host, pods: list[Pod]) -> dict[str, str]:
@@ -26,10 +26,10 @@ def addresses_inside(host: Host, pods: list[Pod]) -> dict[str, str]:
         for pod in pods
     )
     lines = host.run("sh", "-c", script + "true").split()
-    found = {}
+    by_container = {}
     for told, container in zip(lines[::2], lines[1::2], strict=True):
-        found[container] = str(json.loads(told)[0]["addr_info"][0]["local"])
-    return found
+        by_container[container] = str(json.loads(told)[0]["addr_info"][0]["local"])
+    return by_container
 
 
 def test_at_no_moment_have_two_pods_one_address_and_none_is_lost(host: Host) -> None:

@@ -131,7 +131,7 @@ def test_commands_show_it_as_alive_and_free_it_whole(host: Host, claimed: bool) 
     listed = as_json(host, "list", "--name", "mynet")["items"]
     assert [(row["address"], row["state"]) for row in listed] == [("10.244.0.2", "live"), ("fd00:244::2", "live")]
     assert all(veth(result) in row["reason"] for row in listed)
-    assert {one["action"] for one in as_json(host, "gc", "--name", "mynet")["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(host, "gc", "--name", "mynet")["items"][0]["outcomes"]} == {"left"}
     (shown,) = as_json(host, "show", "10.244.0.2", "--name", "mynet")["items"]
     assert (shown["host_veth"]["name"], shown["host_veth"]["bridge"]) == (veth(result), "cni0")
     told = cnictl(host, "pod", "10.244.0.2", "--name", "mynet", "-o", "json")

@@ -144,7 +144,7 @@ def test_no_pod_loses_a_ping_while_versions_come_and_go(node: Node) -> None:
 def other_pythons() -> dict[str, str]:
     """Return the path of each Python here that can run the plugin and has another minor version, by cache tag."""
     running = sys.implementation.cache_tag
-    found = {}
+    paths = {}
     places = [Path("/usr/bin"), Path("/usr/local/bin")]
     try:
         places += (Path.home() / ".pyenv/versions").glob("*/bin")
@@ -158,8 +158,8 @@ def other_pythons() -> dict[str, str]:
             check=False,
         )
         if told.returncode == 0 and told.stdout.strip() != running:
-            found[told.stdout.strip()] = str(path)
-    return found
+            paths[told.stdout.strip()] = str(path)
+    return paths
 
 
 def test_pods_of_one_python_are_served_by_the_next(host: Host) -> None:

@@ -15,9 +15,9 @@ BOUND = 20.0
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
     """A host for all tests here; each test removes the files it created."""
-    with new_host() as one:
-        one.add(one.pod("first"))
-        yield one
+    with new_host() as host:
+        host.add(host.pod("first"))
+        yield host
 
 
 def call(host: Host, verb: str, name: str) -> Answer:
