@@ -167,7 +167,7 @@ def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: py
     assert refused.value.code == 107
     assert site.verbs == ["ADD", "DEL"]
     child = Path(f"/proc/{(site.folder / 'child').read_text().strip()}")
-    wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child's end")
+    wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child ends")
 
 
 def test_a_child_left_behind_with_stdout_open_holds_nobody_up(site: Site) -> None:

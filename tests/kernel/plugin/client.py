@@ -194,7 +194,7 @@ class Host:
         self.run("ip", "netns", "delete", os.path.basename(pod.netns))
         wait_for(
             lambda: not peers & {link["ifindex"] for link in json.loads(self.run("ip", "-j", "link"))},
-            f"the end of {pod.netns}",
+            f"the links of {pod.netns} disappear",
         )
 
     def environment(self, verb: str, pod: Pod | None = None, **extra: str) -> dict[str, str]:

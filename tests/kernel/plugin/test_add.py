@@ -123,7 +123,7 @@ def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
         pod = Pod("pod", host.pod().netns, "poddev0")
         veth = host.add(pod)["interfaces"][1]["name"]
         host.run("ip", "link", "add", "after", "type", "bridge")
-        wait_for(lambda: " after:" in seen.read_text(), "the watcher to have seen it all")
+        wait_for(lambda: " after:" in seen.read_text(), "the watcher has seen all events")
     finally:
         watcher.kill()
         watcher.wait()
@@ -345,7 +345,7 @@ def test_full_subnet_first_takes_back_what_is_provably_stale(host: Host) -> None
     newcomer, late = host.pods(2, "new")
     assert host.plugin("ADD", newcomer).code == 100
     host.kill(pods[2])
-    wait_for(lambda: len(host.ports()) == 4, "the dead pod's veth to go")
+    wait_for(lambda: len(host.ports()) == 4, "the dead pod's veth disappears")
     assert host.plugin("ADD", newcomer).address == addresses[2]
     assert host.records() == {f"{pod.container}@eth0" for pod in [*pods[:2], *pods[3:], newcomer]}
     assert host.plugin("ADD", late).code == 100

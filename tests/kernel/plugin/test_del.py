@@ -69,7 +69,7 @@ def test_whatever_is_gone_already(host: Host, loss: str, prev: str) -> None:
     veth = result["interfaces"][1]["name"]
     if loss == "namespace":
         host.kill(pod)
-        wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+        wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     elif loss == "interface":
         host.inside(pod, "ip", "link", "delete", "eth0")
     elif loss == "host veth":
@@ -211,7 +211,7 @@ def test_both_families_rules_and_guard_go_whatever_went_before(host: Host, loss:
             host.run(program, "-t", "nat", "-F")
     if loss in ("namespace", "all of it"):
         host.kill(pod)
-        wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+        wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     if loss == "all of it":
         host.run("ip", "link", "delete", "cni0")
     for prev in (result, None):
@@ -248,7 +248,7 @@ def test_pod_of_the_reference_plugin_is_deleted_after_take_over(host: Host, netn
     assert host.leases() == {"10.244.0.3": "pod1\r\neth0"}
     assert host.records() == {"pod1@eth0"}
     if netns == "netns gone":  # the kernel removes an unnamed namespace in its own time
-        wait_for(lambda: len(host.links()) < len(before["links"]), "the pair to go with its namespace")
+        wait_for(lambda: len(host.links()) < len(before["links"]), "the pair disappears with its namespace")
     # without netns and prevResult, the plugin finds the pod by the address in its lease
     assert len(host.links()) == len(before["links"]) - 1
     assert host.pings(own, "10.244.0.1")

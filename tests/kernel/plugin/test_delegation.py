@@ -266,7 +266,7 @@ def test_an_attachment_whose_pod_died_gives_its_address_back_before_the_next_add
     host, pod = odd.host, odd.host.pod()
     veth = host.add(pod, odd.conf, CNI_PATH=PATH)["interfaces"][1]["name"]
     host.kill(pod)
-    wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+    wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     odd.does(ADD=ANSWER)
     host.add(host.pod(), odd.conf, CNI_PATH=PATH)
     assert odd.diary == ["DEL pod", "ADD pod"]

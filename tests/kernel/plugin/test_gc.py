@@ -87,7 +87,7 @@ def test_what_another_runtime_made_goes_only_once_it_is_stale(host: Host) -> Non
     del record["runtime"]  # as in older records, which don't have it
     forget.write_text(json.dumps(record))
     host.kill(dead)
-    wait_for(lambda: veths[dead]["interfaces"][1]["name"] not in host.links(), "the veth to go with its namespace")
+    wait_for(lambda: veths[dead]["interfaces"][1]["name"] not in host.links(), "the veth disappears with its namespace")
     assert host.collect([]).result == {}
     assert host.records() == {f"{alive.container}@eth0"}
     assert list(host.leases().values()) == [f"{alive.container}\r\neth0"] and host.pings(alive, "10.244.0.1")

@@ -105,7 +105,7 @@ def test_guards_are_deleted_whatever_is_gone_already(host: Host, pair: tuple[Pod
         host.run("nft", "flush", "ruleset")
     elif gone == "link":
         host.kill(pod)
-        wait_for(lambda: len(host.ports()) == 1, "the pair to go with its namespace")
+        wait_for(lambda: len(host.ports()) == 1, "the pair disappears with its namespace")
     elif gone == "map":
         host.run(*["nft", "flush", "map", "bridge", "cnictl", "macspoofchk"])
     else:

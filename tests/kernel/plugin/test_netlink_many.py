@@ -45,7 +45,7 @@ def test_answers_that_were_lost_count_as_a_refusal_and_nobody_waits_for_them(hos
         """
 netlink.Netlink._make_room = lambda *_, **__: None
 with Netlink() as asked:
-    asked._socket.setsockopt(1, 8, 1)  # the least that the kernel gives
+    asked._socket.setsockopt(1, 8, 1)  # the smallest receive buffer that the kernel allows
     refused = asked.refusals(*giving(range(200)))
     print(json.dumps([sorted({one.errno for one in refused}), len(held(asked) - {b"\\x7f\\0\\0\\1"})]))
 """,

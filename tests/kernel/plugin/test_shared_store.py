@@ -193,7 +193,7 @@ for kind in options:
     if libc.mount(b"none", folder.encode(), kind.encode(), 0, options[kind].encode()):
         raise OSError(ctypes.get_errno(), kind)
     found = shared_store.file_system(folder)
-    if kind != "fuse":  # nobody serves that one: it would not answer
+    if kind != "fuse":  # no process serves that mount, so it would not answer
         found = shared_store.file_system(f"{folder}/not/made/yet")
     print(found, found in shared_store.LOCAL_TYPES)
 print(shared_store.may_be_shared(""), shared_store.may_be_shared("/run/tmpfs"))

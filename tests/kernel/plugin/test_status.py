@@ -127,7 +127,7 @@ def test_one_exhausted_set_of_several_is_50_until_a_stale_lease_of_it(host: Host
     assert error["code"] == 50 and "10.244.0.0/30" in error["msg"]
     assert host.plugin("ADD", host.pod("late")).code == 100
     host.kill(pod)
-    wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+    wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     assert status(host) == 0
     assert host.add(host.pod("new"))["ips"][1]["address"] == "10.244.0.2/30"
 

@@ -70,7 +70,7 @@ while end is None or (sum(sent.values()) > sum(heard.values()) and time.monotoni
     except BlockingIOError:
         pass
     if sys.stdin in ready:
-        end = time.monotonic() + 5  # for what is on its way
+        end = time.monotonic() + 5  # for answers on their way
 lost = {target: sent[target] - heard[target] for target in set(targets) if sent[target] != heard[target]}
 print(min(sent.values()), lost)
 """
