@@ -1,4 +1,4 @@
-"""Configurations that tests of their parser begin with."""
+"""Configurations for tests of their parser."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -23,9 +23,9 @@ def conf(**keys: Any) -> NetConf:
 
 
 def with_ipam(**keys: Any) -> NetConf:
-    """A conf in the reference's form: no subnet but that of `ipam`."""
+    """Return a conf in the reference's form: its only subnet is that of `ipam`."""
     return parse_conf({"cniVersion": "1.0.0", "name": "other", "type": "cnictl-bridge", "ipam": {**HOST_LOCAL, **keys}})
 
 
 def shown(values: Iterable[object]) -> list[str]:
-    return [str(one) for one in values]
+    return [str(value) for value in values]

@@ -1,4 +1,4 @@
-"""A lease store in folders of a test's own, and what ADD, DEL and host-local do to it."""
+"""A lease store in the test's own folders, and what ADD, DEL and host-local do to it."""
 
 import os
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ SMALL = ranges("10.244.0.0/29")
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """A network's store and records in folders of the test's own."""
+    """A network's store and records in the test's own folders."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     for module in (lease_store, shared_store):
-        monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")  # the default store, of this node alone
+        monkeypatch.setattr(module, "NETWORKS_DIR", f"{tmp_path}/networks")  # the default store, used only by this node
     return Store("mynet", f"{tmp_path}/networks")
 
 
@@ -39,8 +39,8 @@ def add_all(store: Store, container: str, sets: Sequence[RangeSet], *wanted: str
         record.addresses, record.host_veth = addresses, "veth0"
         os.close(record.write())
 
-    leased = store.allocate(sets, container, ifname, before, [parse_address(one) for one in wanted])
-    assert all(one.holds(packed) for packed, one in leased)
+    leased = store.allocate(sets, container, ifname, before, [parse_address(address) for address in wanted])
+    assert all(leased_range.holds(packed) for packed, leased_range in leased)
     return [format_address(packed) for packed, _ in leased]
 
 
@@ -64,14 +64,14 @@ def files(store: Store) -> set[str]:
 
 
 def by_hand(store: Store, address: str, container: str, ifname: str = "eth0") -> None:
-    """What host-local's ADD leaves in the store."""
+    """Write what host-local's ADD leaves in the store."""
     os.makedirs(store.folder, exist_ok=True)
     Path(store.folder, address).write_bytes(f"{container}\r\n{ifname}".encode())
     Path(store.folder, "last_reserved_ip.0").write_text(address)
 
 
 class SameTick:
-    """A change of the store that leaves its modification time as it was: both fell into one tick of the clock."""
+    """Change the store without changing its modification time: both changes are in the same tick of the clock."""
 
     def __init__(self, store: Store) -> None:
         self.folder = store.folder

@@ -76,7 +76,7 @@ def test_wrong_announcement_is_refused_with_its_reason(announced: Announcement, 
     (refused,) = (row for row in result.nodes if row.state == REFUSED)
     assert why in refused.why
     assert all(letter.isprintable() for letter in refused.name + refused.pod_cidr + refused.why)
-    assert result.peers == (Peer("10.244.3.0/24", "10.0.0.3"),), "the sound one is untouched"
+    assert result.peers == (Peer("10.244.3.0/24", "10.0.0.3"),), "the valid announcement becomes a peer"
 
 
 def test_own_address_in_anothers_name_counts_as_this_node_for_a_file_and_is_refused_where_nodes_have_names() -> None:
@@ -208,6 +208,6 @@ def test_node_that_is_announced_no_more_or_elsewhere_does_not_stay() -> None:
     moved = with_known(node("known", address="10.0.0.3"))
     assert moved.peers == (Peer("10.244.1.0/24", "10.0.0.3"),)
     renamed = with_known(node("known", "10.244.2.0/25"), node("heir", "10.244.1.0/24", "10.0.0.9"))
-    assert renamed.peers == (Peer("10.244.1.0/24", "10.0.0.9"),), "its pod CIDR is another's by now"
+    assert renamed.peers == (Peer("10.244.1.0/24", "10.0.0.9"),), "its pod CIDR now belongs to another node"
     pending = with_known(node("known", ""))
     assert pending.peers == ()

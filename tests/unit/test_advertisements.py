@@ -10,7 +10,7 @@ from cnictl.core import advertisements
 
 @dataclass
 class FakeLink:
-    """The part of a link that the decision is made by."""
+    """The attributes of a link on which the decision depends."""
 
     index: int
     name: str

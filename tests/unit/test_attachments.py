@@ -1,4 +1,4 @@
-"""Attachment records: their content, their order, and what a crash or a power failure leaves."""
+"""Attachment records: their content and order, and what remains after a crash or a power failure."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from cnictl.core.errors import TRY_AGAIN, CniError
 
 @pytest.fixture(autouse=True)
 def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of records, the test's own."""
+    """The folder of records, in the test's own folder."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     return tmp_path / "attachments"
@@ -31,10 +31,10 @@ def full_record() -> Record:
 def test_a_record_is_read_back_as_it_was_written(records: Path) -> None:
     record = full_record()
     os.close(record.write())
-    found = attachments.read("mynet", "c1", "eth0")
-    assert found is not None
-    assert vars(found) == vars(record)
-    assert found.pod == "default/web-0"
+    read_back = attachments.read("mynet", "c1", "eth0")
+    assert read_back is not None
+    assert vars(read_back) == vars(record)
+    assert read_back.pod == "default/web-0"
     file = records / "mynet" / "c1@eth0"
     assert file.stat().st_mode & 0o777 == 0o600
     assert file.parent.stat().st_mode & 0o077 == 0
@@ -44,7 +44,7 @@ def test_a_record_is_read_back_as_it_was_written(records: Path) -> None:
 def test_an_interface_name_with_an_at_sign_reads_back() -> None:
     os.close(Record("mynet", "c1", "a@b").write())
     assert attachments.owners("mynet") == {("c1", "a@b")}
-    assert [(one.container, one.ifname) for one in attachments.all_records("mynet")] == [("c1", "a@b")]
+    assert [(record.container, record.ifname) for record in attachments.all_records("mynet")] == [("c1", "a@b")]
 
 
 def test_complete_is_noted_in_place() -> None:
@@ -62,8 +62,8 @@ def test_a_second_record_of_one_attachment_is_refused_and_leaves_the_first(recor
     os.close(full_record().write())
     with pytest.raises(FileExistsError):
         Record("mynet", "c1", "eth0").write()
-    found = attachments.read("mynet", "c1", "eth0")
-    assert found is not None and found.addresses == ["10.244.0.2"]
+    record = attachments.read("mynet", "c1", "eth0")
+    assert record is not None and record.addresses == ["10.244.0.2"]
     assert os.listdir(records / "mynet") == ["c1@eth0"]
 
 
@@ -125,19 +125,19 @@ def test_seizing_one_that_its_holder_removes_finds_none() -> None:
 def test_a_torn_record_names_at_least_itself(records: Path, torn: bytes) -> None:
     os.close(full_record().write())
     (records / "mynet" / "c1@eth0").write_bytes(torn)
-    found = attachments.read("mynet", "c1", "eth0")
-    assert found is not None
-    assert (found.network, found.container, found.ifname, found.addresses) == ("mynet", "c1", "eth0", [])
-    assert not found.complete
-    assert liveness.judge(found).state != liveness.LIVE
+    record = attachments.read("mynet", "c1", "eth0")
+    assert record is not None
+    assert (record.network, record.container, record.ifname, record.addresses) == ("mynet", "c1", "eth0", [])
+    assert not record.complete
+    assert liveness.judge(record).state != liveness.LIVE
 
 
 def test_a_torn_record_from_before_the_boot_is_stale(records: Path) -> None:
     os.close(full_record().write())
     (records / "mynet" / "c1@eth0").write_bytes(b"")
     os.utime(records / "mynet" / "c1@eth0", (1000, 1000))
-    found = attachments.read("mynet", "c1", "eth0")
-    assert found is not None and liveness.judge(found).state == liveness.STALE
+    record = attachments.read("mynet", "c1", "eth0")
+    assert record is not None and liveness.judge(record).state == liveness.STALE
 
 
 def test_values_of_another_kind_are_left_out(records: Path) -> None:
@@ -146,10 +146,10 @@ def test_values_of_another_kind_are_left_out(records: Path) -> None:
     document = json.loads(file.read_text())
     document.update({"addresses": "10.244.0.2", "netns_ino": "x", "created": None, "later": {"version": 2}})
     file.write_text(json.dumps(document))
-    found = attachments.read("mynet", "c1", "eth0")
-    assert found is not None
-    assert (found.addresses, found.netns_ino, found.created) == ([], 0, 0.0)
-    assert found.host_veth == "veth1234abcd"
+    record = attachments.read("mynet", "c1", "eth0")
+    assert record is not None
+    assert (record.addresses, record.netns_ino, record.created) == ([], 0, 0.0)
+    assert record.host_veth == "veth1234abcd"
 
 
 def test_temporary_files_and_strangers_are_no_records(records: Path) -> None:

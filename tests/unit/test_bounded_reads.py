@@ -1,4 +1,4 @@
-"""An unexpected file can't block a reader or fill its memory: each read is bounded and names the file."""
+"""An unexpected file can't block a reader or fill its memory: each read is bounded, and its error names the file."""
 
 import os
 import signal
@@ -18,7 +18,7 @@ from cnictl.node.host import plugin_log
 
 @contextmanager
 def bounded(seconds: int = 10) -> Iterator[None]:
-    """Fail what blocks."""
+    """Fail if the block takes longer than this."""
 
     def late(*_: object) -> None:
         raise AssertionError("blocked")
@@ -85,7 +85,7 @@ def test_store_is_not_held_by_what_stands_in_place_of_its_files(tmp_path: Path, 
         if name == "10.1.0.2":
             with pytest.raises(OSError, match=r"10\.1\.0\.2"):
                 store.read(name)
-            assert list(store.all()) == []  # the others are listed, and this one is told
+            assert list(store.all()) == []  # the other leases are listed, and this one is reported
             assert [line for line in odd.failures() if f"/net/{name}: " in line]
         elif name == "last_reserved_ip.0" and kind is not _huge:
             with pytest.raises(OSError, match=r"last_reserved_ip\.0"):

@@ -1,4 +1,4 @@
-"""The MAC of a bridge: which one follows from which gateways."""
+"""The MAC of a bridge follows from its gateways."""
 
 import pytest
 
@@ -19,7 +19,7 @@ from cnictl.core.netlink.rtnetlink import format_mac, parse_mac
 def test_mac_follows_from_the_lowest_gateway(gateways: list[str], mac: str) -> None:
     given = gateway_mac([parse_interface(gateway) for gateway in gateways])
     assert format_mac(given) == mac
-    assert parse_mac(mac) == given, "a unicast address"
+    assert parse_mac(mac) == given, "it must be a unicast address"
 
 
 def test_nodes_of_a_network_have_different_macs() -> None:

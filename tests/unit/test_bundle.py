@@ -1,4 +1,4 @@
-"""Bundles: each verb's modules in an order that works, and nothing in them that a verb doesn't need."""
+"""Bundles contain each verb's modules in a working order, and nothing that the verb doesn't need."""
 
 import ast
 import shutil
@@ -33,7 +33,7 @@ def test_what_a_function_or_a_condition_imports_is_left_for_later() -> None:
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plugin's code as it is installed, with bundles for the interpreter that runs the tests."""
+    """The plugin's code as installed, with bundles for the interpreter that runs the tests."""
     made = tmp_path_factory.mktemp("library")
     shutil.copytree(ROOT / "cnictl/core", made / "cnictl/core")
     shutil.copytree(ROOT / "plugin", made / "cnictl_plugin")
@@ -63,7 +63,7 @@ def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: s
 
 
 def test_del_does_not_load_what_only_add_needs(library: Path) -> None:
-    imported = {name: one.imports for name, one in bundle.read_modules(str(library), str(library)).items()}
+    imported = {name: module.imports for name, module in bundle.read_modules(str(library), str(library)).items()}
     order = bundle.import_order(imported, ["cnictl_plugin.main", "cnictl_plugin.delete"])
     assert not {"cnictl_plugin.add", "cnictl.core.masquerade.rule_set", "cnictl.core.bridge"} & set(order)
 
@@ -72,7 +72,7 @@ def test_an_interpreter_started_by_its_link_reads_utf8_and_finds_everything(tmp_
     codec = str(ROOT / "plugin/codec.py")
     program = f"from cnictl_plugin.boot import write_boot; print(write_boot({codec!r}, {str(tmp_path / 'boot')!r}))"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
-    if done.stdout == "False\n":  # an interpreter of another name is started as usual
+    if done.stdout == "False\n":  # an interpreter with another name is started as usual
         assert not (tmp_path / "boot").exists()
         return
     said = subprocess.run(

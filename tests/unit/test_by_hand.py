@@ -1,4 +1,4 @@
-"""Manual commands run as they are in a plain shell, and leave just the files that they name."""
+"""Manual commands run unchanged in a plain shell, and leave only the files that they name."""
 
 import subprocess
 from pathlib import Path
@@ -16,7 +16,7 @@ TEXTS = ("", "one\n", "no line end", "EOF\nEOF_\n$HOME `id` 'quoted' \\\n", '[pe
 
 
 def shell(text: str) -> None:
-    """Run a script as `sh -eu` does with what is pasted."""
+    """Run a script with `sh -eu`, as when it is pasted."""
     subprocess.run(["sh", "-eu"], input=text, text=True, check=True, capture_output=True)
 
 
@@ -27,8 +27,8 @@ def shell(text: str) -> None:
 def test_written_file_has_the_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None, text: str, renamed: bool, patched: bool
 ) -> None:
-    found = programs.find("patch") if patched else ""
-    monkeypatch.setattr(programs, "find", lambda _: found)
+    patch = programs.find("patch") if patched else ""
+    monkeypatch.setattr(programs, "find", lambda _: patch)
     path = tmp_path / "a folder's" / "node.toml"
     if before is not None:
         path.parent.mkdir()

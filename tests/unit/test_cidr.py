@@ -1,4 +1,4 @@
-"""The strict address parser: what it accepts, and that each refusal names the value and suggests a correction."""
+"""The strict address parser: what it accepts; each refusal names the value and suggests a correction."""
 
 import ipaddress
 

@@ -93,7 +93,7 @@ def test_claiming_what_is_claimed_writes_nothing(store: Store, monkeypatch: pyte
     for n in range(4):
         by_hand(store, f"10.244.0.{n + 2}", f"c{n}")
     store.ensure_claimed()
-    Path(store.folder, "10.244.0.5").unlink()  # the store changed: all of it is looked at again
+    Path(store.folder, "10.244.0.5").unlink()  # the store has changed: all of it is read again
 
     def refuse(*_: object) -> None:
         raise AssertionError("a record was written")
@@ -104,7 +104,7 @@ def test_claiming_what_is_claimed_writes_nothing(store: Store, monkeypatch: pyte
 
 
 def claims(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Each time from now on that all leases are looked through for those without a record."""
+    """Return a list that gets an entry each time all leases are searched for those without a record."""
     looked: list[str] = []
     real = store._claim
 
@@ -166,7 +166,7 @@ def test_an_add_that_is_killed_after_its_lease_leaves_a_mark_that_says_nothing(
         with pytest.raises(KeyboardInterrupt):
             add(store, "c2")
     os.utime(store.folder)  # the clock's next tick
-    attachments.remove("mynet", "c2", "eth0")  # and whoever undid it lost its lease
+    attachments.remove("mynet", "c2", "eth0")  # whoever undid the ADD did not remove its lease
     store.ensure_claimed()
     assert ("c2", "eth0") in attachments.owners("mynet")
 

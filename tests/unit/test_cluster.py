@@ -1,4 +1,4 @@
-"""Hosts over ssh: the command line that ssh gets, what its failures mean, and what is found between hosts."""
+"""Hosts over ssh: ssh's command line, the meaning of its failures, and the findings between hosts."""
 
 import json
 import os
@@ -37,7 +37,7 @@ _FILE = (
 
 @pytest.fixture
 def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """In place of ssh, a program that runs the remote command here; it notes its arguments, one file for each call."""
+    """Replace ssh by a program that runs the remote command here and writes its arguments to a file for each call."""
     program = tmp_path / "bin" / "ssh"
     program.parent.mkdir()
     program.write_text(
@@ -190,7 +190,7 @@ def _cluster(count: int) -> Cluster:
 
 
 def _said(cluster: Cluster, number: int, **changed: Any) -> dict[str, Any]:
-    """`status -o json` of node `number`, whose peers are all others."""
+    """Return `status -o json` of node `number`, whose peers are all other nodes."""
     own = cluster.nodes[number - 1]
     peers = [
         {"pod_cidr": node.pod_cidrs[0], "via": node.addresses[0], "state": "ok", "answers": True}
@@ -317,7 +317,7 @@ def test_host_that_will_revert_is_faulty_and_says_when() -> None:
     strange: tuple[object, ...] = (-1, 1e99, "soon", [], float("inf"))
     for odd in strange:
         words = survey.unconfirmed({"seconds_left": odd})
-        assert words.startswith("reverts its last run"), "a strange time is no reason to call the host well"
+        assert words.startswith("reverts its last run"), "an invalid time must not make the host count as healthy"
 
 
 @pytest.mark.parametrize(
@@ -351,7 +351,7 @@ def test_option_that_a_host_names_becomes_a_command_there() -> None:
 
 
 class _Answering:
-    """Hosts that are set up anew by `init-node`: n1 changes, n2 is lost, at n3 the operator presses Ctrl-C."""
+    """Hosts that `init-node` sets up: n1 changes, n2 is lost, and at n3 the operator presses Ctrl-C."""
 
     names = ("n1", "n2", "n3", "n4")
 

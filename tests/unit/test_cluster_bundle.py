@@ -1,4 +1,4 @@
-"""Bundles: what is in them, that they are the same each time, and that a changed one is refused."""
+"""Bundles: their content, that it is the same each time, and that a changed bundle is refused."""
 
 import gzip
 import importlib.util
@@ -28,7 +28,7 @@ def small() -> bundle.Bundle:
 
 @pytest.fixture(scope="module")
 def installer() -> ModuleType:
-    """conf/install.py as a module."""
+    """Load conf/install.py as a module."""
     spec = importlib.util.spec_from_file_location("bundle_installer", CONF / "install.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -43,7 +43,7 @@ def unpacked(made: bundle.Bundle, folder: Path) -> Path:
 
 
 def repacked(made: bundle.Bundle, change: Callable[[str, bytes], bytes]) -> bytes:
-    """The bundle with its files changed, but not their listed digests."""
+    """Return the bundle with changed files but unchanged digests."""
     packed = io.BytesIO()
     with (
         tarfile.open(fileobj=io.BytesIO(made.contents)) as old,
@@ -168,7 +168,7 @@ def installed_in(
     installer: ModuleType, folder: Path, made: bundle.Bundle, monkeypatch: pytest.MonkeyPatch, *words: str,
     self_test: str = "",
 ) -> int:  # fmt: skip
-    """Run the installer as root of a folder; by default its self-test does nothing."""
+    """Run the installer as root, with its paths under `folder`; by default its self-test does nothing."""
     unpacked_to = unpacked(made, folder / made.name)
     for name, value in (
         ("HERE", str(unpacked_to)), ("HOME", f"{folder}/lib/cnictl-cli"), ("COMMAND", f"{folder}/bin/cnictl"),

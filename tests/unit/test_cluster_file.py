@@ -213,7 +213,7 @@ def test_host_finds_itself_by_its_addresses() -> None:
 
 @pytest.fixture
 def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cluster file in a folder that counts as root's alone."""
+    """A cluster file whose folder counts as writable only by root."""
     monkeypatch.setattr(ownership, "fault", lambda _: "")
     monkeypatch.setattr(cluster_file, "_LOOK_SECONDS", 0.01)
     path = tmp_path / "cluster.toml"

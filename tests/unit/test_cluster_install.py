@@ -1,4 +1,4 @@
-"""What becomes of each host in a roll-out: who is left out and why, where it stops, and what goes back."""
+"""What happens to each host in a roll-out: which hosts are left out and why, where it stops, and what it reverts."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -23,7 +23,7 @@ OK_PROBE = {"checks": [{"check": "own-host", "state": "ok"}, {"check": "external
 
 @dataclass
 class Host:
-    """A host as far as the roll-out sees it; a test makes it fail."""
+    """A host as the roll-out sees it; a test can make it fail."""
 
     cnictl: str = "1.0.0"
     bundle: str = ""
@@ -34,12 +34,12 @@ class Host:
     is_node: bool = True
     fault: str = ""
     fails: Mapping[str, str] = field(default_factory=dict)
-    """By a command's name, the error with which it fails."""
+    """The error with which a command fails, by the command's name."""
     findings: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    """By version of cnictl, the errors that doctor finds."""
+    """The errors that doctor finds, by version of cnictl."""
     probe: Mapping[str, Any] = field(default_factory=lambda: OK_PROBE)
     runs: list[tuple[str, str]] = field(default_factory=list)
-    """The plugin's version before each run of `plugin install`, and the command."""
+    """Each run of `plugin install`: the plugin's version before it, and the command."""
     did: list[str] = field(default_factory=list)
 
     def answer(self, command: Command) -> tuple[int, str, str]:
@@ -147,7 +147,7 @@ class FakeHosts:
         return answers
 
     def reconnect(self, names: Sequence[str]) -> None:
-        """Nothing is connected."""
+        """Do nothing: there are no connections."""
 
 
 def roll_out(*hosts: Host, is_upgrade: bool = True, bundle: Bundle = NEW, dry: bool = False) -> list[HostInstall]:

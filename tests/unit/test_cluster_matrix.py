@@ -37,7 +37,7 @@ LATE = Limits(0.2, 0.0, 0.2, 0.2, 0.2)
 
 
 def ready(number: int, **other: Any) -> Ready:
-    """The host of a number: 0 is a."""
+    """Return the host with this number; 0 is a."""
     return replace(
         Ready(
             f"{number:016x}",
@@ -52,14 +52,14 @@ def ready(number: int, **other: Any) -> Ready:
 
 
 class World:
-    """Reports of hosts that reach each other; what a test changes is one host's word."""
+    """Reports of hosts that all reach each other; a test changes one host's report."""
 
     def __init__(self, hosts: Sequence[str] = HOSTS) -> None:
         self.hosts = hosts
         self.ready = {host: ready(number) for number, host in enumerate(hosts)}
         self.pings: dict[tuple[str, str, str], Ping] = {}
         self.seen: dict[tuple[str, str], list[str]] = {}
-        """By sender and receiver: the sources that the receiver saw."""
+        """The sources that the receiver saw, by sender and receiver."""
         self.faults: dict[str, str] = {}
         series = itertools.count()
         for sender in hosts:
@@ -81,14 +81,14 @@ class World:
             )
 
     def fails(self, sender: str, receiver: str, check: str = POD_POD, seen: bool = False, **other: Any) -> None:
-        """Let a host's requests stay without an answer; `seen`: they reach the pod."""
+        """Let a host's requests get no answer; with `seen`, they reach the pod."""
         ping = self.pings[sender, receiver, check]
         self.pings[sender, receiver, check] = replace(ping, received=0, rtt_ms=None, **other)
         if check == POD_POD and not seen:
             self.seen[sender, receiver] = []
 
     def reports(self) -> list[HostReport]:
-        """What all hosts said."""
+        """Return the reports of all hosts."""
         reports = []
         for host in self.hosts:
             if host in self.faults:
@@ -104,14 +104,14 @@ class World:
         return reports
 
     def matrix(self) -> Matrix:
-        """The matrix that follows."""
+        """Return the matrix of these reports."""
         reached = [host for host in self.hosts if host not in self.faults]
         return matrix.build(self.reports(), sample.choose(reached, False, 0))
 
 
 def cell(made: Matrix, sender: str, receiver: str, check: str = POD_POD) -> Cell:
-    (found,) = (each for each in made.cells if (each.sender, each.receiver, each.check) == (sender, receiver, check))
-    return found
+    (matching,) = (each for each in made.cells if (each.sender, each.receiver, each.check) == (sender, receiver, check))
+    return matching
 
 
 def reported(name: str, here: bool, words: str = "words", what_to_do: Hint = hint.NONE) -> ReportedCause:
@@ -119,7 +119,7 @@ def reported(name: str, here: bool, words: str = "words", what_to_do: Hint = hin
 
 
 def parts(what_to_do: Hint) -> tuple[str, str, str]:
-    """A hint's text, command and host: hints that are equal as text may differ in these."""
+    """Return a hint's text, command and host: hints with the same text may differ in the others."""
     return str(what_to_do), what_to_do.command, what_to_do.on
 
 
@@ -183,7 +183,7 @@ def test_silent_next_hop_is_the_other_hosts_fault_only_if_it_is_the_other_host(h
 
 
 def test_host_whose_requests_pass_has_a_way_back() -> None:
-    """The reply is lost elsewhere, although cnictl knows no such peer there."""
+    """The receiver's missing peer does not explain a lost reply if the receiver's own requests arrive."""
     world = World()
     world.fails("a", "b", seen=True)
     world.pings["b", "a", POD_POD] = replace(world.pings["b", "a", POD_POD], via="")
@@ -400,7 +400,7 @@ def test_words_of_other_hosts_reach_no_terminal_as_they_are() -> None:
 
 
 class Scripted:
-    """A transport that plays what hosts say; a line that is None is silence until the end."""
+    """A transport that replays hosts' lines; after a line that is None, the host is silent."""
 
     def __init__(self, said: Mapping[str, Sequence[str | None] | Problem]) -> None:
         self.said = said
@@ -415,7 +415,7 @@ class Scripted:
         return Scripted.Session(self, host, said)
 
     class Session:
-        """One host's lines."""
+        """A session that replays one host's lines."""
 
         def __init__(self, owner: "Scripted", host: str, said: Sequence[str | None]) -> None:
             self.owner, self.host, self.said = owner, host, said

@@ -89,7 +89,7 @@ def pipe() -> Iterator[tuple[int, int]]:
         try:
             os.close(descriptor)
         except OSError:
-            pass  # the test has closed it
+            pass  # the test has already closed it
 
 
 def test_lines_come_one_by_one_and_then_the_end(pipe: tuple[int, int]) -> None:

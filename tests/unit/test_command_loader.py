@@ -16,7 +16,7 @@ def test_summary_in_the_list_is_the_first_paragraph_of_the_commands_help(words: 
 
 
 def loaded(*words: str, postponed: bool = False) -> set[str]:
-    """Modules that the program has executed once it has done this; or those that it has postponed."""
+    """Return the modules that the program has executed when it ends, or those that it has postponed."""
     program = (
         "import atexit, sys; kind = lambda name: object.__getattribute__(sys.modules[name], '__class__').__name__; "
         "wanted = lambda: [name for name in sys.modules if (kind(name) == '_LazyModule') == POSTPONED]; "
@@ -79,7 +79,7 @@ def test_help_executes_nothing_that_the_command_works_with(words: str) -> None:
         f"cnictl.{package}." for package in ("node", "probe", "views", "doctor", "lab", "watch", "cluster")
     )
     packages = {
-        "cnictl.cluster.hosts",  # the shortest time for --confirm-within
+        "cnictl.cluster.hosts",  # for the shortest time of --confirm-within
         "cnictl.node.addresses",
         "cnictl.node.host",
         "cnictl.node.plugin",

@@ -1,4 +1,4 @@
-"""Completion decides by the words before the cursor, knows every command, and prints no name that a shell would run."""
+"""Completion depends on the words before the cursor, knows every command, and prints no name that a shell would run."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ from cnictl.views import live_names
 from tests.unit.test_vocabulary import VALUES
 
 NO_NAMES = {"BYTES", "COUNT", "DURATION", "NUMBER", "SECONDS"}
-"""Words of the vocabulary for which nothing can be offered."""
+"""Metavars for which nothing can be offered."""
 
 
 def offered(*typed: str) -> list[str]:
@@ -130,7 +130,7 @@ def test_completion_loads_neither_typer_nor_rich() -> None:
 
 
 def test_wrapper_that_drops_the_variables_runs_no_command(tmp_path: Path) -> None:
-    """As sudo does: what is being typed would run, if a script passed it as arguments."""
+    """sudo, for example, drops them: a script that passed the typed words as arguments would run the command."""
     (tmp_path / "cnictl").write_text(f"#!/bin/sh\necho $# > {tmp_path}/arguments\n")
     (tmp_path / "cnictl").chmod(0o755)
     typed = "COMP_WORDS=(cnictl reset-node --yes ''); COMP_CWORD=3; _cnictl cnictl"

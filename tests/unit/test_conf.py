@@ -16,21 +16,22 @@ from tests.unit.confs import HOST_LOCAL, WALK_THROUGH, conf, shown, with_ipam
 
 
 def test_the_walk_through_s_conf_is_taken_unchanged_but_for_its_type() -> None:
-    found = parse_conf(dict(WALK_THROUGH))
-    assert (found.name, found.cni_version) == ("mynet", "0.4.0")
-    assert (shown(found.networks), shown(found.subnets)) == (["10.244.0.0/20"], ["10.244.0.0/24"])
-    assert (shown(found.gateways), shown(found.sets), found.sets[0].size) == (
+    parsed = parse_conf(dict(WALK_THROUGH))
+    assert (parsed.name, parsed.cni_version) == ("mynet", "0.4.0")
+    assert (shown(parsed.networks), shown(parsed.subnets)) == (["10.244.0.0/20"], ["10.244.0.0/24"])
+    assert (shown(parsed.gateways), shown(parsed.sets), parsed.sets[0].size) == (
         ["10.244.0.1/24"], ["10.244.0.0/24"], 253,
     )  # fmt: skip
-    assert (found.is_gateway, found.served, found.ipam_type) == (True, True, "host-local")
-    assert (found.bridge, found.mtu, found.hairpin, found.masquerade, found.backend) == ("cni0", 0, False, False, "nft")
-    assert (found.default_route, found.routes, found.dns) == (True, [], {})
-    assert (found.data_dir, found.log_file, found.log_level) == (NETWORKS_DIR, PLUGIN_LOG, "info")
-    assert found.prev_result is None and found.valid_attachments is None
+    assert (parsed.is_gateway, parsed.served, parsed.ipam_type) == (True, True, "host-local")
+    assert (parsed.bridge, parsed.mtu, parsed.hairpin) == ("cni0", 0, False)
+    assert (parsed.masquerade, parsed.backend) == (False, "nft")
+    assert (parsed.default_route, parsed.routes, parsed.dns) == (True, [], {})
+    assert (parsed.data_dir, parsed.log_file, parsed.log_level) == (NETWORKS_DIR, PLUGIN_LOG, "info")
+    assert parsed.prev_result is None and parsed.valid_attachments is None
 
 
 def test_every_key_has_its_effect() -> None:
-    found = conf(
+    parsed = conf(
         bridge="br7",
         mtu=1450,
         hairpinMode=True,
@@ -45,9 +46,9 @@ def test_every_key_has_its_effect() -> None:
         capabilities={"ips": True},
         runtimeConfig={},
     )
-    assert (found.bridge, found.mtu, found.hairpin, found.masquerade) == ("br7", 1450, True, True)
-    assert (found.backend, found.dns) == ("iptables", {"nameservers": ["10.96.0.10"]})
-    assert (found.log_file, found.log_level, found.prev_result) == ("/var/log/net.log", "debug", {"ips": []})
+    assert (parsed.bridge, parsed.mtu, parsed.hairpin, parsed.masquerade) == ("br7", 1450, True, True)
+    assert (parsed.backend, parsed.dns) == ("iptables", {"nameservers": ["10.96.0.10"]})
+    assert (parsed.log_file, parsed.log_level, parsed.prev_result) == ("/var/log/net.log", "debug", {"ips": []})
 
 
 def test_gc_s_list_is_taken_as_pairs_and_none_is_not_empty() -> None:
@@ -57,7 +58,7 @@ def test_gc_s_list_is_taken_as_pairs_and_none_is_not_empty() -> None:
     assert conf(**{key: given_list}).valid_attachments == [("c1", "eth0")]
 
 
-# key, value, what the message says besides the key
+# key, value, what the message contains besides the key
 WRONG: list[tuple[str, Any, str]] = [
     ("name", 5, "5 is not a string"),
     ("name", "", "missing; a network needs one"),
@@ -211,12 +212,12 @@ def test_no_document_breaks_the_parser(keys: dict[str, Any]) -> None:
 def test_no_ipam_object_breaks_the_parser(keys: dict[str, Any], ranges: Any, routes: Any) -> None:
     keys |= {key: value for key, value in (("ranges", ranges), ("routes", routes)) if value is not None}
     try:
-        found = with_ipam(**keys)
+        parsed = with_ipam(**keys)
     except CniError as refused:
         assert refused.code == INVALID_CONFIG
         assert "\n" not in refused.message
     else:
-        assert all(one.size > 0 for one in found.sets)
+        assert all(range_set.size > 0 for range_set in parsed.sets)
 
 
 # --- forms of a configuration, and several range sets
@@ -238,7 +239,7 @@ def test_the_walk_through_s_bridge_is_a_gateway_unless_it_says_so() -> None:
 
 
 def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
-    found = parse_conf(
+    parsed = parse_conf(
         {
             "cniVersion": "1.0.0",
             "Name": "other",
@@ -253,13 +254,13 @@ def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
             },
         }
     )
-    assert (found.name, found.bridge, found.masquerade, found.data_dir) == ("other", "br7", True, "/x")
-    assert shown(found.sets) == ["10.9.0.9-10.9.0.254"]
-    assert [str(route.destination) for route in found.routes] == ["10.0.0.0/8"]
+    assert (parsed.name, parsed.bridge, parsed.masquerade, parsed.data_dir) == ("other", "br7", True, "/x")
+    assert shown(parsed.sets) == ["10.9.0.9-10.9.0.254"]
+    assert [str(route.destination) for route in parsed.routes] == ["10.0.0.0/8"]
 
 
 def test_of_two_spellings_the_last_counts_unless_it_is_null() -> None:
-    """As with the reference's JSON reader (tests/kernel/plugin/test_values.py compares)."""
+    """The reference's JSON reader does the same (tests/kernel/plugin/test_values.py compares them)."""
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": 1400}).mtu == 1400
     assert parse_conf({**WALK_THROUGH, "MTU": 1400, "mtu": 1300}).mtu == 1300
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": None}).mtu == 1300
@@ -285,7 +286,7 @@ def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plug
     assert parse_conf({"name": "other"}).result_dns() == {}
     file.unlink()
     with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': No such file") as refused:
-        parse_conf(document).result_dns()  # not before: a DEL needs no resolver
+        parse_conf(document).result_dns()  # only here: a DEL needs no resolver
     assert refused.value.code == INVALID_CONFIG
     os.mkfifo(file)
     with pytest.raises(CniError, match=r"ipam.resolvConf: .*resolv.conf': it is not a regular file"):

@@ -11,7 +11,7 @@ from tests.unit.confs import HOST_LOCAL, conf, shown, with_ipam
 
 
 def test_host_local_s_range_is_the_pool() -> None:
-    found = with_ipam(
+    parsed = with_ipam(
         ranges=[
             [
                 {
@@ -25,19 +25,19 @@ def test_host_local_s_range_is_the_pool() -> None:
         dataDir="/srv/cni/",
         routes=[{"dst": "192.168.0.0/16"}, {"dst": "10.50.0.0/16", "gw": "10.9.0.7"}],
     )
-    assert (format_address(next(found.sets[0].in_turn(b""))), found.sets[0].size) == ("10.9.0.10", 10)
-    assert found.data_dir == "/srv/cni"
-    assert [(str(route.destination), route.gateway) for route in found.routes] == [
+    assert (format_address(next(parsed.sets[0].in_turn(b""))), parsed.sets[0].size) == ("10.9.0.10", 10)
+    assert parsed.data_dir == "/srv/cni"
+    assert [(str(route.destination), route.gateway) for route in parsed.routes] == [
         ("192.168.0.0/16", b""), ("10.50.0.0/16", b"\x0a\x09\x00\x07"),
     ]  # fmt: skip
-    assert (found.is_gateway, found.default_route, found.gateways) == (False, False, [])
-    assert found.networks == found.subnets
+    assert (parsed.is_gateway, parsed.default_route, parsed.gateways) == (False, False, [])
+    assert parsed.networks == parsed.subnets
 
 
 def test_a_flat_host_local_object_is_taken() -> None:
-    found = parse_conf({"name": "other", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}})
-    assert shown(found.subnets) == ["10.9.0.0/24"]
-    assert found.cni_version == "0.1.0"
+    parsed = parse_conf({"name": "other", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}})
+    assert shown(parsed.subnets) == ["10.9.0.0/24"]
+    assert parsed.cni_version == "0.1.0"
 
 
 @pytest.mark.parametrize(
@@ -109,21 +109,21 @@ def test_a_wrong_ipam_object_is_refused(keys: dict[str, Any], code: int, said: s
 
 @pytest.mark.parametrize("ipam", [None, {}, {"type": ""}])
 def test_without_ipam_a_pod_gets_no_address(ipam: Any) -> None:
-    found = parse_conf({"cniVersion": "1.0.0", "name": "flat", "ipam": ipam, "isGateway": True})
-    assert (found.ipam_type, found.served, found.sets, found.subnets, found.networks) == ("", False, (), (), ())
-    assert found.gateways == []
+    parsed = parse_conf({"cniVersion": "1.0.0", "name": "flat", "ipam": ipam, "isGateway": True})
+    assert (parsed.ipam_type, parsed.served, parsed.sets, parsed.subnets, parsed.networks) == ("", False, (), (), ())
+    assert parsed.gateways == []
 
 
 def test_another_ipam_plugin_is_named_and_its_keys_are_its_own() -> None:
-    found = parse_conf({"name": "other", "ipam": {"type": "dhcp", "ranges": 5, "routes": "none", "dataDir": 7}})
-    assert (found.ipam_type, found.served, found.sets) == ("dhcp", False, ())
+    parsed = parse_conf({"name": "other", "ipam": {"type": "dhcp", "ranges": 5, "routes": "none", "dataDir": 7}})
+    assert (parsed.ipam_type, parsed.served, parsed.sets) == ("dhcp", False, ())
 
 
 def test_subnets_and_networks_of_both_families() -> None:
-    found = conf(subnet=["10.244.0.0/24", "fd00:244::/64"], network=["10.244.0.0/20", "fd00:244::/48"])
-    assert shown(found.sets) == ["10.244.0.0/24", "fd00:244::/64"]
-    assert shown(found.networks) == ["10.244.0.0/20", "fd00:244::/48"]
-    assert shown(found.gateways) == ["10.244.0.1/24", "fd00:244::1/64"]
+    parsed = conf(subnet=["10.244.0.0/24", "fd00:244::/64"], network=["10.244.0.0/20", "fd00:244::/48"])
+    assert shown(parsed.sets) == ["10.244.0.0/24", "fd00:244::/64"]
+    assert shown(parsed.networks) == ["10.244.0.0/20", "fd00:244::/48"]
+    assert shown(parsed.gateways) == ["10.244.0.1/24", "fd00:244::1/64"]
     one_network = conf(subnet=["10.244.0.0/24", "fd00:244::/64"])
     assert shown(one_network.networks) == ["10.244.0.0/20", "fd00:244::/64"]
     with pytest.raises(CniError, match=r"subnet: fd01::/64 lies outside network fd00:244::/48"):
@@ -131,7 +131,7 @@ def test_subnets_and_networks_of_both_families() -> None:
 
 
 def test_several_range_sets_in_host_local_s_order() -> None:
-    found = parse_conf(
+    parsed = parse_conf(
         {
             "cniVersion": "1.0.0",
             "name": "other",
@@ -151,11 +151,11 @@ def test_several_range_sets_in_host_local_s_order() -> None:
             },
         }
     )
-    assert shown(found.sets) == [
+    assert shown(parsed.sets) == [
         "10.7.0.0/24", "10.8.0.0/24", "10.9.0.1-10.9.0.9, 10.9.0.20-10.9.0.254", "fd00::/64",
     ]  # fmt: skip
-    assert shown(found.subnets) == ["10.7.0.0/24", "10.8.0.0/24", "10.9.0.0/24", "fd00::/64"]
-    assert shown(found.gateways) == ["10.7.0.1/24", "10.8.0.254/24", "10.9.0.1/24", "fd00::1/64"]
+    assert shown(parsed.subnets) == ["10.7.0.0/24", "10.8.0.0/24", "10.9.0.0/24", "fd00::/64"]
+    assert shown(parsed.gateways) == ["10.7.0.1/24", "10.8.0.254/24", "10.9.0.1/24", "fd00::1/64"]
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def test_both_families_fit_the_oldest_version() -> None:
 
 def test_a_gateway_may_lie_outside_its_subnet_as_host_local_lets_it() -> None:
     document = {"name": "other", "ipam": {**HOST_LOCAL, "ranges": [[{"subnet": "10.9.0.0/24", "gateway": "10.1.0.1"}]]}}
-    found = parse_conf({**document, "isGateway": True})
-    assert shown(found.gateways) == ["10.1.0.1/24"]
-    assert found.sets[0].size == 254
+    parsed = parse_conf({**document, "isGateway": True})
+    assert shown(parsed.gateways) == ["10.1.0.1/24"]
+    assert parsed.sets[0].size == 254
 
 
 def test_a_route_says_all_that_host_local_lets_it_say() -> None:

@@ -41,8 +41,8 @@ def test_a_flag_is_off_unless_it_is_set(key: str, field: str) -> None:
 
 
 def test_the_interface_of_a_pod_without_addresses_may_stay_down() -> None:
-    found = conf(ipam={}, disableContainerInterface=True)
-    assert (found.container_down, found.ipam_type, found.sets) == (True, "", ())
+    parsed = conf(ipam={}, disableContainerInterface=True)
+    assert (parsed.container_down, parsed.ipam_type, parsed.sets) == (True, "", ())
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_a_trunk_is_spans_in_order(trunk: Any, spans: list[tuple[int, int]]) -> 
 
 
 def test_a_vlan_and_a_trunk_beside_it() -> None:
-    found = conf(vlan=100, vlanTrunk=[{"minID": 200, "maxID": 210}])
-    assert (found.vlan, found.vlan_trunk) == (100, [(200, 210)])
+    parsed = conf(vlan=100, vlanTrunk=[{"minID": 200, "maxID": 210}])
+    assert (parsed.vlan, parsed.vlan_trunk) == (100, [(200, 210)])
     assert conf(vlan=0).vlan == 0
 
 
@@ -76,11 +76,11 @@ def test_the_runtime_s_mac_counts_for_more_than_that_of_args() -> None:
 
 
 def test_addresses_asked_for_are_taken_with_and_without_a_prefix_each_once() -> None:
-    found = conf(
+    parsed = conf(
         args={"cni": {"ips": ["10.9.0.7/24", "fd00::7"], "labels": []}},
         runtimeConfig={"ips": ["10.9.0.7", "::ffff:10.9.0.8", "fd00:0::9/64"], "portMappings": []},
     )
-    assert [format_address(packed) for packed in found.wanted] == ["10.9.0.7", "fd00::7", "10.9.0.8", "fd00::9"]
+    assert [format_address(packed) for packed in parsed.wanted] == ["10.9.0.7", "fd00::7", "10.9.0.8", "fd00::9"]
 
 
 def test_addresses_for_another_ipam_plugin_are_its_own_business() -> None:

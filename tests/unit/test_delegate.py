@@ -23,7 +23,7 @@ FAILS = """echo '{"cniVersion": "1.0.0", "code": 123, "msg": "no lease", "detail
 
 
 class Site:
-    """A folder in CNI_PATH, a call, and the IPAM plugin `odd` that keeps a diary of its calls."""
+    """A folder in CNI_PATH, a call, and the IPAM plugin `odd`, which records its calls in a diary."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.folder = folder
@@ -44,7 +44,7 @@ class Site:
         self.conf: Any = SimpleNamespace(ipam_type="odd", cni_version="1.1.0")
 
     def plugin(self, *, name: str = "odd", **verbs: str) -> None:
-        """Write a plugin that does for each verb what is given in sh, by default nothing."""
+        """Write a plugin that runs a given script for each verb, and by default does nothing."""
         cases = "".join(f"{verb}) {script} ;;\n" for verb, script in verbs.items())
         path = self.folder / name
         path.write_text(
@@ -55,7 +55,7 @@ class Site:
 
     @property
     def verbs(self) -> list[str]:
-        """The calls so far."""
+        """Return the verbs of the calls so far."""
         return [line.split()[0] for line in self.diary.read_text().splitlines()] if self.diary.exists() else []
 
 
@@ -72,7 +72,7 @@ def test_add_gives_its_addresses_and_passes_environment_stdin_and_stderr(
     seen = dict(line.split("=", 1) for line in (site.folder / "env").read_text().splitlines())
     given = {key.decode(): value.decode() for key, value in site.environ.items()}
     assert {key: seen.get(key) for key in given} == given
-    assert set(seen) - set(given) <= {"PWD", "OLDPWD", "SHLVL", "_"}  # the shell's own
+    assert set(seen) - set(given) <= {"PWD", "OLDPWD", "SHLVL", "_"}  # variables that the shell sets
     assert (site.folder / "stdin").read_bytes() == site.call.stdin
     assert capfd.readouterr().err == "a word\n"
     assert site.verbs == ["ADD"]
@@ -89,7 +89,7 @@ def test_large_requests_and_answers_pass_whole(site: Site) -> None:
 
 def test_the_first_of_its_name_in_cni_path_is_run(site: Site, tmp_path: Path) -> None:
     other = tmp_path / "first"
-    (other / "odd").mkdir(parents=True)  # a folder of that name is none
+    (other / "odd").mkdir(parents=True)  # a folder of that name is not a plugin
     site.environ[b"CNI_PATH"] = os.fsencode(f"{other}:{tmp_path}")
     site.plugin(ADD=SAYS)
     delegate.add(site.call, site.conf)
@@ -160,14 +160,14 @@ def test_one_that_cannot_be_started_is_told(site: Site) -> None:
 
 
 def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delegate, "ADD_WAIT", 2.0)  # the child has to stand by then, on a busy machine too
+    monkeypatch.setattr(delegate, "ADD_WAIT", 2.0)  # time for the child to start, even on a busy machine
     site.plugin(ADD=f"sleep 1000 & echo $! >{site.folder}/child; wait")
     with pytest.raises(CniError, match="timed out and was killed") as refused:
         delegate.add(site.call, site.conf)
     assert refused.value.code == 107
     assert site.verbs == ["ADD", "DEL"]
     child = Path(f"/proc/{(site.folder / 'child').read_text().strip()}")
-    wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child's end")
+    wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child ends")
 
 
 def test_a_child_left_behind_with_stdout_open_holds_nobody_up(site: Site) -> None:
@@ -200,7 +200,7 @@ def test_gc_names_all_that_may_not_be_freed(site: Site) -> None:
 
 
 def test_one_older_than_gc_and_status_is_not_asked(site: Site) -> None:
-    """It would answer 'unknown CNI_COMMAND', and refuses every ADD of a conf of 1.1.0."""
+    """Such a plugin would answer 'unknown CNI_COMMAND', and refuses every ADD with a 1.1.0 conf."""
     site.plugin(VERSION="""echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}'""")
     delegate.collect(site.call, site.conf, ())
     with pytest.raises(CniError, match=r"doesn't support cniVersion 1\.1\.0") as refused:

@@ -1,4 +1,4 @@
-"""The doctor's catalogue, and what its checks read of the kernel's files."""
+"""The doctor's catalogue, and what its checks read from the kernel's files."""
 
 from pathlib import Path
 
@@ -22,7 +22,10 @@ def test_check_ids_are_unique_and_behind_names_known_checks() -> None:
 def test_each_check_was_shown_or_says_why_not(check: Check) -> None:
     _, _, left = PAGE.partition("## Checks whose fault is not made in a test")
     excused = {
-        one for line in left.splitlines() if line.startswith("|") for one in line.split("|")[1].strip().split(", ")
+        check_id
+        for line in left.splitlines()
+        if line.startswith("|")
+        for check_id in line.split("|")[1].strip().split(", ")
     }
     assert (check.id in table.shown_checks()) != (check.id in excused)
 
@@ -43,7 +46,7 @@ def test_last_file_by_name_has_the_last_word_at_boot(tmp_path: Path, monkeypatch
     assert kernel.settled_at_boot(name) == ("0", str(usr / "50-default.conf"))
     (etc / "40-mine.conf").write_text("-net.ipv4.ip_forward=1\n")
     assert kernel.settled_at_boot(name)[0] == "0"
-    (etc / "50-default.conf").write_text("")  # hides the other of its name
+    (etc / "50-default.conf").write_text("")  # hides the file of the same name in usr
     assert kernel.settled_at_boot(name) == ("1", str(etc / "40-mine.conf"))
     (tmp_path / "sysctl.conf").write_text("net.ipv4.ip_forward=0\n")
     assert kernel.settled_at_boot(name) == ("0", str(tmp_path / "sysctl.conf"))

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[2]
 
 def test_command_reference_is_what_the_program_says() -> None:
     done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, check=False)
-    assert done.returncode == 0, "docs/commands.md is out of date: make docs"
+    assert done.returncode == 0, "docs/commands.md is out of date: run `make docs`"
 
 
 def test_examples_of_the_command_reference_are_in_fenced_blocks() -> None:

@@ -14,7 +14,7 @@ Refuse = type[BaseException]
 
 @pytest.fixture(params=["O_TMPFILE", "named temporary file"])
 def folder(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on a file system that has unnamed files, and one where the kernel answers EOPNOTSUPP."""
+    """A folder on a file system with unnamed files, or on one for which the kernel returns EOPNOTSUPP."""
     if request.param != "O_TMPFILE":
         real = posix.open
 
@@ -60,7 +60,7 @@ def test_create_refuses_a_taken_name_and_leaves_it_as_it_was(folder: Path) -> No
 
 def test_nothing_has_a_name_in_the_store_before_it_is_given_one(folder: Path) -> None:
     descriptor, name = durable.unnamed(str(folder), b"content", 0o600)
-    assert all(one.startswith(".cnictl-new-") for one in names(folder))
+    assert all(entry.startswith(".cnictl-new-") for entry in names(folder))
     durable.give_name(descriptor, name, f"{folder}/10.244.0.2")
     durable.discard(descriptor, name)
     assert names(folder) == ["10.244.0.2"]

@@ -1,4 +1,4 @@
-"""What the entry point answers itself: --version, as the whole program would."""
+"""The entry point itself prints --version, in the same form as the whole program."""
 
 import subprocess
 import sys

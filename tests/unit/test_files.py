@@ -1,4 +1,4 @@
-"""Write files that may be an operator's: links are followed, and nothing that cnictl doesn't own is changed."""
+"""Write files that may be an operator's: links are followed, and files that cnictl doesn't own stay unchanged."""
 
 import os
 import stat
@@ -38,7 +38,7 @@ def test_link_is_followed_and_stays(tmp_path: Path, target: str) -> None:
     files.remove(str(tmp_path / "link"))
     assert os.readlink(tmp_path / "link") == said
     assert os.listdir(tmp_path / "repository") == []
-    write(tmp_path / "link", "again")  # one that leads to a file that is not there yet
+    write(tmp_path / "link", "again")  # the link's target does not exist
     assert (tmp_path / "repository/file").read_text() == "again"
 
 
@@ -84,8 +84,8 @@ def test_owner_stays_and_another_users_link_is_not_followed(tmp_path: Path) -> N
     os.chown(tmp_path / "file", 1000, 1001)
     (tmp_path / "link").symlink_to("file")
     write(tmp_path / "link")
-    found = (tmp_path / "file").stat()
-    assert (found.st_uid, found.st_gid, (tmp_path / "file").read_text()) == (1000, 1001, "new")
+    status = (tmp_path / "file").stat()
+    assert (status.st_uid, status.st_gid, (tmp_path / "file").read_text()) == (1000, 1001, "new")
     os.lchown(tmp_path / "link", 1000, 1000)
     with pytest.raises(Problem, match="is a link of user 1000, not of root"):
         write(tmp_path / "link", "led")

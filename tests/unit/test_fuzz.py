@@ -1,4 +1,4 @@
-"""Any configuration, result, environment and file: a value that is fit for use, or an error by the specification."""
+"""Any configuration, result, environment or file gives a usable value or an error that follows the specification."""
 
 import os
 import posix
@@ -25,14 +25,14 @@ REFUSED = {1, 2, 4, 6, 7, 101}
 
 
 def sane(error: CniError) -> None:
-    """An error as its reader wants it: a code of the specification's, one line, of a length that can be read."""
+    """Check that an error has a code of the specification and one line of readable length."""
     assert error.code in REFUSED, error.code
     assert error.message and len(error.message) < 1000
     jsontext.dumps({"msg": error.message, "details": error.hint})
 
 
 def fit(conf: NetConf) -> None:
-    """What the rest of the plugin relies on."""
+    """Check what the rest of the plugin relies on."""
     assert conf.name and "/" not in conf.name and conf.name[0] not in ".-@" and len(conf.name) <= 200
     assert interface_name_fault(conf.bridge) == ""
     assert conf.mtu == 0 or 68 <= conf.mtu <= 65535
@@ -43,8 +43,8 @@ def fit(conf: NetConf) -> None:
     assert "/" not in conf.ipam_type and conf.ipam_type not in (".", "..")
     for ranges in conf.sets:
         assert ranges.size > 0
-        for one in ranges.ranges:
-            assert one.subnet.holds(one.gateway) and one.subnet.first <= one.start <= one.end <= one.subnet.last
+        for span in ranges.ranges:
+            assert span.subnet.holds(span.gateway) and span.subnet.first <= span.start <= span.end <= span.subnet.last
     for route in conf.routes:
         assert route.gateway == b"" or len(route.gateway) == len(route.destination.packed)
     jsontext.dumps(conf.dns)
@@ -68,16 +68,16 @@ def test_any_configuration_is_fit_for_use_or_refused(conf: bytes) -> None:
 @given(previous=inputs.results, version=st.sampled_from(SUPPORTED_VERSIONS))
 def test_any_result_is_handed_on_or_refused(previous: object, version: str) -> None:
     try:
-        found = jsontext.loads(inputs.document(previous))
-        interfaces, ips = objects(found, "interfaces", "name"), objects(found, "ips", "address")
-        routes = objects(found, "routes", "dst")
+        document = jsontext.loads(inputs.document(previous))
+        interfaces, ips = objects(document, "interfaces", "name"), objects(document, "ips", "address")
+        routes = objects(document, "routes", "dst")
     except jsontext.JsonError as error:
         assert str(error)
         return
     except CniError as error:
         sane(error)
         return
-    jsontext.dumps(shape(version, interfaces, ips, routes, found.get("dns")))
+    jsontext.dumps(shape(version, interfaces, ips, routes, document.get("dns")))
 
 
 @inputs.bounded(300)
@@ -118,10 +118,10 @@ def test_any_environment_names_files_and_links_or_is_refused(
 @given(answer=inputs.results | inputs.results_0_2)
 def test_any_answer_of_an_ipam_plugin_is_used_or_refused(answer: object) -> None:
     try:
-        found = jsontext.loads(inputs.document(answer))
-        if not isinstance(found, dict):
+        document = jsontext.loads(inputs.document(answer))
+        if not isinstance(document, dict):
             return
-        told = parse_ipam_result(found, "theirs")
+        told = parse_ipam_result(document, "theirs")
     except jsontext.JsonError as error:
         assert str(error)
         return
@@ -129,8 +129,8 @@ def test_any_answer_of_an_ipam_plugin_is_used_or_refused(answer: object) -> None
         sane(error)
         return
     assert told["ips"]
-    for one in told["ips"]:
-        assert parse_interface(one["address"])
+    for ip in told["ips"]:
+        assert parse_interface(ip["address"])
     jsontext.dumps(told)
 
 
@@ -144,18 +144,18 @@ def test_any_record_is_read_as_far_as_it_makes_sense(record: bytes) -> None:
         patch.setattr(attachments, "ATTACHMENTS_DIR", folder)
         os.mkdir(f"{folder}/mynet")
         Path(folder, "mynet", "c1@eth0").write_bytes(record)
-        found = attachments.read("mynet", "c1", "eth0")
-    if found is None:
+        parsed = attachments.read("mynet", "c1", "eth0")
+    if parsed is None:
         said = jsontext.loads(record)
-        assert isinstance(said, dict)  # another attachment's record under this name: an editor's copy
+        assert isinstance(said, dict)  # the file has another attachment's record, as in an editor's copy
         own = {"network": "mynet", "container": "c1", "ifname": "eth0"}
         assert any(isinstance(said.get(key), str) and said[key] != value for key, value in own.items())
         return
     fresh = attachments.Record("mynet", "c1", "eth0")
-    assert all(type(getattr(found, field)) is type(getattr(fresh, field)) for field in attachments._FIELDS)
-    assert (found.network, found.container, found.ifname) == ("mynet", "c1", "eth0")
-    assert all(parse_address(address) for address in found.addresses)
-    assert all(isinstance(one, str) for one in found.masqueraded)
+    assert all(type(getattr(parsed, field)) is type(getattr(fresh, field)) for field in attachments._FIELDS)
+    assert (parsed.network, parsed.container, parsed.ifname) == ("mynet", "c1", "eth0")
+    assert all(parse_address(address) for address in parsed.addresses)
+    assert all(isinstance(subnet, str) for subnet in parsed.masqueraded)
 
 
 @inputs.bounded(200)

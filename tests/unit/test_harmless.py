@@ -76,7 +76,7 @@ def test_what_an_engineer_needs_is_shown(text: str) -> None:
 
 
 def test_conf_shows_known_keys_and_switches_alone() -> None:
-    found = {
+    document = {
         "cniVersion": "1.0.0", "name": "mynet", "password": "swordfish", "pin": 1234, "debug": True,
         "kubernetes": {"kubeconfig": "/etc/x", "api_root": "swordfish", "mtu": 7},
         "delegates": [{"type": "ovn", "mtu": 1400, "auth": {"type": "swordfish"}, "server": "swordfish"}],
@@ -89,7 +89,7 @@ def test_conf_shows_known_keys_and_switches_alone() -> None:
             }
         ],
     }  # fmt: skip
-    assert harmless_text.conf(found, WORDS) == {
+    assert harmless_text.conf(document, WORDS) == {
         "cniVersion": "1.0.0", "name": "mynet", "password": HIDDEN, "pin": HIDDEN, "debug": True,
         "kubernetes": {"kubeconfig": HIDDEN, "api_root": HIDDEN, "mtu": HIDDEN},
         "delegates": [{"type": "ovn", "mtu": 1400, "auth": {"type": HIDDEN}, "server": HIDDEN}],

@@ -1,4 +1,4 @@
-"""Help is wrapped once and shows its examples as they are; a mistyped word's hint is the word that was meant."""
+"""Help is wrapped once and shows its examples unchanged; the hint for a mistyped word is the intended word."""
 
 import os
 import re
@@ -30,7 +30,7 @@ def rendered(words: str, width: int, monkeypatch: pytest.MonkeyPatch) -> str:
 @pytest.mark.parametrize("words", commands())
 @pytest.mark.parametrize("width", [NARROW, WIDE])
 def test_text_is_wrapped_once(words: str, width: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No line is too long, and none is so short that the next word had room."""
+    """No line is too long, and none is so short that the next word would fit."""
     text = rendered(words, width, monkeypatch)
     prose, _, _ = text.partition("\n\nOptions:")
     for paragraph in prose.partition("\n\nExamples:")[0].split("\n\n"):

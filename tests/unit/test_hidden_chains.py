@@ -16,7 +16,7 @@ from cnictl.node.state import original_state
 
 @pytest.fixture(autouse=True)
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]]:
-    """A host that has lost its iptables commands: its filter tables' chains by protocol family."""
+    """A host that has lost its iptables commands; returns the filter tables' chains by protocol family."""
     chains: dict[int, list[str]] = {}
     monkeypatch.setattr(original_state, "RECORD", str(tmp_path / "former.json"))
     monkeypatch.setattr(original_state, "STATE_DIR", str(tmp_path))
@@ -45,13 +45,13 @@ def test_nothing_is_asked_for_where_none_of_it_stands(host: dict[int, list[str]]
 
 def test_rules_of_the_old_interface_may_be_ours_once_iptables_was_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firewall, "legacy_in_use", lambda family, table: (family, table) == ("ip", "filter"))
-    assert IptablesForward().observe() is None  # never used
+    assert IptablesForward().observe() is None  # iptables was never used
     original_state.remember("firewall/iptables", {"there": []})
     with pytest.raises(Problem, match="may exist, but the iptables command is missing"):
         IptablesForward().observe()
     assert not hidden_chains.hides("nat", "CNICTL-b734f0fd")
     monkeypatch.setattr(firewall, "has_command", lambda name: name in ("nft", "iptables-legacy"))
-    assert IptablesForward().observe() is None  # that program lists them
+    assert IptablesForward().observe() is None  # iptables-legacy lists the rules
 
 
 def test_chains_that_no_record_names_are_not_known_either(host: dict[int, list[str]]) -> None:

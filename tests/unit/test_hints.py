@@ -19,7 +19,7 @@ _MODULES = [
 
 
 def _declared() -> Iterator[tuple[str, str]]:
-    """The names of hints that tests say they run, and the test modules."""
+    """Yield the names of the hints that tests declare to run, and the test modules."""
     for name in _MODULES:
         module = importlib.import_module(name)
         cases = [*getattr(module, "CASES", ()), *getattr(module, "FAULTS", {}).values()]
@@ -36,8 +36,8 @@ def test_each_hint_is_run_by_a_test_or_says_why_not() -> None:
     declared = {name for name, _ in _declared()}
     missing = {name: code[name] for name in code.keys() - declared - hints.ELSEWHERE.keys()}
     assert not missing, "see tests/kernel/hints.py for how to add them"
-    assert not (declared | hints.ELSEWHERE.keys()) - code.keys(), "there is no such hint any more"
-    assert not declared & hints.ELSEWHERE.keys(), "a test runs it after all"
+    assert not (declared | hints.ELSEWHERE.keys()) - code.keys(), "these hints no longer exist"
+    assert not declared & hints.ELSEWHERE.keys(), "a test runs these hints: remove them from ELSEWHERE"
 
 
 def test_hint_is_the_text_and_its_parts() -> None:

@@ -1,4 +1,4 @@
-"""A pod's start imports only the interpreter's C modules and our core, nothing that costs milliseconds."""
+"""A pod's start imports only the interpreter's C modules and our core, and nothing that costs milliseconds."""
 
 import json
 import os
@@ -15,10 +15,10 @@ START = frozenset({
     "_thread", "_warnings", "_weakref", "abc", "builtins", "codecs", "encodings", "encodings.aliases",
     "encodings.utf_8", "io", "marshal", "posix", "sys", "time", "zipimport",
 })  # fmt: skip
-"""What CPython 3.11 itself has loaded by the time of the first line under `-IS`; later ones have fewer or others."""
+"""The modules that CPython 3.11 has loaded before the first line under `-IS`; later versions differ slightly."""
 
 MAY_LOAD = frozenset({"_blake2", "_json", "_socket", "_struct", "errno", "fcntl"})
-"""C modules. `_ctypes` comes on top where setns(2) is reached through it, before Python 3.12."""
+"""C modules. Before Python 3.12, `_ctypes` is added where setns(2) is called through it."""
 
 COSTLY = (
     "typer", "rich", "netaddr", "pyroute2", "logging", "asyncio", "re", "typing", "dataclasses", "json", "socket",
@@ -31,7 +31,7 @@ REPOSITORY = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The plugin's files as `cnictl plugin install` lays them out: core and plugin, no other part of cnictl."""
+    """The plugin's files as `cnictl plugin install` lays them out: only core and the plugin."""
     folder = tmp_path_factory.mktemp("library")
     (folder / "cnictl").mkdir()
     (folder / "cnictl" / "__init__.py").symlink_to(REPOSITORY / "cnictl" / "__init__.py")
@@ -63,11 +63,13 @@ def loaded(code: str) -> set[str]:
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> None:
     at_start = loaded("import sys, time")
-    found = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); import cnictl_plugin.main, cnictl_plugin.{verb}")
-    ours = {name for name in found if name.split(".")[0] in ("cnictl", "cnictl_plugin")}
-    brought = found - ours - at_start
+    modules = loaded(
+        f"import sys; sys.path.insert(0, {str(library)!r}); import cnictl_plugin.main, cnictl_plugin.{verb}"
+    )
+    ours = {name for name in modules if name.split(".")[0] in ("cnictl", "cnictl_plugin")}
+    brought = modules - ours - at_start
     print(f"{verb}: {' '.join(sorted(brought))} + {len(ours)} of our own")
-    assert not found & set(COSTLY)
+    assert not modules & set(COSTLY)
     assert brought <= MAY_LOAD
     assert {name for name in ours if name.split(".")[0] == "cnictl" and not name.startswith("cnictl.core")} == {
         "cnictl"
@@ -85,9 +87,9 @@ def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> N
 def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addresses: dict[str, object]) -> None:
     conf = {"cniVersion": "1.0.0", "name": "mynet", "ipMasq": True, "hairpinMode": True, **addresses}
     parse = f"from cnictl.core.conf.network import parse_conf; parse_conf({conf!r})"
-    found = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); {parse}")
-    assert "cnictl.core.conf.network" in found
-    assert not found & {
+    modules = loaded(f"import sys; sys.path.insert(0, {str(library)!r}); {parse}")
+    assert "cnictl.core.conf.network" in modules
+    assert not modules & {
         "cnictl.core.conf.link",
         "cnictl.core.conf.resolv",
         "cnictl.core.netlink.rtnetlink",
@@ -96,10 +98,10 @@ def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addre
 
 
 def test_the_interpreter_brings_nothing_costly_itself() -> None:
-    found = loaded("import sys, time")
-    assert not found & set(COSTLY)
+    modules = loaded("import sys, time")
+    assert not modules & set(COSTLY)
     if sys.version_info[:2] == (3, 11):
-        assert found <= START
+        assert modules <= START
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,7 @@ def test_the_interpreter_brings_nothing_costly_itself() -> None:
     ids=lambda environment: " ".join(environment.values()) or "no environment",
 )
 def test_a_whole_call_loads_nothing_more(library: Path, environment: dict[str, str]) -> None:
-    """The call runs to its end; on the way out it says what was loaded. Its log and lock are not written."""
+    """The call runs to its end and then prints the loaded modules. Its log and lock are not written."""
     done = bare(
         f"import sys; sys.path.insert(0, {str(library)!r})\n"
         "from cnictl_plugin import main\n"
@@ -130,7 +132,7 @@ def test_a_whole_call_loads_nothing_more(library: Path, environment: dict[str, s
 
 
 def test_commands_that_only_look_load_no_pyroute2() -> None:
-    """docs/decisions/0014: its import costs more than most of them take."""
+    """Importing pyroute2 takes longer than most of these commands (docs/decisions/0014)."""
     modules = (
         "cli.ipam",
         "node.addresses.lease_list",

@@ -44,13 +44,13 @@ def test_the_newest_shape_stays_as_it_is() -> None:
     ids=lambda answered: answered["cniVersion"],
 )
 def test_older_shapes_say_the_same(answered: Json) -> None:
-    found = parse_ipam_result(answered, "static")
-    assert found == {**WHOLE, "routes": [WHOLE["routes"][0], {"dst": "fd01::/32"}]}
+    parsed = parse_ipam_result(answered, "static")
+    assert parsed == {**WHOLE, "routes": [WHOLE["routes"][0], {"dst": "fd01::/32"}]}
 
 
 def test_addresses_alone_are_enough() -> None:
-    found = parse_ipam_result({"ips": [{"address": "10.1.0.5/32"}], "routes": None}, "dhcp")
-    assert found == {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.5/32"}], "routes": [], "dns": {}}
+    parsed = parse_ipam_result({"ips": [{"address": "10.1.0.5/32"}], "routes": None}, "dhcp")
+    assert parsed == {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.5/32"}], "routes": [], "dns": {}}
 
 
 @pytest.mark.parametrize(

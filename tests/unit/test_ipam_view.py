@@ -1,4 +1,4 @@
-"""Test the rows, choices and refusals of `cnictl ipam` from leases and records, without a store."""
+"""The rows, choices and refusals of `cnictl ipam`, from leases and records without a store."""
 
 import json
 from pathlib import Path
@@ -79,7 +79,7 @@ def test_an_attachment_without_address_is_a_row_too() -> None:
     (stale,) = assemble([], [make_record("c1")], STALE)
     assert reclaim.keep_reason(stale) == ""
     assert reclaim.refusal(row, force=False).startswith("the attachment is live: pod ns/p")
-    leased = [Lease("10.244.0.2", "c1", "eth0", 1.0)]  # the record was torn
+    leased = [Lease("10.244.0.2", "c1", "eth0", 1.0)]  # if the record is torn, the lease is still a row
     assert [row.address for row in assemble(leased, [make_record("c1")])] == ["10.244.0.2"]
 
 
@@ -226,7 +226,7 @@ def test_a_dry_run_only_decides() -> None:
     ]  # fmt: skip
 
 
-# --- where the size of a network is known from
+# --- where the size of a network is read
 
 
 def test_the_node_file_says_it_first(tmp_path: Path) -> None:

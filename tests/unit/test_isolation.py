@@ -51,7 +51,7 @@ def test_arguments_and_status_are_passed_on(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("variables", "anew"), [(("PYTHONUNBUFFERED", "PYTHONHASHSEED"), 0), (("PYTHONPATH",), 1)])
 def test_only_a_variable_that_may_bring_code_starts_the_interpreter_anew(variables: tuple[str, ...], anew: int) -> None:
-    """A second start is a fifth of a short command."""
+    """A second start takes a fifth of a short command's time."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **dict.fromkeys(variables, "1")}
     watched = (
         "import os, sys; from cnictl.cli import entry; os.execv = lambda *_: sys.exit('anew'); "

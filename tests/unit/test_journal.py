@@ -1,4 +1,4 @@
-"""Read back a run's journal: complete, torn by a power failure, or continued."""
+"""Read a run's journal: complete, torn by a power failure, or continued."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The JSON that commands print: each has a schema that docs/json.md shows, and a version that cannot be forgotten."""
+"""Each JSON output has a schema that docs/json.md shows, and always contains its version."""
 
 import json
 import re
@@ -23,7 +23,7 @@ def test_every_command_with_json_has_a_schema_that_the_document_shows() -> None:
 
 
 def objects(schema: Any) -> Iterator[dict[str, Any]]:
-    """Every schema of an object within a schema."""
+    """Yield each schema of an object within a schema."""
     if isinstance(schema, dict):
         if "properties" in schema:
             yield schema

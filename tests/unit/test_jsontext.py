@@ -1,4 +1,4 @@
-"""The JSON of the plugin: the same values as the json module, and every refusal in words."""
+"""The plugin's JSON parser returns the same values as the json module, and explains every refusal."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def test_what_json_writes_is_read_back(value: Any) -> None:
         try:
             raw = text.encode()
         except UnicodeEncodeError:
-            continue  # a lone surrogate has no UTF-8
+            continue  # a lone surrogate can't be encoded as UTF-8
         assert loads(raw) == value
 
 
@@ -94,7 +94,7 @@ def test_malformed_json_is_refused_with_where_and_why(raw: bytes, said: str) -> 
 
 
 def test_the_plugin_s_interpreter_refuses_the_same_in_the_same_words() -> None:
-    """The C scanner finds no words of its own where the public module was never loaded, as in the plugin."""
+    """The C scanner creates no error message of its own if the public module was never loaded, as in the plugin."""
     documents = [b"{", b'{"a": 1,}', b"{'a': 1}", b"[1, 2", b'"abc', b'"a\nb"', b"nul", b"NaN", b"", b"[" * 100_000]
     script = (
         f"import sys; sys.path.insert(0, {str(REPOSITORY)!r})\n"

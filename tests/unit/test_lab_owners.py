@@ -1,4 +1,4 @@
-"""Choose the host's users that a lab's users map to."""
+"""Choose the host's users to which a lab's users map."""
 
 import pytest
 

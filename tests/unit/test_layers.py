@@ -1,6 +1,6 @@
-"""The layers of packages: imports go down only, and there are no import cycles among modules or packages.
+"""The layers of packages: imports only go down, and there are no import cycles among modules or packages.
 
-Every import counts. An import inside a function only hides an import cycle. Whoever reads an import under
+Every import counts. An import inside a function only hides an import cycle, and a reader of an import under
 `if TYPE_CHECKING:` still has to read the other module.
 """
 
@@ -13,10 +13,10 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[2]
 
 LAYERS = (("cli",), ("views", "doctor", "watch", "cluster"), ("probe", "lab", "node"), ("core",))
-"""The packages by layer, the top one first. A package may import its own layer and those below it."""
+"""The packages by layer, from the top. A package may import its own layer and those below it."""
 
 PLUGIN_MAY_IMPORT = ("plugin", "core")
-"""The plugin is a program of its own: it needs core, and no other package needs it."""
+"""The plugin is a separate program: it needs core, and no other package needs the plugin."""
 
 LATE = {
     "cnictl.cli.entry": "the interpreter is chosen first, and completion needs no typer",
@@ -61,7 +61,7 @@ def test_imports_stand_at_the_top_except_in_core_and_plugin() -> None:
 
 
 def test_no_types_are_quoted_except_in_core_and_plugin() -> None:
-    """A class that stands further down in the same file has to be quoted."""
+    """A type must be quoted if its class is defined further down in the same file."""
     quoted = [
         f"{module}: {text}"
         for module, tree in trees_above_core().items()
@@ -98,7 +98,7 @@ def test_cycles_and_upward_imports_are_found() -> None:
 
 @cache
 def module_trees() -> Mapping[str, ast.Module]:
-    """Each of our modules, parsed."""
+    """Return each of our modules, parsed."""
     trees = {}
     for folder, package in (("cnictl", "cnictl"), ("plugin", "cnictl_plugin")):
         for file in (REPOSITORY / folder).rglob("*.py"):
@@ -108,19 +108,19 @@ def module_trees() -> Mapping[str, ast.Module]:
 
 
 def trees_above_core() -> Mapping[str, ast.Module]:
-    """Each module that no call of the plugin loads: to such a call, each import and each evaluated type costs time."""
+    """Return each module that no plugin call loads; in a plugin call, each import and evaluated type costs time."""
     return {module: tree for module, tree in module_trees().items() if package_of(module) not in ("core", "plugin")}
 
 
 def late_imports(tree: ast.Module) -> Iterator[ast.Import | ast.ImportFrom]:
-    """Imports that don't stand at a module's top level."""
+    """Yield the imports that are not at a module's top level."""
     yield from (
         part for part in ast.walk(tree) if isinstance(part, ast.Import | ast.ImportFrom) and part not in tree.body
     )
 
 
 def quoted_types(tree: ast.Module) -> Iterator[str]:
-    """The quoted parts of annotations of functions and variables; a Literal's and an Annotated's texts are no types."""
+    """Yield the quoted parts of annotations; the texts of Literal and Annotated are not types."""
     for part in ast.walk(tree):
         annotation = part.returns if isinstance(part, ast.FunctionDef) else getattr(part, "annotation", None)
         if annotation is not None and "Literal[" not in (text := ast.unparse(annotation)) and "Annotated[" not in text:
@@ -131,18 +131,18 @@ def quoted_types(tree: ast.Module) -> Iterator[str]:
 
 @cache
 def module_imports() -> Mapping[str, set[str]]:
-    """Which of our modules each of our modules imports."""
+    """Return which of our modules each module imports."""
     trees = module_trees()
     imports_by_module: dict[str, set[str]] = {}
     for module, tree in sorted(trees.items()):
-        # `from a.b import c` imports the module a.b.c if there is one, and c of the module a.b otherwise
+        # `from a.b import c` imports the module a.b.c if it exists, and otherwise c from the module a.b
         named = {name if name in trees else name.rpartition(".")[0] for name in imported_names(tree)}
         imports_by_module[module] = named & trees.keys() - {module}
     return imports_by_module
 
 
 def imported_names(tree: ast.Module) -> Iterator[str]:
-    """Everything that a module imports, by its full name."""
+    """Yield the full name of everything that a module imports."""
     for statement in ast.walk(tree):
         if isinstance(statement, ast.Import):
             yield from (alias.name for alias in statement.names)
@@ -153,13 +153,13 @@ def imported_names(tree: ast.Module) -> Iterator[str]:
 
 
 def package_of(module: str) -> str:
-    """Return `core` of `cnictl.core.bridge`; `cnictl` itself is in none."""
+    """Return `core` for `cnictl.core.bridge`, and "" for `cnictl` itself."""
     package, _, inner = module.partition(".")
     return "plugin" if package == "cnictl_plugin" else inner.partition(".")[0]
 
 
 def may_import(source: str, target: str) -> bool:
-    """Tell whether an import from `source` to `target` goes down or stays in its layer."""
+    """Return whether an import from `source` to `target` goes down or stays in its layer."""
     if target == "" or source == "__main__":
         return True
     if "plugin" in (source, target):

@@ -1,4 +1,4 @@
-"""Tables at every width: nothing is left out, no word is split, and the last column gives way first."""
+"""Tables at every width: nothing is left out, no word is split, and the last column narrows first."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ def shown(width: int | None, whole: int = 0) -> list[str]:
 
 
 def words(texts: list[str]) -> list[str]:
-    """Return every word of some texts, but for those that stand for nothing, in an order of their own."""
+    """Return every word of some texts, sorted, without the "-" of empty cells."""
     return sorted(word for text in texts for word in text.split() if word != "-")
 
 

@@ -145,7 +145,7 @@ def test_each_set_gives_one_address_and_remembers_its_own_last(store: Store) -> 
     assert {Path(store.folder, name).read_bytes() for name in ("10.9.0.2", "fd00:9::2")} == {b"c1\r\neth0"}
     record = attachments.read("mynet", "c2", "eth0")
     assert record is not None and record.addresses == ["10.9.0.3", "fd00:9::ff"]
-    assert [store.count(one) for one in BOTH] == [3, 3]
+    assert [store.count(range_set) for range_set in BOTH] == [3, 3]
 
 
 def test_ranges_of_a_set_are_taken_in_turn(store: Store) -> None:
@@ -188,7 +188,7 @@ def test_an_address_asked_for_is_of_one_set_and_free(store: Store) -> None:
 
 def test_an_attachment_s_addresses_go_together_but_for_one_that_is_another_s(store: Store) -> None:
     add_all(store, "c1", BOTH)
-    for address, content in (("10.9.0.2", b"other\r\neth0"), ("fd00:9::2", b"")):  # a power cut emptied it
+    for address, content in (("10.9.0.2", b"other\r\neth0"), ("fd00:9::2", b"")):  # emptied by a power failure
         Path(store.folder, address).unlink()
         Path(store.folder, address).write_bytes(content)
     assert store.release_all(["10.9.0.2", "fd00:9::2", "10.9.0.6"], "c1", "eth0") == ["fd00:9::2"]

@@ -23,7 +23,7 @@ from tests.unit.stores import store as store
 from tests.unit.test_pool import every_place
 
 
-# --- many at once, many leases
+# --- many calls at once, many leases
 @pytest.mark.parametrize("sets", [(SMALL,), (SMALL, ranges("fd00:9::/126"))], ids=["one set", "two sets"])
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "del", "theirs", "gone"]), st.integers(0, 6)), max_size=25))
@@ -31,7 +31,7 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
     tmp_path_factory: pytest.TempPathFactory, sets: tuple[RangeSet, ...], steps: list[tuple[str, int]]
 ) -> None:
     home = tmp_path_factory.mktemp("store")
-    every = [format_address(packed) for one in sets for packed in every_place(one)[1:]]
+    every = [format_address(packed) for range_set in sets for packed in every_place(range_set)[1:]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(attachments, "ATTACHMENTS_DIR", f"{home}/attachments")
         patch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{home}/spare")
@@ -39,7 +39,9 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
         held: dict[str, str] = {}
         for number, (step, which) in enumerate(steps):
             address, container = every[which % len(every)], f"c{number}"
-            room = all(sum(one.holds(parse_address(taken)) for taken in held) < one.size for one in sets)
+            room = all(
+                sum(range_set.holds(parse_address(taken)) for taken in held) < range_set.size for range_set in sets
+            )
             if step == "add" and room:
                 fresh = add_all(store, container, sets)
                 assert not held.keys() & set(fresh)
@@ -88,7 +90,7 @@ def fork(work: Callable[[], Any]) -> int:
 
 
 class SystemCalls:
-    """How many system calls the store's modules make, by name."""
+    """Count the system calls of the store's modules, by name."""
 
     NAMES = ("open", "open_descriptor", "read", "pread", "pwrite", "write", "stat", "lstat", "listdir", "unlink",
              "link", "close", "ftruncate", "flock", "fsync", "fstat", "fchmod")  # fmt: skip
@@ -115,17 +117,17 @@ class SystemCalls:
 
 @pytest.fixture
 def crowded(store: Store) -> Iterator[Store]:
-    """60,000 leases in one block of each family, and the last addresses given are those of the blocks' starts."""
+    """60,000 leases in one block for each family; the last addresses given are at the blocks' starts."""
     os.makedirs(store.folder)
     for number, subnet in enumerate(("10.244.0.0/16", "fd00:9::/64")):
         cidr = parse_cidr(subnet)
         first = Path(store.folder, format_address(cidr.nth(2)))
         first.write_bytes(b"block\r\neth0")
-        for offset in range(3, 60_002):  # links of one file: a sixth of the time that as many files take
+        for offset in range(3, 60_002):  # links to one file take a sixth of the time of as many files
             os.link(first, f"{store.folder}/{format_address(cidr.nth(offset))}")
         Path(store.folder, f"last_reserved_ip.{number}").write_text(first.name)
     yield store
-    shutil.rmtree(store.folder)  # or pytest keeps three of them
+    shutil.rmtree(store.folder)  # otherwise pytest keeps three of these folders
 
 
 def test_60_000_leases_cost_an_add_and_a_del_the_system_calls_of_none(
@@ -134,7 +136,7 @@ def test_60_000_leases_cost_an_add_and_a_del_the_system_calls_of_none(
     wide = (ranges("10.244.0.0/16"), ranges("fd00:9::/64"))
     empty = Store("empty", f"{tmp_path}/networks")
     assert add_all(empty, "first", wide) == ["10.244.0.2", "fd00:9::2"]
-    # offset 60,002; the one ADD that reads the leases
+    # the address at offset 60,002; only this ADD reads the leases
     assert add_all(crowded, "first", wide) == ["10.244.234.98", "fd00:9::ea62"]
     calls = SystemCalls(monkeypatch)
     for name in ("mynet", "empty"):
@@ -142,7 +144,7 @@ def test_60_000_leases_cost_an_add_and_a_del_the_system_calls_of_none(
             Path(f"{tmp_path}/networks/{name}/last_reserved_ip.{number}").write_text(last)
     adding = calls.of(lambda: add_all(crowded, "second", wide))
     on_empty = calls.of(lambda: add_all(empty, "second", wide))
-    assert adding == on_empty  # one of them lists the folder
+    assert adding == on_empty  # including the call that lists the folder
     assert sum(adding.values()) < 80, adding
     removing = calls.of(lambda: release_all(crowded, ["10.244.234.99", "fd00:9::ea63"], "second"))
     assert removing == calls.of(lambda: release_all(empty, ["10.244.0.3", "fd00:9::3"], "second"))

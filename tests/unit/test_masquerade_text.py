@@ -26,7 +26,7 @@ SETS = of("sets", "10.244.0.0/24 10.250.0.0/24 fd00:1::/64 fd00:2::/64", "10.244
 SCOPED = of("m" * 200, "10.5.0.0/24", scope="10.5.0.0/24")
 EVERYTHING = of("all", "10.244.0.0/24 fd00:1::/64", "0.0.0.0/0 ::/0")
 ALL = pytest.mark.parametrize(
-    "masquerade", [MYNET, LONG, ALONE, IPV6, DUAL, SETS, SCOPED, EVERYTHING], ids=lambda one: one.name[:10]
+    "masquerade", [MYNET, LONG, ALONE, IPV6, DUAL, SETS, SCOPED, EVERYTHING], ids=lambda rule_set: rule_set.name[:10]
 )
 
 
@@ -56,9 +56,9 @@ def test_one_family_alone_asks_nothing_of_the_other() -> None:
 
 
 def test_every_subnet_of_a_network_lies_inside_it() -> None:
-    assert [str(one) for one in SETS.inside(32)] == ["10.244.0.0/20", "10.250.0.0/24"]
-    assert [str(one) for one in SETS.inside(128)] == ["fd00:2::/56", "fd00:1::/64"]
-    assert [str(one) for one in EVERYTHING.inside(32)] == ["0.0.0.0/0"]
+    assert [str(subnet) for subnet in SETS.inside(32)] == ["10.244.0.0/20", "10.250.0.0/24"]
+    assert [str(subnet) for subnet in SETS.inside(128)] == ["fd00:2::/56", "fd00:1::/64"]
+    assert [str(subnet) for subnet in EVERYTHING.inside(32)] == ["0.0.0.0/0"]
 
 
 def test_pod_to_pod_across_nodes_leaves_out_what_others_marked_for_masquerade() -> None:
@@ -72,11 +72,11 @@ def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
     wider = of("mynet", "10.244.0.0/24", "10.244.0.0/16")
     dual = of("mynet", "10.244.0.0/24 fd00::/64", "10.244.0.0/20")
     assert same.comment == MYNET.comment
-    assert len({one.comment for one in (MYNET, moved, wider, dual, ALONE)}) == 5
+    assert len({rule_set.comment for rule_set in (MYNET, moved, wider, dual, ALONE)}) == 5
 
 
 def test_rules_of_the_first_release_stand_after_an_upgrade() -> None:
-    """It gave them this mark; what they say is the same."""
+    """The first release's rules have this mark, and their content is the same."""
     assert MYNET.comment == "cnictl:mynet 005f834d"
 
 
@@ -88,7 +88,7 @@ def test_names_stay_within_what_the_tools_allow() -> None:
 
 @pytest.fixture(scope="module")
 def scratch() -> list[str]:
-    """What to put before a command for it to run in a network of its own; skips where that is impossible."""
+    """Return a command prefix for a new network namespace; skip the test if none can be created."""
     words = ["unshare", "-n"] if os.geteuid() == 0 else ["unshare", "-rn"]
     tried = subprocess.run([*words, "true"], capture_output=True, text=True, check=False)
     if tried.returncode:

@@ -40,7 +40,7 @@ _PEERS = st.lists(
 
 
 def ruleset(lines: list[str]) -> Ruleset:
-    """The model of an iptables table."""
+    """Return the model of an iptables table."""
     return iptables.ruleset([shlex.split(line) for line in ("-P FORWARD ACCEPT", "-N OTHER", *lines)], "", CHAIN)
 
 

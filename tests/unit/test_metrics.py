@@ -1,4 +1,4 @@
-"""Count each plugin call in the log once, over rotations and interrupted readers."""
+"""Count each plugin call in the log once, across rotations and interrupted readers."""
 
 import itertools
 from pathlib import Path
@@ -34,13 +34,13 @@ def test_each_call_is_counted_once(log: Path) -> None:
     log.write_text(line() * 3 + line("DEL", "error", 300, "full: no space left"))
     assert (count(log), count(log), count(log, "DEL error")) == (3, 3, 1)
     with log.open("a") as file:
-        file.write(line() + line()[:40])  # the second is being written
+        file.write(line() + line()[:40])  # the second line is incomplete
     assert count(log) == 4
     with log.open("a") as file:
         file.write(line()[40:])
     assert count(log) == 5
-    one = tally.totals(str(log))["DEL error"]
-    assert (one["sum"], one["buckets"]) == (0.3, [0, 0, 0, 0, 0, 1, 1, 1, 1])
+    total = tally.totals(str(log))["DEL error"]
+    assert (total["sum"], total["buckets"]) == (0.3, [0, 0, 0, 0, 0, 1, 1, 1, 1])
 
 
 def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: Path) -> None:
@@ -52,7 +52,7 @@ def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: 
     assert count(log) == 3
     log.write_text(line())
     assert (count(log), count(log)) == (4, 4)
-    log.write_text("")  # cut off in place
+    log.write_text("")  # the log is truncated in place
     log.write_text(line())
     assert count(log) >= 4
 
@@ -72,7 +72,7 @@ def test_log_rotated_twice_between_readings(log: Path) -> None:
     log.replace(f"{log}.1")
     log.write_text(line())
     assert (count(log), count(log)) == (4, 4)
-    log.unlink()  # by hand: what was rotated away before stays counted once
+    log.unlink()  # the operator deletes the log: earlier rotated calls stay counted once
     log.write_text(line())
     assert count(log) == 5
 
@@ -94,7 +94,7 @@ def test_call_is_found_by_all_that_names_it(who: str) -> None:
 
 def test_line_with_the_debug_level_and_one_that_is_torn() -> None:
     debug = line().rstrip().replace(" outcome=", " netns=/run/netns/x args={'A': 'b c'} outcome=")
-    found = plugin_log.parse(debug)
-    assert found is not None
-    assert (found.address, found.outcome, found.milliseconds) == ("10.244.0.2 fd00::2", "ok", 20.0)
+    call = plugin_log.parse(debug)
+    assert call is not None
+    assert (call.address, call.outcome, call.milliseconds) == ("10.244.0.2 fd00::2", "ok", 20.0)
     assert plugin_log.parse(debug[:50]) is None

@@ -1,4 +1,4 @@
-"""Combine the peers of a command line with known ones: none is removed or moved without the option for it."""
+"""Combine the command line's peers with the known ones: none is removed or moved without its option."""
 
 import pytest
 
@@ -11,13 +11,13 @@ NEW = Peer("10.244.3.0/24", "10.0.10.53")
 
 
 def test_peers_that_are_not_named_stay_in_their_order_and_new_ones_come_last() -> None:
-    found = combine((ONE, TWO), (NEW,), prune=False, replace=False)
-    assert (found.peers, found.kept, found.dropped) == ((ONE, TWO, NEW), (ONE, TWO), ())
+    combined = combine((ONE, TWO), (NEW,), prune=False, replace=False)
+    assert (combined.peers, combined.kept, combined.dropped) == ((ONE, TWO, NEW), (ONE, TWO), ())
 
 
 def test_prune_drops_those_that_are_not_named_and_no_other() -> None:
-    found = combine((ONE, TWO), (NEW, TWO), prune=True, replace=False)
-    assert (found.peers, found.kept, found.dropped) == ((TWO, NEW), (), (ONE,))
+    combined = combine((ONE, TWO), (NEW, TWO), prune=True, replace=False)
+    assert (combined.peers, combined.kept, combined.dropped) == ((TWO, NEW), (), (ONE,))
     assert combine((ONE, TWO), (), prune=True, replace=False).peers == ()
 
 
@@ -34,8 +34,8 @@ def test_link_that_is_not_named_is_kept() -> None:
 def test_peer_at_another_place_moves_on_replace_alone(named: Peer) -> None:
     with pytest.raises(UsageProblem, match=r"reached through 10\.0\.10\.51%eth1 already.*--replace"):
         combine((ONE, TWO), (named,), prune=False, replace=False)
-    found = combine((ONE, TWO), (named,), prune=False, replace=True)
-    assert (found.peers, found.moved) == ((named, TWO), ((ONE, named),))
+    combined = combine((ONE, TWO), (named,), prune=False, replace=True)
+    assert (combined.peers, combined.moved) == ((named, TWO), ((ONE, named),))
 
 
 def test_one_peer_at_two_addresses_is_refused() -> None:

@@ -10,7 +10,7 @@ from cnictl.core.netlink import conntrack, nftables
 from cnictl.core.netlink.messages import Netlink, NetlinkError
 
 MISSING = 31
-"""The last number there is room for (MAX_LINKS, linux/netlink.h), that no protocol has."""
+"""The last protocol number that exists (MAX_LINKS, linux/netlink.h); no protocol uses it."""
 
 
 def test_a_protocol_that_the_kernel_lacks_is_its_refusal() -> None:

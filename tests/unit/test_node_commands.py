@@ -13,7 +13,7 @@ INIT = ("init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
-    """Run the command line in this process; its exit status."""
+    """Run the command line in this process and return its exit status."""
     monkeypatch.setattr("sys.argv", ["cnictl", *words])
     with pytest.raises(SystemExit) as ended:
         main.main()

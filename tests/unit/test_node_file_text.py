@@ -37,7 +37,7 @@ MORE = Peer("10.244.3.0/24", "10.0.10.53", "eth0")
 
 
 def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
-    """The lines that went and those that came; blank ones don't count."""
+    """Return the lines that were removed and those that were added, without blank lines."""
     lines = list(difflib.ndiff(before.splitlines(), after.splitlines()))
     return tuple([line[2:] for line in lines if line.startswith(sign) and line[2:].strip()] for sign in "-+")  # type: ignore[return-value]
 

@@ -21,7 +21,7 @@ MAIN = [sys.executable, "-m", "cnictl"]
 
 @pytest.mark.parametrize("words", [["--help"], ["plugin", "list", "--help"], ["plugin", "list", "-o", "json"]])
 def test_closed_pipe_ends_without_a_word(words: list[str]) -> None:
-    """`cnictl … | true`: the interpreter's own flush at its end would complain and make the exit status 120."""
+    """As in `cnictl … | true`: the interpreter's final flush would print an error and exit with status 120."""
     read, write = os.pipe()
     os.close(read)
     done = subprocess.run([*MAIN, *words], stdout=write, stderr=subprocess.PIPE, text=True, check=False)
@@ -92,7 +92,7 @@ def test_table_without_headings_starts_with_its_first_row(capsys: pytest.Capture
 
 def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [Change(f"link/{name}", None, {}, f"make {name}", "") for name in ("br0", "br1")]
-    plan = Plan(tuple(Step(Forwarding(), None, one.summary, one) for one in changes))
+    plan = Plan(tuple(Step(Forwarding(), None, change.summary, change) for change in changes))
     ours, theirs = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
     with os.fdopen(theirs, "w") as terminal:

@@ -1,4 +1,4 @@
-"""A device, pipe or link that the operator names as the output file stays what it is."""
+"""An output file that is a device, pipe or link keeps its type."""
 
 import os
 import stat

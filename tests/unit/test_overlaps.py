@@ -26,7 +26,7 @@ def test_every_cidr_that_overlaps_another_is_in_a_pair(cidrs: list[Cidr]) -> Non
     pairs = list(overlapping(cidrs))
     assert {at for pair in pairs for at in pair} == by_hand
     assert all(first < second and _overlap(cidrs, first, second) for first, second in pairs)
-    assert len(pairs) < max(len(cidrs), 1), "one a CIDR at most"
+    assert len(pairs) < max(len(cidrs), 1), "at most one pair for each CIDR"
 
 
 def _overlap(cidrs: list[Cidr], first: int, second: int) -> bool:

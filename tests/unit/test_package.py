@@ -1,4 +1,4 @@
-"""What packages are made of: the locked dependencies, the manual pages, the completions, and Debian's files."""
+"""The sources of packages: the locked dependencies, the manual pages, the completions, and Debian's files."""
 
 import os
 import re
@@ -22,7 +22,7 @@ LOCKS = ("conf/requirements.lock", "conf/requirements-kubernetes.lock")
 
 
 def _locked(file: str) -> dict[str, tuple[str, str]]:
-    """Return what a lock file pins: name to version and the lines that follow."""
+    """Return the version and the remaining lines of each package in a lock file, by name."""
     entries = re.split(r"\n(?=\S)", (ROOT / file).read_text().strip())
     pinned: dict[str, tuple[str, str]] = {}
     for entry in entries:
@@ -101,7 +101,7 @@ def test_the_package_has_the_completions_that_the_program_prints(tmp_path: Path)
     assert subprocess.run(bash, capture_output=True, text=True, check=True).stdout == "plugin\n"
     zsh = completion(tmp_path, "zsh").splitlines()
     assert zsh[0] == "#compdef cnictl"
-    assert '    _cnictl "$@"' in zsh  # zsh loads the file as a function, and wants words from that first call
+    assert '    _cnictl "$@"' in zsh  # zsh loads the file as a function and expects words from its first call
 
 
 def _fields(paragraph: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ def test_the_packages_control_fields_are_those_of_the_project() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     source, plain, kubernetes = map(_fields, (DEBIAN / "control").read_text().split("\n\n"))
     assert (source["Source"], plain["Package"], kubernetes["Package"]) == ("cnictl", "cnictl", "cnictl-kubernetes")
-    depends = [one.strip() for one in plain["Depends"].split(",")]
+    depends = [dependency.strip() for dependency in plain["Depends"].split(",")]
     assert f"python3 ({project['requires-python'].replace('>=', '>= ')})" in depends
     assert {"nftables | iptables", "iproute2"} <= set(depends)
     assert not any(name in plain["Depends"] for name in ("typer", "python3-rich"))
@@ -131,7 +131,7 @@ def test_a_maintainer_script_asks_nothing_and_is_what_sh_takes(script: str) -> N
 
 @pytest.mark.parametrize("call", [("configure",), ("configure", "0.1.0"), ("abort-upgrade", "0.2.0")])
 def test_the_postinst_starts_no_program_but_rm_and_echo(call: tuple[str, ...], tmp_path: Path) -> None:
-    """It changes no network: it is run with a PATH that has nothing else."""
+    """It changes no network: its PATH has no other program."""
     (tmp_path / "rm").symlink_to("/bin/true")
     script = (DEBIAN / "cnictl.postinst").read_text().replace("/etc/cnictl/node.toml", "/")
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""What a node says about peers whose source is Kubernetes or a file, by the record of it."""
+"""A node's hints about peers from Kubernetes or a file, according to the record of that source."""
 
 from dataclasses import replace
 from typing import Any

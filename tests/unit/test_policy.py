@@ -15,10 +15,10 @@ def way(destination: str, dev: str, kind: int = 1, table: int = MAIN_TABLE, dead
 
 
 def tables(*routes: RouteResult) -> Tables:
-    found: dict[int, list[tuple[object, RouteResult]]] = {}
+    by_table: dict[int, list[tuple[object, RouteResult]]] = {}
     for route in routes:
-        found.setdefault(route.table, []).append((parse_cidr(route.destination), route))
-    return found  # type: ignore[return-value]
+        by_table.setdefault(route.table, []).append((parse_cidr(route.destination), route))
+    return by_table  # type: ignore[return-value]
 
 
 MAIN = Rule(False, 32766, TO_TABLE, MAIN_TABLE)

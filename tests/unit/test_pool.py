@@ -82,7 +82,7 @@ def test_an_enormous_subnet_gives_out_its_first_addresses_and_any_that_is_asked_
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "shared"),
+    ("first", "other", "shared"),
     [
         (range_of("10.9.0.0/24"), range_of("10.9.0.128/25"), True),
         (range_of("10.9.0.0/24", "", "10.9.0.9"), range_of("10.9.0.0/24", "10.9.0.10"), False),
@@ -90,8 +90,8 @@ def test_an_enormous_subnet_gives_out_its_first_addresses_and_any_that_is_asked_
         (range_of("fd00::/64"), range_of("10.9.0.0/24"), False),
     ],
 )
-def test_ranges_that_share_an_address(one: Range, other: Range, shared: bool) -> None:
-    assert one.overlaps(other) is shared is other.overlaps(one)
+def test_ranges_that_share_an_address(first: Range, other: Range, shared: bool) -> None:
+    assert first.overlaps(other) is shared is other.overlaps(first)
 
 
 FOUR, SIX = RangeSet([range_of("10.9.0.0/24")]), RangeSet([range_of("fd00::/64")])
@@ -108,8 +108,8 @@ FOUR, SIX = RangeSet([range_of("10.9.0.0/24")]), RangeSet([range_of("fd00::/64")
     ],
 )
 def test_addresses_asked_for_are_shared_out_over_the_sets(wanted: list[str], chosen: list[str]) -> None:
-    found = distribute([FOUR, SIX], [parse_address(one) for one in wanted])
-    assert [format_address(packed) if packed else "" for packed in found] == chosen
+    distributed = distribute([FOUR, SIX], [parse_address(address) for address in wanted])
+    assert [format_address(packed) if packed else "" for packed in distributed] == chosen
 
 
 @pytest.mark.parametrize("wanted", ["10.9.0.1", "10.9.1.7", "10.9.0.255", "fd01::5"])
@@ -134,7 +134,7 @@ spans = st.builds(
 
 @given(st.lists(spans, max_size=12))
 def test_an_overlap_is_found_if_there_is_one(ranges: list[Range]) -> None:
-    pairs = [(one, other) for n, one in enumerate(ranges) for other in ranges[n + 1 :] if one.overlaps(other)]
+    pairs = [(first, other) for n, first in enumerate(ranges) for other in ranges[n + 1 :] if first.overlaps(other)]
     assert (first_overlap(ranges) in pairs) if pairs else first_overlap(ranges) is None
 
 
@@ -143,9 +143,9 @@ def test_ranges_of_two_families_share_nothing() -> None:
 
 
 def _counted(method: Callable[[object, object], bool], calls: list[object]) -> Callable[[object, object], bool]:
-    def counting(one: object, other: object) -> bool:
+    def counting(first: object, other: object) -> bool:
         calls.append(other)
-        return method(one, other)
+        return method(first, other)
 
     return counting
 
@@ -158,11 +158,11 @@ def test_work_on_many_ranges_grows_with_their_number(monkeypatch: pytest.MonkeyP
     count = 2000
     texts = [f"10.{n >> 8}.{n & 255}.0/24" for n in range(count)]
     listed = [{"subnet": text} for text in texts]
-    ranges = [listed] if in_one_set else [[one] for one in listed]
+    ranges = [listed] if in_one_set else [[range_conf] for range_conf in listed]
     conf = parse_conf(
         {"name": "n", "cniVersion": "1.0.0", "network": texts, "ipam": {"type": "host-local", "ranges": ranges}}
     )
-    assert sum(len(one.ranges) for one in conf.sets) == count
+    assert sum(len(range_set.ranges) for range_set in conf.sets) == count
     assert len(calls) <= 4 * count
 
 

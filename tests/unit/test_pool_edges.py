@@ -9,7 +9,7 @@ from tests.unit.test_pool import every_place
 
 
 def whole(subnet: str) -> RangeSet:
-    """A range of a whole subnet."""
+    """Return a range set of a whole subnet."""
     return RangeSet([Range(parse_cidr(subnet))])
 
 
@@ -47,7 +47,7 @@ def test_an_ipv6_subnets_last_address_is_a_pods_like_any_other() -> None:
     "last", ["", "10.9.0.1", "10.9.0.2", "10.9.0.4", "10.8.0.2", "10.8.0.6", "10.99.0.1", "fd00::1"]
 )
 def test_each_address_comes_once_from_the_one_after_the_last_on(last: str) -> None:
-    """The answer that a scan of one place after the other gives."""
+    """The result is the same as that of a scan of one address after the other."""
     pair = RangeSet([Range(parse_cidr("10.9.0.0/29")), Range(parse_cidr("10.8.0.0/29"))])
     every = every_place(pair)
     after = every.index(parse_address(last)) + 1 if last.startswith(("10.9.", "10.8.")) else 0

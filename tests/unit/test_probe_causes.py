@@ -36,7 +36,7 @@ DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
 
 
 class FakeHost(Host):
-    """A node in good order; a test spoils one thing."""
+    """A healthy node; a test adds one fault."""
 
     forwarding = True
     bridge: Link | None = UP
@@ -52,7 +52,7 @@ class FakeHost(Host):
         self.silent_links: set[str] = set()
         self.fault = ""
         self.routes: dict[tuple[str, str], RouteResult] = {}
-        """By target and the link that the packet came in by."""
+        """The route by target and by the link through which the packet arrived."""
 
     def differs(self, *kinds: str) -> bool:
         return kinds[0] in self.drifted
@@ -73,7 +73,7 @@ class FakeHost(Host):
 
 
 def series(to: str, answered: bool = False, *refusals: Refusal) -> Series:
-    """A series that is over."""
+    """Return a finished series."""
     made = Series(socket.socket(), to, 1)
     made.sent = {0: 0.0}
     made.rtts = {0: 0.001} if answered else {}
@@ -85,7 +85,7 @@ EXPIRED = Refusal("10.0.10.51", TIME_EXCEEDED, 0)
 
 
 def at_peer(node: bool = True, gateway: bool = True, from_pod: bool = True, *expired: Refusal) -> PeerEvidence:
-    """What the other pings met at the peer."""
+    """Return the results of the other pings to the peer."""
     return PeerEvidence(
         PEER,
         series("10.0.10.51", node),
@@ -96,14 +96,14 @@ def at_peer(node: bool = True, gateway: bool = True, from_pod: bool = True, *exp
 
 
 def failure(check: str, to: str, host: FakeHost, left_as: str = "10.244.0.5", **more: Any) -> Failure:
-    """A failed check; the request left with `left_as` unless that is empty."""
+    """Return a failed check; its request left with source `left_as`, or not at all if that is empty."""
     seen = [Sighting("eth0", True, False, left_as, to, 0)] if left_as else []
     return Failure(check, POD, series(to), host, more.pop("seen", seen), lambda: None, **more)
 
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look of this file reaches the machine: no rule drops, neighbours answer, pods have their route."""
+    """Keep the tests off the machine: no rule drops, neighbours answer, and pods have their route."""
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [])
     monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
@@ -114,7 +114,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def host() -> FakeHost:
-    """A node in good order."""
+    """A healthy node."""
     return FakeHost()
 
 
@@ -123,9 +123,9 @@ SPEC6 = NodeSpec(("fd00:244::/64",), ("fd00:244::/48",), peers=(PEER6,))
 POD6 = CheckedPod("p", "/run/netns/p", ("fd00:244::5",), "veth0")
 
 
-def named(one: Failure) -> tuple[str, str]:
-    """The cause's name and hint."""
-    cause = most_likely(one)
+def named(failed: Failure) -> tuple[str, str]:
+    """Return the cause's name and hint."""
+    cause = most_likely(failed)
     return cause.name, cause.hint
 
 
@@ -162,9 +162,9 @@ def test_forwarding(host: FakeHost) -> None:
     host.silent_links = {"eth0"}
     assert "net.ipv4.conf.eth0.forwarding is 0" in most_likely(failure(EXTERNAL, "1.1.1.1", host)).words
     host.forwarding = False
-    one = failure(EXTERNAL, "1.1.1.1", host)
-    assert named(one) == ("forwarding-off", "cnictl apply")
-    assert most_likely(one).words == "net.ipv4.ip_forward is 0 on this node"
+    failed = failure(EXTERNAL, "1.1.1.1", host)
+    assert named(failed) == ("forwarding-off", "cnictl apply")
+    assert most_likely(failed).words == "net.ipv4.ip_forward is 0 on this node"
 
 
 def test_own_host_needs_no_forwarding(host: FakeHost) -> None:
@@ -174,16 +174,16 @@ def test_own_host_needs_no_forwarding(host: FakeHost) -> None:
 
 def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_adding_it(host: FakeHost) -> None:
     host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.0.1"),))
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
-    assert named(one) == ("no-route", "cnictl apply")
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
+    assert named(failed) == ("no-route", "cnictl apply")
     assert "no route to the peer's pod CIDR 10.244.1.0/24 through 10.0.10.51: packets would go to 10.0.0.1" in (
-        most_likely(one).words
+        most_likely(failed).words
     )
     stranger = FakeHost(replace(SPEC, peers=()))
     stranger.routes["10.244.1.7", "cni0"] = RouteResult(errno=errno.ENETUNREACH)
-    one = failure(OTHER_HOST_POD, "10.244.1.7", stranger, at_peer=at_peer())
-    assert named(one) == ("no-route", "cnictl route add-peer 10.244.1.0/24 10.0.10.51")
-    assert most_likely(one).words.endswith("network is unreachable")
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", stranger, at_peer=at_peer())
+    assert named(failed) == ("no-route", "cnictl route add-peer 10.244.1.0/24 10.0.10.51")
+    assert most_likely(failed).words.endswith("network is unreachable")
 
 
 def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -197,16 +197,16 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer()))
     assert (cause.name, cause.hint) == ("dropped-here", "accept 10.244.0.5 in that chain")
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
-    one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
-    assert most_likely(one).words.startswith("the masquerade rule did not apply")
-    assert most_likely(one).hint.command == ""
+    failed = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
+    assert most_likely(failed).words.startswith("the masquerade rule did not apply")
+    assert most_likely(failed).hint.command == ""
 
 
 def test_peer_known_at_another_address_is_moved(host: FakeHost) -> None:
     host.spec = replace(SPEC, peers=(Peer("10.244.1.0/24", "10.0.10.50"),))
     host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.10.50"),))
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
-    assert named(one)[1] == "cnictl route add-peer 10.244.1.0/24 10.0.10.51 --replace"
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer())
+    assert named(failed)[1] == "cnictl route add-peer 10.244.1.0/24 10.0.10.51 --replace"
 
 
 def test_setting_of_a_link_with_a_dot_is_named_with_slashes(host: FakeHost) -> None:
@@ -222,12 +222,12 @@ def test_no_route_to_the_outside(host: FakeHost) -> None:
 
 def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(neighbours, "state_of", lambda _: "FAILED")
-    one = failure(OTHER_HOST, "10.0.10.51", host, "", at_peer=at_peer(False))
-    assert "10.0.10.51 does not answer ARP on eth0 (neighbour table: FAILED)" in most_likely(one).words
+    failed = failure(OTHER_HOST, "10.0.10.51", host, "", at_peer=at_peer(False))
+    assert "10.0.10.51 does not answer ARP on eth0 (neighbour table: FAILED)" in most_likely(failed).words
     monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
     monkeypatch.setattr(wire, "answers", lambda *_: False)
-    one = failure(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
-    assert most_likely(one).name == "neighbour-unresolved"
+    failed = failure(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
+    assert most_likely(failed).name == "neighbour-unresolved"
 
 
 @pytest.mark.parametrize("error", [errno.EXDEV, errno.EINVAL])
@@ -237,22 +237,22 @@ def test_reverse_path_filter_by_the_kernels_own_answer(host: FakeHost, error: in
         Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
         Sighting("eth1", False, True, "10.244.1.7", "10.244.0.5", 0),
     ]
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False), seen=came)
-    assert named(one) == ("reverse-path", "sysctl -w net.ipv4.conf.eth1.rp_filter=2")
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False), seen=came)
+    assert named(failed) == ("reverse-path", "sysctl -w net.ipv4.conf.eth1.rp_filter=2")
 
 
 def test_a_rule_that_drops_here_is_named(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer())
-    assert most_likely(one).words == (
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer())
+    assert most_likely(failed).words == (
         'it is dropped on this node by rule "ip daddr 10.244.1.0/24 drop" of chain ip filter FORWARD'
     )
     came = [
         Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
         Sighting("eth0", False, True, "10.244.1.7", "10.244.0.5", 0),
     ]
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False), seen=came)
-    assert most_likely(one).words.startswith("the reply is dropped on this node by rule")
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False), seen=came)
+    assert most_likely(failed).words.startswith("the reply is dropped on this node by rule")
 
 
 def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,20 +263,20 @@ def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeyp
 
 def test_masquerade(host: FakeHost) -> None:
     host.masquerade_loaded = False
-    one = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
-    assert named(one) == ("no-masquerade", "cnictl nat enable")
-    assert most_likely(one).words == "no masquerade rule: the request left with the pod's own address 10.244.0.5"
+    failed = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
+    assert named(failed) == ("no-masquerade", "cnictl nat enable")
+    assert most_likely(failed).words == "no masquerade rule: the request left with the pod's own address 10.244.0.5"
 
 
 def test_pods_are_not_masqueraded_among_each_other(host: FakeHost) -> None:
     host.masquerade_loaded = False
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False))
-    assert most_likely(one).name == "no-return-route"
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, False))
+    assert most_likely(failed).name == "no-return-route"
 
 
 def test_an_outside_that_is_silent_for_the_node_too(host: FakeHost) -> None:
-    one = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", False))
-    assert most_likely(one).name == "outside-silent"
+    failed = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", False))
+    assert most_likely(failed).name == "outside-silent"
 
 
 BRIDGE_UP = (
@@ -316,9 +316,9 @@ def test_the_peers_faults_are_told_apart_by_what_else_answers(
     ],
 )
 def test_a_refusal_is_read_by_who_sent_it_and_what_it_says(host: FakeHost, refusal: Refusal, name: str) -> None:
-    one = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, True, EXPIRED))
-    one.series.refusals = [refusal]
-    assert most_likely(one).name == name
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, True, EXPIRED))
+    failed.series.refusals = [refusal]
+    assert most_likely(failed).name == name
 
 
 def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) -> None:
@@ -347,10 +347,10 @@ def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch:
 
 
 def of_host(check: str, to: str, host: FakeHost, left_as: str = "", **more: Any) -> Failure:
-    """A check that this host itself made."""
-    one = failure(check, to, host, left_as, **more)
-    one.pod = CheckedPod("this host", "", ("10.0.0.210",))
-    return one
+    """Return a failed check that this host itself made."""
+    failed = failure(check, to, host, left_as, **more)
+    failed.pod = CheckedPod("this host", "", ("10.0.0.210",))
+    return failed
 
 
 def test_hosts_own_packets_to_a_pod_have_to_go_to_the_bridge(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,10 +364,10 @@ def test_hosts_own_packets_to_a_pod_have_to_go_to_the_bridge(host: FakeHost, mon
 def test_pod_that_is_pinged_has_its_port_looked_at(host: FakeHost) -> None:
     host.fault = "is down"
     other = CheckedPod("db", "/run/netns/db", ("10.244.0.9",), POD.host_veth)
-    one = of_host(SAME_HOST_POD, "10.244.0.9", host, to_pod=other)
-    assert named(one) == ("port-unfit", "cnictl apply")
+    failed = of_host(SAME_HOST_POD, "10.244.0.9", host, to_pod=other)
+    assert named(failed) == ("port-unfit", "cnictl apply")
     host.fault = GONE
-    assert most_likely(one).hint == "restart that pod"
+    assert most_likely(failed).hint == "restart that pod"
 
 
 def test_hosts_own_packets_need_no_masquerade_and_no_return_route(host: FakeHost) -> None:

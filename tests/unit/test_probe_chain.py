@@ -29,28 +29,28 @@ POD = Attachment("c1", "/run/netns/c1", "eth0", "K8S_POD_NAME=p")
 
 
 class Recorded:
-    """A folder with recording plugins, and what they were asked."""
+    """A folder with plugins that record their calls."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.log = folder / "log"
 
     def plugin(self, name: str, answer: str = "", status: int = 0) -> None:
-        """Install a plugin that notes its call and gives `answer`."""
+        """Install a plugin that records its call and prints `answer`."""
         path = self.folder / name
         path.write_text(RECORDER.format(name=name, log=self.log, answer=answer, status=status))
         path.chmod(0o755)
 
     @property
     def calls(self) -> list[tuple[str, dict[str, Any]]]:
-        """Environment line and request of each call, in order."""
+        """Return the environment line and the request of each call, in order."""
         lines = [line for line in self.log.read_text().splitlines() if line]
         return [(lines[i], json.loads(lines[i + 1])) for i in range(0, len(lines), 2)]
 
 
 @pytest.fixture
 def recorded(tmp_path: Path) -> Recorded:
-    """`first` answers with one result, `second` with another."""
+    """`first` and `second` answer with different results."""
     made = Recorded(tmp_path)
     made.plugin("first", '{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.2/24"}]}')
     made.plugin("second", '{"cniVersion":"1.0.0","ips":[{"address":"10.0.0.3/24"}]}')
@@ -58,7 +58,7 @@ def recorded(tmp_path: Path) -> Recorded:
 
 
 def chain(recorded: Recorded, conf: dict[str, Any] = CONF) -> Chain:
-    """The conf's chain with the recording plugins."""
+    """Return the conf's chain with the recording plugins."""
     return Chain(conf, [str(recorded.folder)])
 
 

@@ -1,4 +1,4 @@
-"""DNS messages and resolver configurations are read as their formats say, and broken ones do no harm."""
+"""DNS messages and resolver configurations are parsed as specified, and broken ones do no harm."""
 
 import struct
 
@@ -12,7 +12,7 @@ from cnictl.probe.resolvers import Resolver, candidates, parse_hosts, parse_reso
 
 
 def _message(ident: int, flags: int, records: list[tuple[int, bytes]], name: str = "web.example") -> bytes:
-    """An answer to a question for `name`; each record points back to its name."""
+    """Return an answer to a question for `name`; each record points back to its name."""
     question = dns.query(name, dns.A, ident)[12:]
     answers = b"".join(b"\xc0\x0c" + struct.pack("!HHIH", kind, 1, 60, len(data)) + data for kind, data in records)
     return struct.pack("!HHHHHH", ident, flags, 1, len(records), 0, 0) + question + answers
@@ -69,8 +69,8 @@ def test_the_search_list_comes_first_for_names_with_few_dots() -> None:
 def test_a_hosts_file_comes_before_any_server() -> None:
     hosts = parse_hosts("10.0.0.1 Web web.local # first\n::1 web\nno-address x\n")
     assert hosts == {"web": ("10.0.0.1", "::1"), "web.local": ("10.0.0.1",)}
-    found = resolve("WEB", Resolver(hosts=hosts), [True, False])
-    assert (found.addresses, found.server) == (("::1", "10.0.0.1"), "")
+    resolved = resolve("WEB", Resolver(hosts=hosts), [True, False])
+    assert (resolved.addresses, resolved.server) == (("::1", "10.0.0.1"), "")
 
 
 def test_without_a_server_the_file_is_named() -> None:
@@ -89,8 +89,8 @@ def test_each_server_is_asked_until_one_knows(monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(dns, "ask", ask)
     resolver = Resolver(("10.0.0.1", "10.0.0.2"), ("a", "b"), source="a file")
-    found = resolve("web", resolver, [False])
-    assert (found.addresses, found.name, found.server) == (("10.9.9.9",), "web.b", "10.0.0.2")
+    resolved = resolve("web", resolver, [False])
+    assert (resolved.addresses, resolved.name, resolved.server) == (("10.9.9.9",), "web.b", "10.0.0.2")
     assert [name for server, name, _ in asked if server == "10.0.0.1"] == ["web.a", "web.a"]
     with pytest.raises(resolvers.NotResolved) as raised:
         resolve("db", resolver, [False])

@@ -1,4 +1,4 @@
-"""Requests are sent in turn, each has one fate, and the figures are those of the answers that came."""
+"""Requests are sent in turn, each has one outcome, and the figures come from the answers that arrived."""
 
 import errno
 import os
@@ -16,7 +16,7 @@ from cnictl.probe.icmp import Refusal
 
 
 class Scripted:
-    """Requests whose answers are known beforehand."""
+    """Requests with predefined answers."""
 
     def __init__(self, at_once: dict[int, Answer], later: dict[int, Answer]) -> None:
         self._at_once, self._later = at_once, later

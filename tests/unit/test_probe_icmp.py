@@ -1,4 +1,4 @@
-"""Echo messages are made, recognised and refused as RFC 792 says, and nobody else's are taken for ours."""
+"""Echo messages are created, recognized and refused as in RFC 792, and those of other programs are ignored."""
 
 import socket
 import struct
@@ -11,24 +11,24 @@ from cnictl.probe.icmp import Refusal, Series, checksum, identifier, token
 
 
 def new_series(to: str = "10.244.1.7", count: int = 3) -> Series:
-    """A series on a socket that is never used."""
+    """Return a series on a socket that is never used."""
     return Series(socket.socket(), to, count)
 
 
-def echo(one: Series, sequence: int, kind: int = icmp.ECHO_REQUEST) -> bytes:
-    """An ICMP echo message of a series."""
-    payload = icmp._TOKEN.pack(icmp._run(), one.number, sequence)
-    return struct.pack("!BBHHH", kind, 0, 0, identifier(one.number), sequence) + payload
+def echo(series: Series, sequence: int, kind: int = icmp.ECHO_REQUEST) -> bytes:
+    """Return an ICMP echo message of a series."""
+    payload = icmp._TOKEN.pack(icmp._run(), series.number, sequence)
+    return struct.pack("!BBHHH", kind, 0, 0, identifier(series.number), sequence) + payload
 
 
 def packet(source: str, destination: str, message: bytes) -> bytes:
-    """An IPv4 packet around a message, header without options."""
+    """Return an IPv4 packet with this message and no options."""
     addresses = socket.inet_aton(source) + socket.inet_aton(destination)
     return struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(message), 0, 0, 64, 1, 0) + addresses + message
 
 
 def packet6(source: str, destination: str, message: bytes) -> bytes:
-    """An IPv6 packet around an ICMPv6 message."""
+    """Return an IPv6 packet with this ICMPv6 message."""
     addresses = socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, destination)
     return struct.pack("!IHBB", 6 << 28, len(message), 58, 64) + addresses + message
 
@@ -41,45 +41,45 @@ def test_checksum_is_rfc_1071s() -> None:
 
 
 def test_token_survives_a_changed_identifier_and_refuses_strangers() -> None:
-    one = new_series()
-    message = bytearray(echo(one, 2))
+    series = new_series()
+    message = bytearray(echo(series, 2))
     message[4:6] = b"\xab\xcd"
-    assert token(bytes(message)) == (one.number, 2)
+    assert token(bytes(message)) == (series.number, 2)
     message[8] ^= 0xFF
     assert token(bytes(message)) is None
     assert token(b"\0" * 8) is None
 
 
 def test_a_quoted_request_is_found_by_destination_and_identifier() -> None:
-    one = new_series()
-    by_number = {one.number: one}
-    quoted = packet("10.244.0.5", one.to, echo(one, 0))[:28]
-    assert icmp._refused(quoted, one.sender, by_number) == (one, 0)
-    assert icmp._refused(quoted[:27], one.sender, by_number) is None
-    elsewhere = packet("10.244.0.5", "10.244.1.8", echo(one, 0))
-    assert icmp._refused(elsewhere, one.sender, by_number) is None
+    series = new_series()
+    by_number = {series.number: series}
+    quoted = packet("10.244.0.5", series.to, echo(series, 0))[:28]
+    assert icmp._refused(quoted, series.sender, by_number) == (series, 0)
+    assert icmp._refused(quoted[:27], series.sender, by_number) is None
+    elsewhere = packet("10.244.0.5", "10.244.1.8", echo(series, 0))
+    assert icmp._refused(elsewhere, series.sender, by_number) is None
     assert icmp._refused(quoted, socket.socket(), by_number) is None
 
 
 def test_series_settles_by_answers_refusals_or_time() -> None:
-    one = new_series(count=2)
-    one.sent = {0: 10.0, 1: 10.1}
-    assert not one.settled(10.5, 1.0)
-    assert one.settled(11.2, 1.0)
-    one.rtts = {0: 0.001}
-    assert not one.settled(11.05, 1.0)
-    assert one.settled(11.1001, 1.0)
-    one.refusals = [Refusal("10.0.10.51", icmp.UNREACHABLE, 1)] * 2
-    assert one.settled(10.2, 1.0)
-    one.refusals = [Refusal("10.0.10.51", icmp.REDIRECT, 1)] * 2
-    assert not one.settled(10.2, 1.0)
+    series = new_series(count=2)
+    series.sent = {0: 10.0, 1: 10.1}
+    assert not series.settled(10.5, 1.0)
+    assert series.settled(11.2, 1.0)
+    series.rtts = {0: 0.001}
+    assert not series.settled(11.05, 1.0)
+    assert series.settled(11.1001, 1.0)
+    series.refusals = [Refusal("10.0.10.51", icmp.UNREACHABLE, 1)] * 2
+    assert series.settled(10.2, 1.0)
+    series.refusals = [Refusal("10.0.10.51", icmp.REDIRECT, 1)] * 2
+    assert not series.settled(10.2, 1.0)
 
 
 def test_round_trips_are_summed_up_in_milliseconds() -> None:
-    one = new_series()
-    assert one.rtt_ms is None
-    one.rtts = {0: 0.001, 1: 0.003}
-    assert one.rtt_ms == (1.0, 2.0, 3.0)
+    series = new_series()
+    assert series.rtt_ms is None
+    series.rtts = {0: 0.001, 1: 0.003}
+    assert series.rtt_ms == (1.0, 2.0, 3.0)
 
 
 def test_refusals_read_as_ping_says_them() -> None:
@@ -92,11 +92,11 @@ def test_refusals_read_as_ping_says_them() -> None:
 
 
 def test_a_packet_on_a_link_is_sighted_if_it_is_ours() -> None:
-    one = new_series()
-    seen = read_sighting(packet("10.0.0.210", one.to, echo(one, 0)), "eth0", True)
+    series = new_series()
+    seen = read_sighting(packet("10.0.0.210", series.to, echo(series, 0)), "eth0", True)
     assert seen is not None
     assert (seen.link, seen.leaving, seen.reply) == ("eth0", True, False)
-    assert (seen.source, seen.destination, seen.series) == ("10.0.0.210", one.to, one.number)
+    assert (seen.source, seen.destination, seen.series) == ("10.0.0.210", series.to, series.number)
     assert read_sighting(packet("1.1.1.1", "2.2.2.2", b"\x08" + bytes(40)), "eth0", True) is None
     assert read_sighting(b"\x45", "eth0", True) is None
 
@@ -115,19 +115,19 @@ def test_only_a_reply_from_the_address_asked_for_answers_arp() -> None:
 
 
 def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> None:
-    one = Series(socket.socket(socket.AF_INET6), "fd00:244:0:1::7")
-    request = echo(one, 0, icmp6.ECHO_REQUEST6)
-    seen = read_sighting(packet6("fd00:244::5", one.to, request), "cni0", False)
+    series = Series(socket.socket(socket.AF_INET6), "fd00:244:0:1::7")
+    request = echo(series, 0, icmp6.ECHO_REQUEST6)
+    seen = read_sighting(packet6("fd00:244::5", series.to, request), "cni0", False)
     assert seen is not None
-    assert (seen.reply, seen.source, seen.destination, seen.series) == (False, "fd00:244::5", one.to, one.number)
-    answer = read_sighting(packet6(one.to, "fd00:244::5", echo(one, 0, icmp6.ECHO_REPLY6)), "eth0", False)
+    assert (seen.reply, seen.source, seen.destination, seen.series) == (False, "fd00:244::5", series.to, series.number)
+    answer = read_sighting(packet6(series.to, "fd00:244::5", echo(series, 0, icmp6.ECHO_REPLY6)), "eth0", False)
     assert answer is not None
     assert answer.reply
-    by_number = {one.number: one}
-    quoted = packet6("fd00:244::5", one.to, request)[:48]
-    assert icmp._refused(quoted, one.sender, by_number) == (one, 0)
-    assert icmp._refused(quoted[:47], one.sender, by_number) is None
-    assert icmp._refused(b"", one.sender, by_number) is None
+    by_number = {series.number: series}
+    quoted = packet6("fd00:244::5", series.to, request)[:48]
+    assert icmp._refused(quoted, series.sender, by_number) == (series, 0)
+    assert icmp._refused(quoted[:47], series.sender, by_number) is None
+    assert icmp._refused(b"", series.sender, by_number) is None
 
 
 @pytest.mark.parametrize(

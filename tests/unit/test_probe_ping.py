@@ -1,4 +1,4 @@
-"""What `cnictl ping` says of answers, and the causes that the answers themselves show."""
+"""What `cnictl ping` reports about answers, and the causes that the answers themselves show."""
 
 import pytest
 
@@ -75,7 +75,7 @@ def test_json_says_loss_where_some_came() -> None:
 
 @pytest.fixture(autouse=True)
 def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No look reaches the machine: there is no Service, no rule drops, and no node file."""
+    """Keep the tests off the machine: there is no Service, no rule that drops, and no node file."""
     monkeypatch.setattr(service, "find", lambda _: None)
     monkeypatch.setattr(packet_trace, "find_drop", lambda *_: None)
     monkeypatch.setattr(packet_trace, "sent_on_to", lambda *_: ("", 0))

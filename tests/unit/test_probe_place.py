@@ -1,4 +1,4 @@
-"""Targets are parsed as they are typed, and names that are wrong are met with those that are meant."""
+"""Targets are parsed as typed, and the error for a wrong name suggests the intended ones."""
 
 import pytest
 
@@ -50,7 +50,7 @@ THIS_HOST = Origin("this host", HOST, CheckedPod("this host", "", ()))
 
 @pytest.fixture(autouse=True)
 def no_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No pod of the machine is looked at."""
+    """Keep the tests off the machine's pods."""
     monkeypatch.setattr(existing, "known_as", lambda _: [])
     monkeypatch.setattr(ends, "_pod_at", lambda _: None)
 
@@ -92,8 +92,8 @@ def test_peer_is_reached_in_a_family_that_the_source_has() -> None:
 def test_link_local_address_needs_its_link() -> None:
     with pytest.raises(UsageProblem, match="fe80::1 is link-local"):
         ends.target("fe80::1", KNOWN, THIS_HOST)
-    found = ends.target("[fe80::1%eth0]:80", KNOWN, THIS_HOST)
-    assert (found.address, found.scope) == ("fe80::1", "eth0")
+    target = ends.target("[fe80::1%eth0]:80", KNOWN, THIS_HOST)
+    assert (target.address, target.scope) == ("fe80::1", "eth0")
 
 
 @pytest.mark.parametrize(("to", "size"), [("web:80", 1400), ("web", 59), ("web:53/udp", 20)])

@@ -1,4 +1,4 @@
-"""A report says the same as JSON, line by line and as a matrix."""
+"""A report has the same content as JSON, as lines and as a matrix."""
 
 import pytest
 
@@ -21,7 +21,7 @@ LEFT_OUT = CheckResult(
 
 
 def shown(*of: tuple[str, Report], width: int = 80) -> list[str]:
-    """The lines of the matrix."""
+    """Return the lines of the matrix."""
     return [layout.text_of(line) for line in reports.lines(of, width)]
 
 
@@ -53,7 +53,7 @@ def test_matrix_has_a_row_for_each_family() -> None:
         cause=FailureCause("no-address", "pod p has no IPv6 address", hint.NONE),
         family="ipv6",
     )
-    assert [one["family"] for one in Report((GOOD, six)).as_json()["checks"]] == ["ipv4", "ipv6"]
+    assert [check["family"] for check in Report((GOOD, six)).as_json()["checks"]] == ["ipv4", "ipv6"]
     _, *rows, _ = shown(("node1", Report((GOOD, BAD, six))), ("node2", Report((GOOD, without))))
     assert [row.split()[:2] for row in rows[:2]] == [["node1", "10.244.0.5"], ["node1", "fd00:244::5"]]
     assert rows[3].startswith("node2   no address")

@@ -1,4 +1,4 @@
-"""The kernel's trace messages are read, and put in the order in which a packet met the hooks."""
+"""Read the kernel's trace messages, and order them as the packet met the hooks."""
 
 import struct
 from collections.abc import Iterator
@@ -75,7 +75,7 @@ def _own(chain: str, kind: str = POLICY, family: str = "inet", seen: TracedPacke
 
 
 def _forwarded(source: str = POD, to: str = FAR) -> Iterator[Event]:
-    """What a request meets until the forward hook."""
+    """Yield the events of a request up to the forward hook."""
     came = TracedPacket("cni0", "", source, to)
     yield _own("requests", RULE, "inet", came)
     yield _own("last_prerouting", seen=came)
@@ -141,7 +141,7 @@ def test_packet_that_stays_on_the_bridge_has_no_route(sources: Sources) -> None:
     came = TracedPacket("veth1", "", POD, "10.244.0.6")
     events = [
         _own("requests", RULE, "bridge", came),
-        *_forwarded(to="10.244.0.6"),  # by br_netfilter
+        *_forwarded(to="10.244.0.6"),  # from br_netfilter
         _own("last_forward", family="bridge", seen=came),
         Event(POLICY, "ip", "filter", "FORWARD", 0, "accept"),
         _own("last_postrouting", seen=TracedPacket("", "cni0", POD, "10.244.0.6")),

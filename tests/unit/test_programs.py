@@ -22,17 +22,17 @@ def test_only_whole_paths_are_searched_and_roots_folders_always(
     monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
     _with(monkeypatch, path)
-    found = programs.folders()
-    assert all(folder.startswith("/") for folder in found)
-    assert set(programs.FOLDERS) <= set(found)
-    assert len(found) == len(set(found))
+    folders = programs.folders()
+    assert all(folder.startswith("/") for folder in folders)
+    assert set(programs.FOLDERS) <= set(folders)
+    assert len(folders) == len(set(folders))
 
 
 def test_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     tool = tmp_path / "nft"
     tool.write_text("#!/bin/sh\n")
     _with(monkeypatch, f"{tmp_path}:/bin")
-    assert programs.find("nft") != str(tool)  # may not be executed
+    assert programs.find("nft") != str(tool)  # it is not executable
     tool.chmod(0o755)
     assert programs.find("nft") == str(tool)
     assert programs.find("sh").endswith("/sh")

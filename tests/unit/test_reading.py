@@ -15,7 +15,7 @@ from cnictl.node.host import reading
 
 @pytest.fixture
 def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Programs in PATH that note each call of theirs."""
+    """Programs in PATH that record their calls."""
     diary = tmp_path / "diary"
     diary.write_text("")
     for name in ("nft", "iptables", "ip", "containerd"):
@@ -79,7 +79,7 @@ def test_each_key_is_asked_about_once_within_a_look() -> None:
 
 
 def test_a_look_is_its_thread_s_own(counted: Path) -> None:
-    """Another thread asks later, perhaps in another network namespace: it gets no older readings."""
+    """Another thread reads later, perhaps in another network namespace, so it gets no earlier readings."""
     values = iter(range(10))
     with ThreadPoolExecutor(1) as other, reading.once():
         assert reading.known("number", lambda: next(values)) == 0

@@ -1,4 +1,4 @@
-"""An ADD's result in the shape of each CNI version, and which verbs a version has."""
+"""The result of ADD in the form of each CNI version, and the verbs of each version."""
 
 from typing import Any
 
@@ -36,8 +36,8 @@ def test_1_1_0_has_everything() -> None:
 
 def test_1_0_0_has_no_mtu() -> None:
     result = shaped("1.0.0")
-    assert result["interfaces"] == [{k: v for k, v in one.items() if k != "mtu"} for one in INTERFACES]
-    assert result["routes"] == [{k: v for k, v in one.items() if k != "mtu"} for one in ROUTES]
+    assert result["interfaces"] == [{k: v for k, v in interface.items() if k != "mtu"} for interface in INTERFACES]
+    assert result["routes"] == [{k: v for k, v in route.items() if k != "mtu"} for route in ROUTES]
     assert result["ips"] == IPS
 
 
@@ -46,7 +46,7 @@ def test_0_3_and_0_4_name_the_family_of_each_address(version: str) -> None:
     result = shaped(version)
     assert result["cniVersion"] == version
     assert result["ips"] == [{"version": "4", **IPS[0]}]
-    assert all("mtu" not in one for one in result["interfaces"])
+    assert all("mtu" not in interface for interface in result["interfaces"])
     six = shape(version, INTERFACES, [{"address": "fd00::2/64", "interface": 2}], [], {})
     assert six["ips"][0]["version"] == "6"
 
@@ -64,7 +64,7 @@ def test_0_1_and_0_2_have_one_address_a_family(version: str) -> None:
 
 
 def test_shaping_leaves_its_parts_as_they_were() -> None:
-    before = [dict(one) for one in INTERFACES]
+    before = [dict(interface) for interface in INTERFACES]
     for version in SUPPORTED_VERSIONS:
         shaped(version)
     assert before == INTERFACES

@@ -19,7 +19,7 @@ SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 
 
 class Thing:
-    """A resource that nobody asks anything of."""
+    """A resource whose own state does not matter."""
 
     id = "thing"
 
@@ -33,11 +33,11 @@ class Thing:
         return "", ""
 
     def carry_out(self, change: Change) -> None:
-        """Nothing."""
+        """Do nothing."""
 
 
 class Files(Thing):
-    """Several things under one name."""
+    """A resource with several parts."""
 
     parted = True
 
@@ -45,8 +45,8 @@ class Files(Thing):
 def trace_of(*states: State | None, end: str = "done", resource: str = "thing") -> Any:
     entries = [Entry(resource, old, new, "", "") for old, new in pairwise(states)]
     run = Run(1, entries=entries, end=end, half_made=set() if end else {resource})
-    (found,) = traces(run)
-    return found
+    (trace,) = traces(run)
+    return trace
 
 
 A, B, C = {"mtu": 1500, "up": True}, {"mtu": 1400, "up": True}, {"mtu": 1300, "up": True}
@@ -56,14 +56,14 @@ A, B, C = {"mtu": 1500, "up": True}, {"mtu": 1400, "up": True}, {"mtu": 1300, "u
     ("trace", "now", "target", "left"),
     [
         (trace_of(A, B), B, A, False),  # as the run left it
-        (trace_of(A, B), A, A, False),  # back already
-        (trace_of(None, B), B, None, False),  # made by the run
-        (trace_of(A, B), C, C, True),  # somebody else's by now
+        (trace_of(A, B), A, A, False),  # already reverted
+        (trace_of(None, B), B, None, False),  # created by the run
+        (trace_of(A, B), C, C, True),  # changed by someone else since
         (trace_of(None, B), C, C, True),
-        (trace_of(A, B), None, None, True),  # gone
+        (trace_of(A, B), None, None, True),  # removed
         (trace_of(A, B), {"mtu": 1400, "up": False}, {"mtu": 1500, "up": False}, False),  # another part of it changed
-        (trace_of(A, B, A), B, A, False),  # taking it back by itself failed
-        (trace_of(A, B, end=""), C, A, False),  # cut off in between: the run's own doing
+        (trace_of(A, B, A), B, A, False),  # the run's own revert failed
+        (trace_of(A, B, end=""), C, A, False),  # cut off in between: the change is the run's own
     ],
 )
 def test_one_thing_goes_back_only_from_where_the_run_left_it(
@@ -125,10 +125,10 @@ ON, OFF = {"nf_call_iptables": 1}, {"nf_call_iptables": 0}
 @pytest.mark.parametrize(
     ("before", "after", "now", "target"),
     [
-        (ON, None, OFF, ON),  # of a bridge that the run was to remove, and did not come to
+        (ON, None, OFF, ON),  # a bridge that the run was to remove but did not reach
         (None, ON, ON, None),
         (OFF, ON, ON, OFF),
-        ({**OFF, "nf_call_ip6tables": 0}, {**ON, "nf_call_ip6tables": 1}, ON, OFF),  # another spec: no IPv6
+        ({**OFF, "nf_call_ip6tables": 0}, {**ON, "nf_call_ip6tables": 1}, ON, OFF),  # the other spec has no IPv6
     ],
 )
 def test_bridges_switches_go_back_one_by_one(before: State, after: State, now: State, target: State | None) -> None:

@@ -1,4 +1,4 @@
-"""What ADD makes of the routes that a configuration lists."""
+"""How ADD interprets the routes in a configuration."""
 
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
 from cnictl.core.conf.routes import SCOPE_LINK, Route, complete
@@ -46,6 +46,6 @@ def test_what_is_on_the_link_or_of_a_family_without_gateway_has_none() -> None:
 
 def test_what_else_a_route_says_stays() -> None:
     listed = Route(parse_cidr("10.0.0.0/8"), b"", 1400, 1300, 5, 100, 0)
-    (found,) = complete([listed], [FOUR], default=False)
-    assert (found.mtu, found.advmss, found.priority, found.table, found.scope) == (1400, 1300, 5, 100, 0)
+    (route,) = complete([listed], [FOUR], default=False)
+    assert (route.mtu, route.advmss, route.priority, route.table, route.scope) == (1400, 1300, 5, 100, 0)
     assert listed.gateway == b""

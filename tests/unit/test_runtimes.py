@@ -1,4 +1,4 @@
-"""Where runtimes look, read from their own configurations."""
+"""The plugin and configuration folders of runtimes, read from their own configurations."""
 
 import os
 import tomllib
@@ -26,15 +26,15 @@ def test_containerd_names_its_folders_in_every_configuration_version() -> None:
     first = containerd('[plugins.cri.cni]\nbin_dir = "/a"\nconf_dir = "/b"')
     second = containerd('version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/a"\nconf_dir = "/b"')
     third = containerd('version = 3\n[plugins."io.containerd.cri.v1.runtime".cni]\nbin_dirs = ["/a"]\nconf_dir = "/b"')
-    for found in (first, second, third):
-        assert found is not None
-        assert (found.bin_dirs, found.conf_dir, found.needs_loopback) == (("/a",), "/b", True)
+    for runtime in (first, second, third):
+        assert runtime is not None
+        assert (runtime.bin_dirs, runtime.conf_dir, runtime.needs_loopback) == (("/a",), "/b", True)
 
 
 def test_containerd_without_a_word_on_cni_uses_upstreams_folders() -> None:
-    found = containerd("version = 2")
-    assert found is not None
-    assert (found.bin_dirs, found.conf_dir) == (("/opt/cni/bin",), "/etc/cni/net.d")
+    runtime = containerd("version = 2")
+    assert runtime is not None
+    assert (runtime.bin_dirs, runtime.conf_dir) == (("/opt/cni/bin",), "/etc/cni/net.d")
 
 
 def test_containerd_with_its_cri_disabled_is_no_runtime_of_ours() -> None:
@@ -43,9 +43,9 @@ def test_containerd_with_its_cri_disabled_is_no_runtime_of_ours() -> None:
 
 
 def test_containerd_with_an_internal_loopback_needs_no_plugin_for_it() -> None:
-    found = containerd('version = 3\n[plugins."io.containerd.cri.v1.runtime".cni]\nuse_internal_loopback = true')
-    assert found is not None
-    assert not found.needs_loopback
+    runtime = containerd('version = 3\n[plugins."io.containerd.cri.v1.runtime".cni]\nuse_internal_loopback = true')
+    assert runtime is not None
+    assert not runtime.needs_loopback
 
 
 def test_crio_reads_its_drop_ins_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -53,37 +53,37 @@ def test_crio_reads_its_drop_ins_in_order(tmp_path: Path, monkeypatch: pytest.Mo
     (tmp_path / "90-last.conf").write_text('[crio.network]\nnetwork_dir = "/n2/"')
     monkeypatch.setattr(runtimes, "CRIO_CONFIG", str(tmp_path / "crio.conf"))
     monkeypatch.setattr(runtimes, "CRIO_DROP_INS", str(tmp_path / "9*.conf"))
-    found = runtimes.crio()
-    assert found is not None
-    assert (found.bin_dirs, found.conf_dir, found.settled) == (("/p1", "/p2"), "/n2", True)
+    runtime = runtimes.crio()
+    assert runtime is not None
+    assert (runtime.bin_dirs, runtime.conf_dir, runtime.settled) == (("/p1", "/p2"), "/n2", True)
 
 
 def test_podman_counts_only_where_it_names_folders_of_its_own() -> None:
     assert runtimes.podman_runtime({}, "test") is None
     netavark = {"network": {"network_backend": "netavark", "network_config_dir": "/x"}}
     assert runtimes.podman_runtime(netavark, "test") is None
-    found = runtimes.podman_runtime({"network": {"cni_plugin_dirs": ["/p/"], "network_config_dir": "/c"}}, "test")
-    assert found is not None
-    assert (found.bin_dirs, found.conf_dir, found.needs_loopback) == (("/p",), "/c", False)
+    runtime = runtimes.podman_runtime({"network": {"cni_plugin_dirs": ["/p/"], "network_config_dir": "/c"}}, "test")
+    assert runtime is not None
+    assert (runtime.bin_dirs, runtime.conf_dir, runtime.needs_loopback) == (("/p",), "/c", False)
 
 
 def test_a_broken_configuration_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.toml").write_text("version = = 2")
     monkeypatch.setattr(runtimes, "CONTAINERD_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    found = runtimes.containerd()
-    assert found is not None
-    assert (found.bin_dirs, found.settled) == (("/opt/cni/bin",), True)
+    runtime = runtimes.containerd()
+    assert runtime is not None
+    assert (runtime.bin_dirs, runtime.settled) == (("/opt/cni/bin",), True)
 
 
 def test_the_launcher_goes_where_each_runtime_that_is_set_up_looks_first() -> None:
-    found = (
+    configured = (
         Runtime("a", ("/a", "/common"), "/etc/a", "test"),
         Runtime("b", ("/b",), "/etc/b", "test"),
         Runtime("c", ("/c",), "/etc/c", "test", settled=False),
     )
-    assert runtimes.bin_dirs(found) == ("/a", "/b")
-    assert runtimes.conf_dirs(found) == ("/etc/a", "/etc/b")
+    assert runtimes.bin_dirs(configured) == ("/a", "/b")
+    assert runtimes.conf_dirs(configured) == ("/etc/a", "/etc/b")
 
 
 def test_without_a_runtime_both_usual_folders_that_can_be_written_get_it(
@@ -96,9 +96,9 @@ def test_without_a_runtime_both_usual_folders_that_can_be_written_get_it(
 
 
 def test_debians_containerd_is_served_in_its_own_folder() -> None:
-    found = containerd(DEBIAN)
-    assert found is not None
-    assert runtimes.bin_dirs((found,)) == ("/usr/lib/cni",)
+    runtime = containerd(DEBIAN)
+    assert runtime is not None
+    assert runtimes.bin_dirs((runtime,)) == ("/usr/lib/cni",)
 
 
 @pytest.mark.parametrize(
@@ -122,9 +122,9 @@ def test_a_containerd_reads_what_its_configuration_imports(tmp_path: Path) -> No
     (tmp_path / "config.toml").write_text(f"version = 2\nimports = ['more/*.toml', '{tmp_path}/last.toml']\n{CNI}")
     (tmp_path / "more" / "one.toml").write_text(f"version = 2\nimports = ['../config.toml']\n{CNI}".replace("/b", "/c"))
     (tmp_path / "last.toml").write_text('[plugins."io.containerd.grpc.v1.cri".cni]\nconf_dir = "/d"')
-    found = runtimes.containerd_runtime(runtimes.with_imports(str(tmp_path / "config.toml")), "test")
-    assert found is not None
-    assert (found.bin_dirs, found.conf_dir) == (("/c",), "/d")
+    runtime = runtimes.containerd_runtime(runtimes.with_imports(str(tmp_path / "config.toml")), "test")
+    assert runtime is not None
+    assert (runtime.bin_dirs, runtime.conf_dir) == (("/c",), "/d")
 
 
 CNI = '[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/b"\n'
@@ -135,8 +135,8 @@ def process(name: str, *words: str, root: str = "/", **environment: str) -> Proc
     return Process(os.getpid(), name, (name, *words), "/", root, given)
 
 
-def started(monkeypatch: pytest.MonkeyPatch, one: Process) -> list[Runtime]:
-    monkeypatch.setattr(runtime_processes, "running", lambda *_: iter([one]))
+def started(monkeypatch: pytest.MonkeyPatch, candidate: Process) -> list[Runtime]:
+    monkeypatch.setattr(runtime_processes, "running", lambda *_: iter([candidate]))
     return runtimes.started()
 
 
@@ -145,45 +145,45 @@ def test_what_a_crio_was_started_with_counts_before_its_files(tmp_path: Path, mo
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "10").write_text('[crio.network]\nnetwork_dir = "/n2"')
     files = ("--config", f"{tmp_path}/crio.conf", f"--config-dir={tmp_path}/d")
-    (found,) = started(monkeypatch, process("crio", *files))
-    assert (found.bin_dirs, found.conf_dir) == (("/p1",), "/n2")
-    (found,) = started(monkeypatch, process("crio", *files, "--cni-config-dir", "/n3", "--cni-plugin-dir=/p3"))
-    assert (found.bin_dirs, found.conf_dir) == (("/p3",), "/n3")
-    (found,) = started(monkeypatch, process("crio", CONTAINER_CNI_CONFIG_DIR="/n4"))
-    assert found.conf_dir == "/n4"
+    (runtime,) = started(monkeypatch, process("crio", *files))
+    assert (runtime.bin_dirs, runtime.conf_dir) == (("/p1",), "/n2")
+    (runtime,) = started(monkeypatch, process("crio", *files, "--cni-config-dir", "/n3", "--cni-plugin-dir=/p3"))
+    assert (runtime.bin_dirs, runtime.conf_dir) == (("/p3",), "/n3")
+    (runtime,) = started(monkeypatch, process("crio", CONTAINER_CNI_CONFIG_DIR="/n4"))
+    assert runtime.conf_dir == "/n4"
 
 
 def test_dockers_cni_folders_are_on_the_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--network-plugin=cni", "--cni-bin-dir=/p,/q", "--cni-conf-dir", "/n")
-    (found,) = started(monkeypatch, process("cri-dockerd", *words))
-    assert (found.name, found.bin_dirs, found.conf_dir) == ("cri-dockerd", ("/p", "/q"), "/n")
+    (runtime,) = started(monkeypatch, process("cri-dockerd", *words))
+    assert (runtime.name, runtime.bin_dirs, runtime.conf_dir) == ("cri-dockerd", ("/p", "/q"), "/n")
     assert started(monkeypatch, process("kubelet", "--config=/var/lib/kubelet/config.yaml")) == []
 
 
 def test_folders_of_a_runtime_with_another_root_are_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ("--network-plugin=cni", "--cni-bin-dir=/p")
-    (found,) = started(monkeypatch, process("cri-dockerd", *words, root="/jail"))
-    assert (found.bin_dirs, found.conf_dir) == (("/jail/p",), "/jail/etc/cni/net.d")
+    (runtime,) = started(monkeypatch, process("cri-dockerd", *words, root="/jail"))
+    assert (runtime.bin_dirs, runtime.conf_dir) == (("/jail/p",), "/jail/etc/cni/net.d")
 
 
 def test_a_distributions_containerd_is_known_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.toml").write_text(CNI)
     monkeypatch.setattr(runtimes, "CONTAINERDS", {"k3s": str(tmp_path / "config.toml"), "k0s": "/nowhere"})
-    (found,) = [one for one in runtimes._distributed() if one is not None]
-    assert (found.name, found.bin_dirs, found.settled) == ("containerd of k3s", ("/b",), True)
+    (runtime,) = [known for known in runtimes._distributed() if known is not None]
+    assert (runtime.name, runtime.bin_dirs, runtime.settled) == ("containerd of k3s", ("/b",), True)
 
 
 def test_nerdctl_counts_where_it_names_folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "NERDCTL_CONFIG", str(tmp_path / "nerdctl.toml"))
     assert runtimes.nerdctl() is None
     (tmp_path / "nerdctl.toml").write_text('cni_path = "/p"\ncni_netconfpath = "/n"')
-    found = runtimes.nerdctl()
-    assert found is not None
-    assert (found.bin_dirs, found.conf_dir) == (("/p",), "/n")
+    runtime = runtimes.nerdctl()
+    assert runtime is not None
+    assert (runtime.bin_dirs, runtime.conf_dir) == (("/p",), "/n")
 
 
 def test_a_runtime_that_reads_another_folder_is_named() -> None:
-    one = Runtime("containerd", ("/a",), "/n", "/x.toml (process 7)")
-    assert runtimes.unread((one,), ["/a"], ["/n"]) == []
-    assert runtimes.unread((one,), [], []) == []
-    assert [name for name, _ in runtimes.unread((one,), ["/b"], ["/m"])] == ["containerd", "containerd"]
+    runtime = Runtime("containerd", ("/a",), "/n", "/x.toml (process 7)")
+    assert runtimes.unread((runtime,), ["/a"], ["/n"]) == []
+    assert runtimes.unread((runtime,), [], []) == []
+    assert [name for name, _ in runtimes.unread((runtime,), ["/b"], ["/m"])] == ["containerd", "containerd"]

@@ -59,8 +59,8 @@ def test_nftables_maps_and_rules_tell_a_service() -> None:
         rule("pre", is_("ip", "daddr", "10.0.0.9"), is_("tcp", "dport", 443), {"dnat": {"addr": "10.244.0.8"}}),
         rule("in", is_("ip", "daddr", "10.0.0.1"), is_("tcp", "dport", 22), {"accept": None}),
     ]  # fmt: skip
-    found = {address: list(of_nftables(ruleset, address)) for address in ("10.96.0.11", "10.96.0.20", "10.0.0.9")}
-    assert found == {
+    ports = {address: list(of_nftables(ruleset, address)) for address in ("10.96.0.11", "10.96.0.20", "10.0.0.9")}
+    assert ports == {
         "10.96.0.11": [Port("tcp", 80)], "10.96.0.20": [Port("tcp", 80, has_endpoints=False)],
         "10.0.0.9": [Port("tcp", 443)],
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""Services are listed from what kube-proxy writes in each of its modes, and the one to try is chosen."""
+"""List Services from what kube-proxy writes in each of its modes, and choose the one to test."""
 
 import re
 from pathlib import Path
@@ -14,7 +14,7 @@ from cnictl.probe.checks import CHECKS
 
 _RECORDED = Path(__file__).parents[1] / "coexistence" / "recorded"
 
-# what `nft -j list map ip kube-proxy service-ips` prints of a kube-proxy's map
+# the output of `nft -j list map ip kube-proxy service-ips` with kube-proxy's map
 _MAP: list[dict[str, Any]] = [
     {"metainfo": {"json_schema_version": 1}},
     {
@@ -59,11 +59,11 @@ FWM  00000001 rr
 
 def test_recorded_iptables_rules_name_their_services() -> None:
     text = (_RECORDED / "kube-proxy-iptables.iptables-save").read_text(encoding="utf-8")
-    found = list(of_iptables(text))
-    assert ServicePort("10.96.0.1", "tcp", 443, "default/kubernetes") in found
+    services = list(of_iptables(text))
+    assert ServicePort("10.96.0.1", "tcp", 443, "default/kubernetes") in services
     jumps = re.findall(r"^-A KUBE-SERVICES -d (\S+)/32 .*cluster IP.* -j KUBE-SVC-", text, re.MULTILINE)
-    assert [service.address for service in found] == jumps
-    assert not any(is_ipv6(service.address) for service in found)
+    assert [service.address for service in services] == jumps
+    assert not any(is_ipv6(service.address) for service in services)
     six = of_iptables((_RECORDED / "kube-proxy-iptables.ip6tables-save").read_text(encoding="utf-8"))
     assert all(is_ipv6(service.address) for service in six)
 

@@ -19,7 +19,7 @@ SMALL = RangeSet([Range(parse_cidr("10.244.0.0/29"))])
 
 @pytest.fixture
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """The default store and records in folders of the test's own."""
+    """The default store and the records, in the test's own folders."""
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", f"{tmp_path}/attachments")
     monkeypatch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{tmp_path}/spare")
     for module in (lease_store, shared_store):
@@ -40,7 +40,7 @@ def add(store: Store, container: str) -> str:
 
 
 def by_hand(store: Store, address: str, container: str) -> None:
-    """What host-local's ADD leaves in the store."""
+    """Write what host-local's ADD leaves in the store."""
     os.makedirs(store.folder, exist_ok=True)
     Path(store.folder, address).write_bytes(f"{container}\r\neth0".encode())
     Path(store.folder, "last_reserved_ip.0").write_text(address)
@@ -111,7 +111,7 @@ def test_the_default_store_is_this_nodes_alone_on_a_local_file_system(
 def test_processes_of_one_number_on_two_nodes_share_no_temporary_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the file system has no unnamed files, as NFS, the name stands in the folder that both see."""
+    """If the file system has no unnamed files, as on NFS, the temporary name is in the folder that both nodes see."""
     real = os.open
 
     def without_tmpfile(path: str, flags: int, mode: int = 0o777) -> int:

@@ -1,4 +1,4 @@
-"""The record of a source of peers: until when it is known to be current, and what to do about a source that is lost."""
+"""The record of a source of peers: until when it is known to be current, and what to do if the source is lost."""
 
 import itertools
 import os
@@ -27,7 +27,7 @@ TEXT = 'network = "10.244.0.0/16"\nnodes = [\n  { name = "n1", address = "10.0.0
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """State files in a folder of the test."""
+    """State files in the test's own folder."""
     for name in ("RECORD", "CONFIRMED", "CONFLICT_FILE"):
         monkeypatch.setattr(learned_peers, name, str(tmp_path / name.lower()))
     for name in ("STATE_DIR", "RUN_DIR"):
@@ -51,7 +51,7 @@ def test_list_is_as_old_as_the_source_last_confirmed_it_and_a_lost_source_confir
     learned_peers.confirm(3000.0)
     assert known().read_at == 2000.0
     learned_peers.save(replace(record, read_at=4000.0))
-    assert known().read_at == 4000.0, "a list that was read later is newer"
+    assert known().read_at == 4000.0, "a list that is read later is newer"
     learned_peers.forget()
     assert learned_peers.load() is None and not os.path.lexists(learned_peers.CONFIRMED)
 
@@ -74,9 +74,9 @@ def test_follower_notes_that_a_quiet_file_is_current_and_not_after_it_is_gone(
             follower.check()
             return known().read_at >= start
 
-        wait_for(is_confirmed, "it is current")
+        wait_for(is_confirmed, "the source is confirmed")
         file.unlink()
-        wait_for(lambda: known().stale_since, "it is stale")
+        wait_for(lambda: known().stale_since, "the source is stale")
         read_at = known().read_at
         follower.check()
         assert known().read_at == read_at
@@ -85,7 +85,7 @@ def test_follower_notes_that_a_quiet_file_is_current_and_not_after_it_is_gone(
 
 
 class Lost:
-    """A source that is lost, with a hint."""
+    """A lost source, with a hint."""
 
     title = "file x"
     confirmed_at = 0.0

@@ -42,12 +42,12 @@ DUAL_STACK = replace(
 
 
 def in_fields(change: dict[str, Any]) -> dict[str, Any]:
-    """Keys of the file as fields of the spec."""
+    """Return the file's keys as fields of the spec."""
     return {FAMILIED.get(key, key): texts(value) if key in FAMILIED else value for key, value in change.items()}
 
 
 def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
-    """One value, or one a family, as the spec has it."""
+    """Return the value as the spec has it: a tuple with one text for each family."""
     return (value,) if isinstance(value, str) else value
 
 
@@ -260,7 +260,7 @@ def test_record_of_an_older_release_is_read() -> None:
     }  # fmt: skip
     assert from_data(older) == WALK_THROUGH
     assert older.items() <= as_data(WALK_THROUGH).items()
-    assert from_data({**older, "flow_label": 7}) == WALK_THROUGH  # a newer release's
+    assert from_data({**older, "flow_label": 7}) == WALK_THROUGH  # the key is from a newer release
 
 
 ADDRESS = st.integers(1, 254).map(lambda last: f"10.0.10.{last}")

@@ -18,7 +18,7 @@ SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 
 
 class Switch:
-    """A resource without a kernel: a value in a shared world, that can be told to fail."""
+    """A resource without a kernel: a value in a shared world, which can be made to fail."""
 
     def __init__(self, world: dict[str, State], name: str, wanted: State | None) -> None:
         self.id = name
@@ -45,7 +45,7 @@ class Switch:
 
 
 class Adopted(Switch):
-    """One that was on the host before."""
+    """A switch that was on the host before."""
 
     def state_after_reset(self) -> State | None:
         return {"was": "there"}
@@ -58,7 +58,7 @@ def journal_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def entries(folder: Path) -> list[dict[str, object]]:
-    """Every line of the one journal."""
+    """Return the entries of the only journal."""
     (file,) = folder.iterdir()
     return [json.loads(line) for line in file.read_text().splitlines()]
 
@@ -182,9 +182,9 @@ def test_removal_leaves_what_was_there_before() -> None:
 def test_journal_of_a_run_cut_off_names_what_it_had_begun() -> None:
     run = Journal("init-node")
     run.begin("bridge/cni0", None, {"up": True}, "ip link add cni0 type bridge")
-    (found,) = journal.unfinished()
-    assert [entry.resource for entry in found.entries] == ["bridge/cni0"]
-    assert found.half_made == {"bridge/cni0"}
+    (cut_off,) = journal.unfinished()
+    assert [entry.resource for entry in cut_off.entries] == ["bridge/cni0"]
+    assert cut_off.half_made == {"bridge/cni0"}
 
 
 def test_journals_do_not_pile_up(journal_folder: Path) -> None:
@@ -204,7 +204,7 @@ def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pytest.raises(Problem, match=r"another cnictl command is changing this node \(waited 0\.1 s\)"),
         spine.exclusive(wait=0.1, on_wait=told.append),
     ):
-        raise AssertionError("both hold it")
+        raise AssertionError("two commands hold the run lock at once")
     assert len(told) == 1 and f"process {os.getpid()}" in told[0]
     with spine.exclusive(wait=0.1):
         pass
@@ -246,7 +246,7 @@ def test_interruption_within_a_step_takes_that_step_back_too() -> None:
 
 
 class Group:
-    """Carries out switches together, and counts how often."""
+    """Carries out switches together and records each call."""
 
     def __init__(self, world: dict[str, State]) -> None:
         self.world = world
@@ -266,7 +266,7 @@ class Group:
 
 
 class Grouped(Switch):
-    """A switch that is carried out with its neighbours."""
+    """A switch that is carried out together with others."""
 
     def __init__(self, group: Group, name: str, wanted: State | None) -> None:
         super().__init__(group.world, name, wanted)

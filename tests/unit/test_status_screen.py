@@ -1,4 +1,4 @@
-"""The verdict of `cnictl status`, and how much of its screen fits a terminal."""
+"""The verdict of `cnictl status`, and how much of its output fits a terminal."""
 
 from typing import Any
 

@@ -35,7 +35,7 @@ def test_after_that(world):
 
 
 def suite(folder: Path, hooks: str, tests: str, *before: str) -> "subprocess.CompletedProcess[str]":
-    """Run a suite of its own with the hooks of a module of ours."""
+    """Run a separate test suite with the hooks of one of our modules."""
     (folder / "conftest.py").write_text(f"from tests.{hooks} import *\n")
     (folder / "test_it.py").write_text(tests)
     argv = [*before, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:xdist", str(folder)]

@@ -40,6 +40,6 @@ def test_part_that_breaks_is_named_and_costs_no_other(tmp_path: Path) -> None:
 
     wanted = [Part("one.txt", "", broken), Part("two.txt", "", lambda _: "text")]
     listed = support_bundle.write(str(tmp_path / "b.tar.gz"), wanted)
-    assert [(one["name"], one["failed"]) for one in listed] == [("one.txt", "KeyError: 'x'"), ("two.txt", "")]
+    assert [(part["name"], part["failed"]) for part in listed] == [("one.txt", "KeyError: 'x'"), ("two.txt", "")]
     with tarfile.open(tmp_path / "b.tar.gz") as archive:
         assert archive.getnames() == ["cnictl-support/two.txt", "cnictl-support/MANIFEST.json"]

@@ -77,11 +77,11 @@ def test_pod_is_called_by_address_name_or_container() -> None:
     ]
 
     def meant(who: str, shortest: int = 1) -> list[str]:
-        return [one.container for one in named(who, pods, lambda pod: pod, shortest)]
+        return [names.container for names in named(who, pods, lambda pod: pod, shortest)]
 
     assert meant("10.244.0.2") == meant("10.244.0.2/24") == meant("FD00:0::2") == meant("default/web") == ["aa11"]
     assert meant("web") == ["aa11", "bb22"]
-    assert meant("aa1") == ["cc33"]  # its name, though a container's id begins so
+    assert meant("aa1") == ["cc33"]  # matches a pod's name; a container id also starts with it
     assert meant("aa") == meant("aa11") == ["aa11"]
     assert meant("bb2", 4) == meant("") == meant("10.244.0") == meant("10.244.0.0/24") == []
     assert address_in("10.244.0.0/24") == address_in("web") == b""

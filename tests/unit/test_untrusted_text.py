@@ -1,4 +1,4 @@
-"""Names and words from outside: one line, bounded, without a character that acts on a terminal."""
+"""Untrusted names and words are shown on one line, shortened, without characters that control a terminal."""
 
 import pytest
 from hypothesis import given

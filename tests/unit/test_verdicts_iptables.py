@@ -1,4 +1,4 @@
-"""Where the jumps to cnictl's accept rules belong in iptables' FORWARD, beside firewalls as they are found on hosts."""
+"""Where the jumps to cnictl's accept rules belong in iptables' FORWARD, beside the firewalls found on real hosts."""
 
 import shlex
 from pathlib import Path
@@ -90,7 +90,7 @@ def look(monkeypatch: pytest.MonkeyPatch) -> "type[Look]":
 
 
 class Look:
-    """`IptablesLook` at rules given as text."""
+    """An `IptablesLook` at rules given as text."""
 
     patch: pytest.MonkeyPatch
 
@@ -100,22 +100,22 @@ class Look:
         self._look = IptablesLook("iptables", "ip", SPEC)
 
     def inserted(self) -> list[str]:
-        """The jumps that are wanted, with their positions: `FORWARD 3`, `DOCKER-USER 1 -o cni0`."""
+        """Return the wanted jumps with their positions: `FORWARD 3`, `DOCKER-USER 1 -o cni0`."""
         wanted = self._look.wanted(everywhere=True)
         lines = self._look.insertions({"jumps": wanted}, "mynet")
         return [line.removeprefix("-I ").partition("-m comment")[0].strip() for line in lines]
 
     def misplaced(self) -> list[str]:
-        """Why jumps that are there are out of place."""
+        """Return why existing jumps are out of place."""
         return list(map(str, self._look.survey().misplaced.values()))
 
     def passed(self) -> list[tuple[str, str]]:
-        """What the accept rules come ahead of."""
+        """Return the rules that the accept rules come ahead of."""
         return list(self._look.survey().passed_over)
 
 
 def recorded() -> str:
-    """kube-proxy's filter table as `iptables -S` has it."""
+    """Return kube-proxy's filter table in the form of `iptables -S`."""
     saved = RECORDED.read_text(encoding="utf-8").partition("*filter\n")[2].partition("COMMIT")[0].splitlines()
     lines = [f"-P {line[1:].split()[0]} ACCEPT" if " ACCEPT " in line and line[0] == ":" else line for line in saved]
     return "\n".join(f"-N {line[1:].split()[0]}" if line[0] == ":" else line for line in lines) + "\n"
@@ -232,14 +232,14 @@ def test_a_rule_drops_all_of_pods_packets_if_they_always_meet_its_matches(
 
 
 def dropped_for_this_node(text: str) -> bool:
-    """Whether all that pods send to their node is dropped."""
+    """Return whether everything that pods send to their node is dropped."""
     packets = Packets("ip", "cni0", source="10.244.0.0/24", source_type="unicast", target_type="local")
     model = iptables.ruleset([shlex.split(line) for line in text.splitlines()])
-    return any(one.certain for one in drops(walk(model, "INPUT", packets, whole=True)))
+    return any(drop.certain for drop in drops(walk(model, "INPUT", packets, whole=True)))
 
 
 def test_what_is_dropped_for_not_being_the_hosts_is_not_what_pods_send_to_it() -> None:
-    """As ufw does it, ahead of what the operator lets in."""
+    """ufw drops such packets ahead of the rules for what the operator lets in."""
     not_local = (
         "-P INPUT DROP\n-N not-local\n-A INPUT -j not-local\n-A INPUT -i cni0 -j ACCEPT\n"
         "-A not-local -m addrtype --dst-type MULTICAST -j DROP\n"

@@ -1,4 +1,4 @@
-"""What nftables' rules do to pods' packets, and where accept rules belong in them."""
+"""What nftables rules do to pods' packets, and where accept rules belong among them."""
 
 from typing import Any
 
@@ -66,9 +66,9 @@ ONE, TWO = chain("a", "one", hook=""), chain("a", "two", hook="")
 OLD = state(["established", "related"])
 
 
-def missing(found: list[Json], spec: NodeSpec = SPEC, family: str = "ip") -> list[str]:
-    """The accept rules that are missing: the kind, the chain, and the index of the rule that each belongs ahead of."""
-    model = nft.ruleset(found)
+def missing(rules: list[Json], spec: NodeSpec = SPEC, family: str = "ip") -> list[str]:
+    """Return the missing accept rules: the kind, the chain, and the index of the rule that each belongs ahead of."""
+    model = nft.ruleset(rules)
 
     def flows(base: Chain) -> places.Flows:
         return [traffic(spec, family, ["eth0"], base.name.startswith("bridge"))]
@@ -82,7 +82,7 @@ def both(place: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("found", "needs"),
+    ("rules", "needs"),
     [
         pytest.param([FWD_DROPS], both("inet a fwd 0"), id="policy"),
         pytest.param([FWD], [], id="nothing drops"),
@@ -138,7 +138,7 @@ def both(place: str) -> list[str]:
         pytest.param([FWD, rule("fwd", match({"meta": {"key": "nfproto"}}, "ipv6"), DROP)], [], id="all of IPv6"),
         pytest.param([FWD, rule("fwd", match({"meta": {"key": "nfproto"}}, "ipv4"), DROP)],
                      both("inet a fwd 0"), id="all of IPv4"),
-        pytest.param([FWD, *(rule("fwd", one("cni0"), ACCEPT) for one in (incoming, outgoing)), rule("fwd", DROP)],
+        pytest.param([FWD, *(rule("fwd", link("cni0"), ACCEPT) for link in (incoming, outgoing)), rule("fwd", DROP)],
                      [], id="accepted by others"),
         pytest.param(
             [FWD, ONE, TWO, rule("fwd", jump("one")),
@@ -180,30 +180,30 @@ def both(place: str) -> list[str]:
         ),
     ],
 )  # fmt: skip
-def test_an_accept_belongs_right_ahead_of_what_drops_all_of_pods_packets(found: list[Json], needs: list[str]) -> None:
-    assert missing(found) == needs
+def test_an_accept_belongs_right_ahead_of_what_drops_all_of_pods_packets(rules: list[Json], needs: list[str]) -> None:
+    assert missing(rules) == needs
 
 
 def test_what_only_ipv6_loses_is_missing_for_ipv6_alone() -> None:
     dual = NodeSpec(("10.244.0.0/24", "fd00:244::/64"), ("10.244.0.0/20", "fd00:244::/48"))
-    found = [FWD, rule("fwd", address("saddr", "fd00::/8", protocol="ip6"), REJECT)]
-    assert missing(found, dual) == []
-    assert missing(found, dual, "ip6") == ["sent inet a fwd 0"]
+    rules = [FWD, rule("fwd", address("saddr", "fd00::/8", protocol="ip6"), REJECT)]
+    assert missing(rules, dual) == []
+    assert missing(rules, dual, "ip6") == ["sent inet a fwd 0"]
 
 
 def test_without_peers_what_comes_from_pods_of_others_is_not_promised() -> None:
     alone = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
-    found = [FWD, rule("fwd", incoming("eth0"), address("saddr", "10.244.0.0/16"), DROP)]
-    assert missing(found, alone) == []
-    assert missing(found) == ["received inet a fwd 0"]
+    rules = [FWD, rule("fwd", incoming("eth0"), address("saddr", "10.244.0.0/16"), DROP)]
+    assert missing(rules, alone) == []
+    assert missing(rules) == ["received inet a fwd 0"]
 
 
 @pytest.mark.parametrize(
-    ("found", "chains"),
+    ("rules", "chains"),
     [
         ([chain("cnictl", "fwd", "drop")], []),
         ([chain("a", "fwd", "drop"), chain("a", "filter_FWD_policy_cnictl-pods", hook="")], []),
-        # an owner's, as nft 1.0.6 and as later ones print the flag; the kernel refuses anybody else's rule
+        # the owner flag as nft 1.0.6 and later versions print it; the kernel refuses other programs' rules there
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": "a"}}], []),
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": ["owner", "persist"]}}], []),
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a", "flags": "dormant"}}], []),
@@ -211,18 +211,18 @@ def test_without_peers_what_comes_from_pods_of_others_is_not_promised() -> None:
     ],
 )
 def test_only_chains_that_anybody_may_change_are_looked_at(
-    found: list[Json], chains: list[str], monkeypatch: pytest.MonkeyPatch
+    rules: list[Json], chains: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firewall, "iptables_works", lambda _: False)
-    assert list(base_chains(found)) == chains
+    assert list(base_chains(rules)) == chains
 
 
 OURS = {"sent": ("sent",), "received": ("received",)}
 
 
 def judged(*rules: Json, policy: str = "accept") -> tuple[dict[int, str], int]:
-    """Rules of ours that are out of place, by index, and how many accepts are missing then."""
-    model = nft.ruleset([chain("a", "fwd", policy), *rules], lambda one: str(one.get("comment", "")))
+    """Return our rules that are out of place, by index, and the number of accept rules that are missing then."""
+    model = nft.ruleset([chain("a", "fwd", policy), *rules], lambda listed: str(listed.get("comment", "")))
     survey = places.survey(
         model,
         [chain for chain in model.chains.values() if chain.hook == "forward"],
@@ -275,5 +275,5 @@ def fib(*flags: str) -> Json:
 def test_what_pods_send_to_this_node_is_for_an_address_of_its_own(what: Json, certain: bool) -> None:
     packets = Packets("ip", "cni0", source="10.244.0.0/24", source_type="unicast", target_type="local")
     model = nft.ruleset([chain("a", "in", hook="input"), rule("in", what, DROP)])
-    found = list(drops(walk(model, "inet a in", packets)))
-    assert [one.certain for one in found] == ([True] if certain else [False] * len(found))
+    dropped = list(drops(walk(model, "inet a in", packets)))
+    assert [drop.certain for drop in dropped] == ([True] if certain else [False] * len(dropped))

@@ -1,4 +1,4 @@
-"""Which release of the plugin is newer than another."""
+"""Decide which release of the plugin is newer."""
 
 from pathlib import Path
 

@@ -19,20 +19,20 @@ Message = tuple[int, int, bytes]
 
 def read(message: Message) -> dict[str, Any]:
     kind, flags, body = message
-    found = ifinfmsg(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
-    found.decode()
-    infos = found.get_attr("IFLA_AF_SPEC")["attrs"]
+    parsed = ifinfmsg(struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body)
+    parsed.decode()
+    infos = parsed.get_attr("IFLA_AF_SPEC")["attrs"]
     return {
         "type": kind,
-        "family": found["family"],
-        "index": found["index"],
+        "family": parsed["family"],
+        "index": parsed["index"],
         "master": [value for name, value in infos if name == "IFLA_BRIDGE_VLAN_FLAGS"],
-        "vlans": [(one["vid"], one["flags"]) for name, one in infos if name == "IFLA_BRIDGE_VLAN_INFO"],
+        "vlans": [(info["vid"], info["flags"]) for name, info in infos if name == "IFLA_BRIDGE_VLAN_INFO"],
     }
 
 
 class Kernel(Netlink):
-    """Answers a dump of bridge ports with what it was given, and keeps what it is told."""
+    """Answers a dump of bridge ports with predefined messages, and records the messages that it gets."""
 
     def __init__(self, present: list[tuple[int, int, int]]) -> None:
         self.told: list[Message] = []
@@ -49,7 +49,7 @@ class Kernel(Netlink):
 
 
 class Overtaken(Kernel):
-    """Another ADD makes the gateway's interface between the question for it and the message that makes it."""
+    """Another ADD creates the gateway's interface between this ADD's query and its request to create it."""
 
     asked = False
 
@@ -114,9 +114,9 @@ def test_port_gets_its_vlans_and_loses_the_default_unless_it_is_kept(
 ) -> None:
     kernel = Kernel([(1, 1, vlan.PVID | vlan.UNTAGGED)])
     vlan.set_port(kernel, "veth0", conf_of(**keys, keep_default_vlan=keep))
-    told = [read(one) for one in kernel.told]
+    told = [read(message) for message in kernel.told]
     assert told[-1]["type"] == vlan.RTM_SETLINK and told[-1]["vlans"] == vlans
-    assert [(one["type"], one["vlans"]) for one in told[:-1]] == ([] if keep else [(17, [(1, 0)])])
+    assert [(message["type"], message["vlans"]) for message in told[:-1]] == ([] if keep else [(17, [(1, 0)])])
 
 
 def test_gateways_interface_has_to_have_a_name_the_kernel_takes() -> None:

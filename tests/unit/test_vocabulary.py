@@ -1,4 +1,4 @@
-"""One vocabulary of options: the same word for the same kind of value in every command's help."""
+"""The same metavar stands for the same kind of value in every command's help."""
 
 import re
 from collections.abc import Iterator
@@ -13,13 +13,13 @@ VALUES = {
     "NAMES",
     "NODE", "NUMBER", "PEER", "POD", "ROUTE", "RUN", "SECONDS", "SHELL", "TO", "VERB", "VERSION",
 }  # fmt: skip
-"""Every word that stands for a value in help."""
+"""Every metavar in help."""
 OF_OPTIONS = {"--subnet": "CIDR", "--network": "CIDR", "--name": "NAME", "--lab": "NAME", "--peer": "PEER"}
 HOLDS_A_CIDR = ("CIDR", "PEER")
 
 
 def values() -> Iterator[tuple[str, str, str, str]]:
-    """Each option or argument that takes a value and is shown: command, its own name, its word, its help."""
+    """Yield each visible option or argument that takes a value: command, name, metavar, help."""
     for words, command in commands().items():
         for parameter in command.params:
             shown = not getattr(parameter, "hidden", False) and not getattr(parameter, "is_flag", False)

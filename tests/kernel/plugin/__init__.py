@@ -1,1 +1,1 @@
-"""The plugin, called as a runtime calls it: a fresh process, its environment, JSON on stdin."""
+"""Call the plugin as a runtime does: in a new process, with its own environment and JSON on stdin."""

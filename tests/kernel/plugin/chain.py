@@ -1,7 +1,7 @@
-"""A runtime's half of spec 1.1.0, section 3: a network configuration list carried out on a host, nothing more.
+"""Run a network configuration list on a host as a runtime does (spec 1.1.0, section 3).
 
-Name and version of the list go into each plugin's request, the former plugin's result as prevResult, the runtime's
-capability arguments into runtimeConfig where the plugin asks for them. DEL goes in reverse with the last result.
+Each plugin's request contains the list's name and version, the previous plugin's result as prevResult, and the
+runtime's capability arguments as runtimeConfig if the plugin declares them. DEL runs in reverse with the last result.
 """
 
 import json
@@ -18,7 +18,7 @@ REFERENCE = "/usr/lib/cni"
 
 
 class Failed(AssertionError):
-    """A plugin of the list failed: which, with what verb, and its answer."""
+    """A plugin of the list failed; the message has its type, the verb and its answer."""
 
     def __init__(self, verb: str, kind: str, answer: Answer) -> None:
         super().__init__(f"{verb} of {kind}: exit {answer.status}: {answer.stdout!r} {answer.stderr!r}")
@@ -28,17 +28,17 @@ class Failed(AssertionError):
 
 @dataclass
 class Chain:
-    """A list on a host, with the results a runtime caches."""
+    """A list on a host, with the results that a runtime caches."""
 
     host: Host
     conflist: Json
     bin_dirs: tuple[str, ...] = ()
-    """Folders of CNI_PATH before the plugin's own and the reference plugins'."""
+    """Folders in CNI_PATH before the plugin's own and the reference plugins'."""
     cache: dict[tuple[str, str], Json] = field(default_factory=dict)
-    """The last plugin's result of each attachment."""
+    """The last plugin's result, by attachment."""
 
     def add(self, pod: Pod, arguments: Json | None = None, **environment: str) -> Json:
-        """Attach: the last plugin's result. A failure is followed by DEL of the whole list, then Failed is raised."""
+        """Attach the pod and return the last result. If a plugin fails, DEL the whole list and raise Failed."""
         result: Json | None = None
         for plugin in self.conflist["plugins"]:
             answer = self._execute("ADD", plugin, pod, result, arguments, environment)
@@ -54,27 +54,27 @@ class Chain:
         return result
 
     def delete(self, pod: Pod, arguments: Json | None = None, **environment: str) -> None:
-        """Detach, the last plugin first; the first that fails ends it, as Failed."""
+        """Detach the pod, the last plugin first. The first plugin that fails ends the DEL with Failed."""
         result = self.cache.get((pod.container, pod.ifname))
         for plugin in reversed(self.conflist["plugins"]):
             self._succeed("DEL", plugin, pod, result, arguments, environment)
         self.cache.pop((pod.container, pod.ifname), None)
 
     def check(self, pod: Pod, arguments: Json | None = None, but: Iterable[str] = ()) -> None:
-        """CHECK each plugin but those of these types."""
+        """CHECK each plugin except those of the types in `but`."""
         result = self.cache[pod.container, pod.ifname]
         for plugin in self.conflist["plugins"]:
             if plugin["type"] not in but:
                 self._succeed("CHECK", plugin, pod, result, arguments, {})
 
     def collect(self, valid: Iterable[Pod]) -> None:
-        """GC each plugin, with these as what is left."""
+        """GC each plugin; `valid` are the remaining attachments."""
         named = [{"containerID": pod.container, "ifname": pod.ifname} for pod in valid]
         for plugin in self.conflist["plugins"]:
             self._succeed("GC", {**plugin, VALID: named}, None, None, None, {})
 
     def status(self) -> None:
-        """STATUS of each plugin."""
+        """Ask each plugin for its STATUS."""
         for plugin in self.conflist["plugins"]:
             self._succeed("STATUS", plugin, None, None, None, {})
 

@@ -1,7 +1,7 @@
-"""A container runtime in miniature: hosts of their own in namespaces, pods on them, the plugin called as a process.
+"""A minimal container runtime: hosts in their own namespaces, pods on them, and the plugin called as a process.
 
-Environment and stdin are exactly those of spec 1.1.0, section 2. Nothing here knows what the plugin should answer but
-for the form that every answer has. Works as root and as an ordinary user, who gets a user namespace for it.
+Environment and stdin are exactly those of spec 1.1.0, section 2. This module knows only the form that every answer
+has, not its content. It works for root and for an ordinary user, who gets a user namespace.
 """
 
 import functools
@@ -34,7 +34,7 @@ WALK_THROUGH: Json = {
     "network": "10.244.0.0/20",
     "subnet": "10.244.0.0/24",
 }
-"""The walk-through's own conf, unchanged but for `type`."""
+"""The walk-through's conf; only `type` differs."""
 
 REFERENCE: Json = {
     "cniVersion": "0.4.0",
@@ -44,7 +44,7 @@ REFERENCE: Json = {
     "isDefaultGateway": True,
     "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
 }
-"""The same network as the reference bridge plugin has it."""
+"""The same network for the reference bridge plugin."""
 
 RECORDS = "/var/lib/cnictl/attachments"
 LEASES = "/var/lib/cni/networks"
@@ -57,20 +57,20 @@ _BOUND = 60.0
 
 
 class Unexpected(AssertionError):
-    """Something came out otherwise than the test needs it, with all that was said."""
+    """Something differs from what the test needs; the message has all output."""
 
 
 @functools.cache
 def plugin_executable(patience: float = 0.0) -> str:
-    """The plugin laid out as `cnictl plugin install` lays it out, in a folder that goes with the test process.
+    """Return the launcher of a plugin laid out as by `cnictl plugin install`, in a folder of this test process.
 
-    `patience` is another number of seconds than its own to wait for a lock.
+    `patience` replaces the plugin's own number of seconds to wait for a lock.
     """
     code = plugin_version.sources()
     if patience:
         for name, constant in (("cnictl/core/locks.py", b"LOCK_WAIT"), ("cnictl/core/detach.py", b"SEIZE_WAIT")):
-            before, found, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
-            assert found, name
+            before, separator, after = code[name].partition(b"\n" + constant + b" = 20.0\n")
+            assert separator, name
             code[name] = before + b"\n%s = %g\n" % (constant, patience) + after
     folder = tempfile.TemporaryDirectory(prefix="cnictl-plugin-")
     _kept.append(folder)
@@ -87,7 +87,7 @@ _kept: list[tempfile.TemporaryDirectory[str]] = []
 
 @dataclass(frozen=True)
 class Answer:
-    """How one call of a plugin ended."""
+    """The outcome of one plugin call."""
 
     status: int
     stdout: bytes
@@ -95,7 +95,7 @@ class Answer:
 
     @property
     def document(self) -> Any:
-        """The one JSON document on stdout."""
+        """The JSON document on stdout."""
         try:
             return json.loads(self.stdout)
         except ValueError:
@@ -103,7 +103,7 @@ class Answer:
 
     @property
     def result(self) -> Json:
-        """What a successful call answered; {} where the verb has no answer."""
+        """The result of a successful call, or {} if the verb has none."""
         if self.status != 0 or self.stderr:
             raise Unexpected(f"exit {self.status}: {self.stdout!r} {self.stderr!r}")
         document = self.document if self.stdout else {}
@@ -112,7 +112,7 @@ class Answer:
 
     @property
     def error(self) -> Json:
-        """What a failed call answered: exactly one error object of spec section 5, exit status 1, no word on stderr."""
+        """The error of a failed call: one error object (spec section 5), exit status 1 and an empty stderr."""
         document = self.document
         assert self.status == 1, (self.status, document)
         assert isinstance(document, dict)
@@ -131,13 +131,13 @@ class Answer:
 
     @property
     def address(self) -> str:
-        """The address an ADD gave, without prefix length."""
+        """The address that ADD assigned, without its prefix length."""
         return str(self.result["ips"][0]["address"]).partition("/")[0]
 
 
 @dataclass(frozen=True)
 class Pod:
-    """A container as its runtime knows it: an id and a namespace."""
+    """A container as its runtime knows it: an id, a namespace and an interface name."""
 
     container: str
     netns: str
@@ -146,14 +146,14 @@ class Pod:
 
 @dataclass
 class Host:
-    """A host of its own: `run` runs a command there, `plugin` the plugin under test."""
+    """A host in its own namespaces: `run` runs a command there, `plugin` calls the plugin under test."""
 
     pid: int
     enter: tuple[str, ...]
     conf: Json = field(default_factory=lambda: dict(WALK_THROUGH))
 
     def run(self, *argv: str, stdin: str = "", check: bool = True, bound: float = _BOUND) -> str:
-        """What a command on the host wrote on stdout. Raises Unexpected if it failed."""
+        """Run a command on the host and return its stdout. Raises Unexpected if the command fails."""
         done = subprocess.run(
             [*self.enter, *argv],
             input=stdin,
@@ -168,25 +168,25 @@ class Host:
         return done.stdout
 
     def inside(self, pod: Pod, *argv: str, check: bool = True) -> str:
-        """What a command in the pod's network wrote on stdout."""
+        """Run a command in the pod's network namespace and return its stdout."""
         return self.run("nsenter", f"--net={pod.netns}", *argv, check=check)
 
     def pods(self, count: int, prefix: str = "pod") -> list[Pod]:
-        """That many new namespaces."""
+        """Create `count` network namespaces."""
         names = [f"{prefix}{number}" for number in range(count)]
         lines = [f"netns add {name}" for name in names]
         self.run("ip", "-batch", "-", stdin="\n".join(lines) + "\n")
         return [Pod(name, f"/run/netns/{name}") for name in names]
 
     def pod(self, name: str = "pod") -> Pod:
-        """A new namespace."""
+        """Create a network namespace."""
         self.run("ip", "netns", "add", name)
         return Pod(name, f"/run/netns/{name}")
 
     def kill(self, pod: Pod) -> None:
-        """End a pod's namespace, as when its last process died and nobody holds it; wait until its links are gone.
+        """Delete a pod's namespace, as when its last process ends, and wait until its links are gone.
 
-        The kernel ends namespaces one after another in a queue of its own, later than the command that asks for it.
+        The kernel's own queue deletes namespaces one after another, after the command has returned.
         """
         peers = {
             link["link_index"] for link in json.loads(self.inside(pod, "ip", "-j", "link")) if "link_index" in link
@@ -194,11 +194,11 @@ class Host:
         self.run("ip", "netns", "delete", os.path.basename(pod.netns))
         wait_for(
             lambda: not peers & {link["ifindex"] for link in json.loads(self.run("ip", "-j", "link"))},
-            f"the end of {pod.netns}",
+            f"the links of {pod.netns} disappear",
         )
 
     def environment(self, verb: str, pod: Pod | None = None, **extra: str) -> dict[str, str]:
-        """What the runtime sets for a call. An `extra` that is empty takes the variable away."""
+        """Return the variables that a runtime sets for a call. An empty `extra` removes the variable."""
         variables = {"CNI_COMMAND": verb, "CNI_PATH": _REFERENCE, "PATH": _PATH}
         if pod is not None:
             variables |= {"CNI_CONTAINERID": pod.container, "CNI_NETNS": pod.netns, "CNI_IFNAME": pod.ifname}
@@ -212,7 +212,7 @@ class Host:
         through: Sequence[str] = (),
         bound: float = _BOUND,
     ) -> Answer:
-        """Run a plugin with this environment and stdin, and nothing else."""
+        """Run a plugin with exactly this environment and stdin."""
         done = subprocess.run(
             [*self.enter, *through, executable or plugin_executable()],
             input=stdin,
@@ -226,36 +226,36 @@ class Host:
     def plugin(
         self, verb: str, pod: Pod | None = None, conf: Json | None = None, prev: Json | None = None, **extra: str
     ) -> Answer:
-        """Call the plugin under test as a runtime would: `prev` is handed on as prevResult."""
+        """Call the plugin under test as a runtime would; `prev` is passed as prevResult."""
         return self.call(self.environment(verb, pod, **extra), self.stdin(conf, prev))
 
     def add(self, pod: Pod, conf: Json | None = None, **extra: str) -> Json:
-        """ADD that has to succeed; its result."""
+        """Call ADD, which must succeed, and return its result."""
         return self.plugin("ADD", pod, conf, None, **extra).result
 
     def delete(self, pod: Pod, conf: Json | None = None, prev: Json | None = None, **extra: str) -> None:
-        """DEL that has to succeed, without a word."""
+        """Call DEL, which must succeed without output."""
         answer = self.plugin("DEL", pod, conf, prev, **extra)
         assert answer.result == {} and answer.stdout == b""
 
     def collect(self, valid: Sequence[Pod], conf: Json | None = None) -> Answer:
-        """GC, with these as what is left."""
+        """Call GC; `valid` are the remaining attachments."""
         kept = [{"containerID": pod.container, "ifname": pod.ifname} for pod in valid]
         return self.plugin("GC", conf={**self.conf, "cniVersion": "1.1.0", **(conf or {}), VALID: kept})
 
     def stdin(self, conf: Json | None = None, prev: Json | None = None) -> bytes:
-        """The request configuration as bytes."""
+        """Return the request configuration as bytes."""
         document = dict(self.conf if conf is None else conf)
         if prev is not None:
             document["prevResult"] = prev
         return json.dumps(document).encode()
 
     def reference(self, kind: str, verb: str, pod: Pod, conf: Json) -> Answer:
-        """Call one of the reference plugins of the distribution."""
+        """Call one of the distribution's reference plugins."""
         return self.call(self.environment(verb, pod), json.dumps(conf).encode(), f"{_REFERENCE}/{kind}")
 
     def start(self, verb: str, pod: Pod, through: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """Begin a call and don't wait for it: `finish` does."""
+        """Start a call without waiting for it; `finish` waits."""
         with tempfile.TemporaryFile() as request:
             request.write(self.stdin())
             request.seek(0)
@@ -268,33 +268,33 @@ class Host:
             )
 
     def links(self) -> dict[str, Json]:
-        """The host's links by name, as `ip -d -j link` tells of them."""
+        """Return the host's links by name, as `ip -d -j link` prints them."""
         return {link["ifname"]: link for link in json.loads(self.run("ip", "-d", "-j", "link"))}
 
     def ports(self, bridge: str = "cni0") -> set[str]:
-        """Names of the links on a bridge."""
+        """Return the names of a bridge's ports."""
         return {name for name, link in self.links().items() if link.get("master") == bridge}
 
     def pod_link(self, pod: Pod) -> Json | None:
-        """The pod's interface, addresses included, or None."""
+        """Return the pod's interface with its addresses, or None."""
         said = self.inside(pod, "ip", "-j", "address", "show", "dev", pod.ifname, check=False)
         return json.loads(said)[0] if said.strip() else None
 
     def routes(self, pod: Pod) -> list[Json]:
-        """The pod's routes but for the one its address brings along."""
-        found: list[Json] = json.loads(self.inside(pod, "ip", "-j", "route"))
-        return [route for route in found if route.get("protocol") != "kernel"]
+        """Return the pod's routes, without those that the kernel adds with an address."""
+        listed: list[Json] = json.loads(self.inside(pod, "ip", "-j", "route"))
+        return [route for route in listed if route.get("protocol") != "kernel"]
 
     def pings(self, pod: Pod, address: str) -> bool:
-        """Whether the pod's one echo request, the first packet it sends there, is answered."""
+        """Send one echo request from the pod and return whether it is answered."""
         return " 1 received" in self.inside(pod, "ping", "-n", "-c1", "-W2", address, check=False)
 
     def path(self, inside: str) -> Path:
-        """Where this process finds the host's file `inside` (absolute)."""
+        """Return the path by which this process reaches the host's file `inside` (an absolute path)."""
         return Path(f"/proc/{self.pid}/root{inside}")
 
     def leases(self, network: str = "mynet") -> dict[str, str]:
-        """Address to the content of its lease file."""
+        """Return the content of each lease file, by address."""
         folder = self.path(f"{LEASES}/{network}")
         if not folder.is_dir():
             return {}
@@ -302,21 +302,21 @@ class Host:
         return {file.name: file.read_bytes().decode() for file in files}
 
     def records(self, network: str = "mynet") -> set[str]:
-        """Names of the attachment records."""
+        """Return the names of the attachment records."""
         folder = self.path(f"{RECORDS}/{network}")
         return {file.name for file in folder.iterdir() if file.name != CLAIM_MARK} if folder.is_dir() else set()
 
     def traces(self) -> Json:
-        """All that an attachment could leave on the host: links, addresses, routes, rules, leases, records.
+        """Return all that an attachment could leave on the host: links, addresses, routes, rules, leases, records.
 
-        Folders, the store's lock and last address and the claim mark are the network's, not an attachment's.
+        Folders, the claim mark, and the store's lock and last address belong to the network, not to an attachment.
         """
         links: dict[str, Json] = {
             name: {key: link.get(key) for key in ("flags", "mtu", "master", "address", "ifalias", "ifindex")}
             for name, link in self.links().items()
         }
         for link in links.values():
-            link["flags"] = sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})  # follow from what else is there
+            link["flags"] = sorted(set(link["flags"]) - {"NO-CARRIER", "LOWER_UP"})  # these depend on other links
         addresses = json.loads(self.run("ip", "-j", "address"))
         state = self.path("/var/lib")
         files = {
@@ -327,8 +327,8 @@ class Host:
         return {
             "links": links,
             "addresses": {
-                one["ifname"]: [a["local"] for a in one["addr_info"] if not a["local"].startswith("fe80:")]
-                for one in addresses
+                interface["ifname"]: [a["local"] for a in interface["addr_info"] if not a["local"].startswith("fe80:")]
+                for interface in addresses
             },
             "routes": [
                 {key: value for key, value in route.items() if key != "flags"}
@@ -350,12 +350,12 @@ def finish(started: subprocess.Popen[bytes], bound: float = _BOUND) -> Answer:
 
 @contextmanager
 def new_host() -> Iterator[Host]:
-    """A host with a network and files of its own, gone with all that ran there when the block ends."""
+    """Yield a host with its own network and files; everything on it ends with the block."""
     flags = ["--net", "--mount", "--pid", "--fork", "--kill-child=KILL", "--propagation=private"]
     if os.geteuid() != 0:
         flags += ["--user", "--map-root-user"]
     covers = "".join(f"if [ -d {path} ]; then mount -t tmpfs -o mode=755 host {path}; fi; " for path in _FRESH)
-    # an ordinary user can't make / read-only there everywhere, nor write to it
+    # on some machines an ordinary user can't make / read-only, but can't write to it either
     script = f"set -e; {covers} mount -o remount,bind,ro / 2>/dev/null || true; ip link set lo up; echo up; exec cat"
     holder = subprocess.Popen(
         ["unshare", *flags, "sh", "-c", script],

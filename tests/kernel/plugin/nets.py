@@ -1,4 +1,4 @@
-"""Networks on one host, each with a bridge and pods of its own, for tests of faults."""
+"""Networks on one host for fault tests, each with its own bridge and pods."""
 
 import itertools
 import json
@@ -15,15 +15,15 @@ from tests.faults.inside import Inside, cnictl_inside, plugin_inside
 from tests.kernel.plugin.client import LEASES, RECORDS, VALID, Answer, Host, Json, Pod, new_host
 
 PATIENCE = 0.5
-"""Seconds that the plugin waits for a lock here, in place of its twenty."""
+"""Seconds for which the plugin waits for a lock in these tests; its default is 20."""
 
 
 FULL, ALL = 5, 13
-"""CNI code of an I/O failure; addresses of a /28 that pods can have."""
+"""The CNI code of an I/O failure; the number of addresses in a /28 that pods can get."""
 
 
 class Net:
-    """A network on the host, and what there is of it."""
+    """A network on the host, with its leases and records."""
 
     def __init__(self, host: Host, plugin: Inside, cnictl: Inside, number: int) -> None:
         self.host, self._plugin, self._cnictl, self.number = host, plugin, cnictl, number
@@ -51,12 +51,12 @@ class Net:
         return f"10.244.{self.number}.{last}"
 
     def collect(self, *valid: Pod) -> Answer:
-        """GC with these as what is left."""
+        """Call GC; `valid` are the remaining attachments."""
         listed = [{"containerID": pod.container, "ifname": pod.ifname} for pod in valid]
         return self.call("GC", keys={VALID: listed})
 
     def ipam(self, *words: str) -> tuple[int, Any]:
-        """Exit status and answer of `cnictl ipam …`; of gc what became of each row."""
+        """Run `cnictl ipam …` and return its exit status and answer; for `gc`, the action for each row."""
         command = ["cnictl", "ipam", *words, "--name", self.name, "-o", "json"]
         answer = self._cnictl.call({"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}, b"", command)
         told: Any = json.loads(answer.stdout) if answer.stdout else answer.stderr.decode()
@@ -72,25 +72,25 @@ class Net:
 
     @property
     def mark(self) -> Path:
-        """The claim mark."""
+        """The path of the claim mark."""
         return self.records / CLAIM_MARK
 
     def record(self, pod: Pod) -> Path:
         return self.records / f"{pod.container}@{pod.ifname}"
 
     def leases(self) -> dict[str, bytes]:
-        """Address to what its lease file holds; of a folder nothing."""
+        """Return the content of each lease file by address; b"" for a folder in a lease's place."""
         there = [file for file in self.store.iterdir() if file.name[0].isdigit()]
         return {file.name: file.read_bytes() if file.is_file() else b"" for file in there}
 
     def left(self) -> tuple[list[str], list[str], list[str]]:
-        """Addresses that are leased, names of the records, links on the bridge."""
+        """Return the leased addresses, the names of the records, and the bridge's ports."""
         there = self.records.iterdir() if self.records.is_dir() else iter(())
         records = [file.name for file in there if not file.name.startswith(".")]
         return sorted(self.leases()), sorted(records), sorted(self.host.ports(f"cni{self.number}"))
 
     def of(self, *pods: tuple[Pod, int]) -> tuple[list[str], list[str], list[str]]:
-        """What `left` says where exactly these pods are attached, with these last octets."""
+        """Return what `left` returns if exactly these pods are attached; each has its address's last octet."""
         return (
             sorted(self.address(last) for _, last in pods),
             sorted(self.record(pod).name for pod, _ in pods),
@@ -102,7 +102,7 @@ class Net:
 
 
 class Ground:
-    """The host, and networks on it."""
+    """The host, on which each test gets its own network."""
 
     def __init__(self, host: Host, plugin: Inside, cnictl: Inside) -> None:
         self.host, self._plugin, self._cnictl = host, plugin, cnictl

@@ -1,4 +1,4 @@
-"""ADD: what it makes, that traffic flows at once, and that a failed one leaves nothing."""
+"""ADD: what it creates, that traffic flows at once, and that a failed ADD leaves nothing."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ def test_walk_through_conf_attaches_the_pod(host: Host) -> None:
     links = host.links()
     assert links["cni0"]["linkinfo"]["info_kind"] == "bridge"
     assert links["cni0"]["ifalias"] == "cnictl:mynet"
-    # where the kernel can show bridged packets to iptables it has to, or a pod's own Service is lost to it
+    # if the kernel can pass bridged packets to iptables, it must: otherwise a pod can't reach its own Service
     seen_by_iptables = Path("/proc/sys/net/bridge").exists()
     assert links["cni0"]["linkinfo"]["info_data"]["nf_call_iptables"] == int(seen_by_iptables)
     assert "UP" in links["cni0"]["flags"]
@@ -44,12 +44,12 @@ def test_walk_through_conf_attaches_the_pod(host: Host) -> None:
 
 
 def test_first_packets_reach_gateway_and_other_pod(host: Host) -> None:
-    one, other = host.pods(2)
-    host.add(one)
-    assert host.pings(one, "10.244.0.1")
+    pod, other = host.pods(2)
+    host.add(pod)
+    assert host.pings(pod, "10.244.0.1")
     host.add(other)
     assert host.pings(other, "10.244.0.2")
-    assert host.pings(one, "10.244.0.3")
+    assert host.pings(pod, "10.244.0.3")
 
 
 SENDER = """
@@ -80,12 +80,12 @@ try:
 except BlockingIOError:
     print(asked)
 """
-"""Print how many ARP requests it took to resolve the gateway."""
+"""Print how many ARP requests or neighbour solicitations it took to resolve the gateway."""
 
 
 @pytest.mark.parametrize(("subnet", "gateway"), [("10.244.0.0/24", "10.244.0.1"), ("fd00:9::/64", "fd00:9::1")])
 def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host, subnet: str, gateway: str) -> None:
-    """A lost one, or a lost answer, is a second ARP request or solicitation. The first pod is the hard case."""
+    """If a packet or answer is lost, the pod sends a second ARP request or solicitation. The first pod is hardest."""
     host.conf |= {"network": subnet, "subnet": subnet}
     for pod in host.pods(8):
         reader, writer = os.pipe()
@@ -111,7 +111,7 @@ def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host, subne
 
 
 def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
-    """Another program that watches the host's links never sees the pod's interface among them."""
+    """Another program that watches the host's links never sees the pod's interface."""
     seen = host.path("/run/seen")
     with open(seen, "wb") as file:
         watcher = subprocess.Popen([*host.enter, "ip", "-o", "monitor", "link"], stdout=file)
@@ -123,7 +123,7 @@ def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
         pod = Pod("pod", host.pod().netns, "poddev0")
         veth = host.add(pod)["interfaces"][1]["name"]
         host.run("ip", "link", "add", "after", "type", "bridge")
-        wait_for(lambda: " after:" in seen.read_text(), "the watcher to have seen it all")
+        wait_for(lambda: " after:" in seen.read_text(), "the watcher has seen all events")
     finally:
         watcher.kill()
         watcher.wait()
@@ -145,11 +145,11 @@ def test_mark_longer_than_the_kernel_takes_is_cut(host: Host) -> None:
 
 
 def test_bridge_keeps_its_mac_when_a_port_with_a_lower_one_joins(host: Host) -> None:
-    one, other = host.pods(2)
-    mac = host.add(one)["interfaces"][0]["mac"]
+    pod, other = host.pods(2)
+    mac = host.add(pod)["interfaces"][0]["mac"]
     host.run("ip", "link", "add", "low", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "low-peer")
     host.run("ip", "link", "set", "low", "master", "cni0", "up")
-    host.delete(one)
+    host.delete(pod)
     host.add(other)
     host.delete(other)
     assert host.links()["cni0"]["address"] == mac
@@ -157,15 +157,15 @@ def test_bridge_keeps_its_mac_when_a_port_with_a_lower_one_joins(host: Host) -> 
 
 @pytest.mark.parametrize("conf", [{}, {"subnet": "fd00:10:244::/64", "network": "fd00:10::/32"}], ids=["IPv4", "IPv6"])
 def test_bridge_made_anew_has_the_mac_that_pods_know_their_gateway_by(host: Host, conf: Json) -> None:
-    one, other = host.pods(2)
-    mac = host.add(one, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"]
+    pod, other = host.pods(2)
+    mac = host.add(pod, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"]
     host.run("ip", "link", "delete", "cni0")
     assert host.add(other, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"] == mac == host.links()["cni0"]["address"]
 
 
 def test_bridge_keeps_its_mtu_when_a_smaller_port_joins(host: Host) -> None:
-    one, other = host.pods(2)
-    host.add(one)
+    pod, other = host.pods(2)
+    host.add(pod)
     host.run("ip", "link", "add", "small", "mtu", "1400", "type", "veth", "peer", "name", "small-peer")
     host.run("ip", "link", "set", "small", "master", "cni0")
     veth = host.add(other)["interfaces"][1]["name"]
@@ -176,7 +176,7 @@ def test_bridge_keeps_its_mtu_when_a_smaller_port_joins(host: Host) -> None:
 def test_mtu_of_the_conf_holds_for_bridge_and_pair(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod, {**WALK_THROUGH, "cniVersion": "1.1.0", "mtu": 1400})
-    assert [one["mtu"] for one in result["interfaces"]] == [1400, 1400, 1400]
+    assert [interface["mtu"] for interface in result["interfaces"]] == [1400, 1400, 1400]
     inside = host.pod_link(pod)
     assert inside is not None and inside["mtu"] == 1400
     assert host.links()["cni0"]["mtu"] == 1400
@@ -228,9 +228,9 @@ def test_reference_ipam_object_is_understood(host: Host) -> None:
 
 
 def test_addresses_go_round_so_that_a_freed_one_rests(host: Host) -> None:
-    one, other, third = host.pods(3)
-    first = host.plugin("ADD", one).address
-    host.delete(one)
+    former, other, third = host.pods(3)
+    first = host.plugin("ADD", former).address
+    host.delete(former)
     assert first == "10.244.0.2"
     assert [host.plugin("ADD", pod).address for pod in (other, third)] == ["10.244.0.3", "10.244.0.4"]
 
@@ -304,7 +304,7 @@ def test_missing_namespace_is_error_3_and_nothing_is_made(host: Host) -> None:
 
 @pytest.mark.parametrize("netns", ["/proc/self/ns/mnt", "/proc/version", "/run", "/proc/self/ns/net", "/proc/1/ns/net"])
 def test_path_that_is_no_pods_namespace_is_error_4(host: Host, netns: str) -> None:
-    """Among them the host's own namespace, where a pod's address would take the node off the network."""
+    """One of them is the host's own namespace: a pod's address there would cut the node off from the network."""
     before = host.traces()
     if netns == "/proc/1/ns/net":
         netns = f"/proc/{host.pid}/ns/net"
@@ -345,7 +345,7 @@ def test_full_subnet_first_takes_back_what_is_provably_stale(host: Host) -> None
     newcomer, late = host.pods(2, "new")
     assert host.plugin("ADD", newcomer).code == 100
     host.kill(pods[2])
-    wait_for(lambda: len(host.ports()) == 4, "the dead pod's veth to go")
+    wait_for(lambda: len(host.ports()) == 4, "the dead pod's veth disappears")
     assert host.plugin("ADD", newcomer).address == addresses[2]
     assert host.records() == {f"{pod.container}@eth0" for pod in [*pods[:2], *pods[3:], newcomer]}
     assert host.plugin("ADD", late).code == 100
@@ -387,7 +387,7 @@ def test_link_that_is_no_bridge_is_left_alone(host: Host) -> None:
 @pytest.mark.parametrize("inodes", range(1, 9))
 @pytest.mark.parametrize("folder", ["cni", "cnictl"])
 def test_full_disk_at_any_point_fails_cleanly(host: Host, folder: str, inodes: int) -> None:
-    """Each number of inodes makes another step the first that finds no room."""
+    """With each number of inodes, another step is the first to find the disk full."""
     host.run("mkdir", f"/var/lib/{folder}")
     host.run("mount", "-t", "tmpfs", "-o", f"nr_inodes={inodes}", "small", f"/var/lib/{folder}")
     pod = host.pod()
@@ -413,7 +413,7 @@ def test_read_only_disk_fails_cleanly(host: Host) -> None:
 
 
 def test_result_that_nobody_reads_undoes_the_attachment(host: Host) -> None:
-    """A runtime that died knows nothing of the pod, and so will never delete it."""
+    """A runtime that has died does not know the pod and will never delete it."""
     pod = host.pod()
     before = host.traces()
     reader, writer = os.pipe()
@@ -439,12 +439,12 @@ def test_leases_lie_in_the_data_dir_of_the_conf(host: Host) -> None:
         "type": "cnictl-bridge",
         "ipam": {"type": "host-local", "subnet": "10.244.0.0/24", "dataDir": "/var/lib/elsewhere"},
     }
-    one, other = host.pods(2)
+    pod, other = host.pods(2)
     folder = host.path("/var/lib/elsewhere/mynet")
-    host.add(one, conf)
+    host.add(pod, conf)
     host.add(other, conf)
     assert (folder / "10.244.0.2").read_bytes() == b"pod0\r\neth0"
-    host.delete(one)  # the conf may have changed since: the record says where the lease is
+    host.delete(pod)  # the conf may have changed since: the record has the lease's folder
     assert not (folder / "10.244.0.2").exists()
     assert host.collect([], conf).result == {}
     assert not (folder / "10.244.0.3").exists()
@@ -467,8 +467,8 @@ def test_two_networks_on_one_host_share_nothing(host: Host) -> None:
 
 def test_same_attachment_twice_at_once_attaches_once(host: Host) -> None:
     pod = host.pod()
-    host.add(host.pod("first"))  # the bridge is there: nothing slows one of the two down
-    answers = [finish(one) for one in [host.start("ADD", pod) for _ in range(6)]]
+    host.add(host.pod("first"))  # the bridge already exists: neither call is delayed by creating it
+    answers = [finish(started) for started in [host.start("ADD", pod) for _ in range(6)]]
     assert sorted(answer.status for answer in answers) == [0, 1, 1, 1, 1, 1]
     assert {answer.code for answer in answers if answer.status} <= {11, 102}
     assert len(host.leases()) == len(host.records()) == len(host.ports()) == 2

@@ -1,4 +1,4 @@
-"""A bridge that was there before: what ADD changes of it comes back with its last pod, a failed ADD or a reset."""
+"""ADD's changes to a bridge that already existed are undone with its last pod, a failed ADD or a reset."""
 
 import json
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ ACCEPT_RA = "net.ipv6.conf.br0.accept_ra"
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """A host for tests that take their bridge and pods away again."""
+    """A host for tests that remove their bridge and pods."""
     with new_host() as host:
         yield host
 
 
 @pytest.fixture
 def bridged(shared_host: Host) -> Iterator[Host]:
-    """A host with a bridge of its own, br0, up and at accept_ra 1, that has no address and no port."""
+    """A host with a bridge br0 that cnictl did not create: up, accept_ra 1, without address or port."""
     host = shared_host
     host.run("sysctl", "-qw", f"{FORWARDING}=0", "net.ipv4.ip_forward=0")
     host.run("ip", "link", "add", "br0", "address", "02:00:00:00:77:01", "type", "bridge")
@@ -39,14 +39,14 @@ def bridged(shared_host: Host) -> Iterator[Host]:
     yield host
     host.run("ip", "-all", "netns", "delete")
     host.run("ip", "link", "delete", "br0")
-    # a namespace's end comes later: until then a link into it keeps the routes that were learned there
+    # the namespace ends later: until then, a link into it keeps the routes learned there
     for link in ("uplink", "wan0"):
         host.run("ip", "link", "delete", link, check=False)
     host.run("sh", "-c", "rm -rf /run/cnictl/bridges /var/lib/cni/networks/* /var/lib/cnictl/attachments/*")
 
 
 def uplink(host: Host) -> None:
-    """Give br0 the node's address, and a port to a router."""
+    """Give br0 the node's addresses, and a port to a router."""
     host.run("ip", "netns", "add", "router")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "router")
     host.run("ip", "link", "set", "uplink", "master", "br0", "up")
@@ -67,7 +67,7 @@ router.sendto(advertisement, ("ff02::1", 0, 0, link))
 
 
 def learns(host: Host, sender: str, link: str = "br0", rounds: int = 1) -> bool:
-    """Whether the host gets a default route from an advertisement that is sent in this namespace."""
+    """Return whether the host learns a default route from an advertisement sent in namespace `sender`."""
 
     def advertised() -> bool:
         host.run("ip", "netns", "exec", sender, "python3", "-ISc", ADVERTISE, check=False)
@@ -77,7 +77,7 @@ def learns(host: Host, sender: str, link: str = "br0", rounds: int = 1) -> bool:
         wait_for(advertised, f"a route through {link} from the advertisement")
         return True
     advertised()
-    host.run("ping", "-6", "-c1", "-W1", f"ff02::1%{link}", check=False)  # its way and back is longer
+    host.run("ping", "-6", "-c1", "-W1", f"ff02::1%{link}", check=False)  # the RA arrives meanwhile
     return learned(host, link)
 
 
@@ -86,7 +86,7 @@ def learned(host: Host, link: str = "br0") -> bool:
 
 
 def settings(host: Host) -> Json:
-    """All that ADD could change of br0; that the host forwards since the first gateway stays, as with the reference."""
+    """Return all that ADD could change on br0. Forwarding is not included: it stays on, as with the reference."""
     link = host.links()["br0"]
     data = link["linkinfo"]["info_data"]
     addresses = json.loads(host.run("ip", "-j", "address", "show", "dev", "br0"))[0]["addr_info"]
@@ -102,7 +102,9 @@ def settings(host: Host) -> Json:
         "alias": link.get("ifalias"),
         "bridge": {key: data.get(key) for key in ("vlan_filtering", "nf_call_iptables", "stp_state", "mcast_snooping")},
         "addresses": sorted(
-            f"{one['local']}/{one['prefixlen']}" for one in addresses if not one["local"].startswith("fe80:")
+            f"{address['local']}/{address['prefixlen']}"
+            for address in addresses
+            if not address["local"].startswith("fe80:")
         ),
         "routes": sorted(
             line.strip()
@@ -152,14 +154,14 @@ def test_all_of_an_adopted_bridge_is_put_back_with_its_last_pod(bridged: Host, f
         assert host.plugin("ADD", pod, conf).code == 102
         host.plugin("DEL", Pod("occupied", ""), conf)
     else:
-        one, other = host.pods(2)
-        host.add(one, conf)
+        first, other = host.pods(2)
+        host.add(first, conf)
         host.add(other, conf)
         assert settings(host)["sysctl"] != before["sysctl"]
         if way == "GC":
             assert host.plugin("GC", conf={**conf, "cniVersion": "1.1.0", "cni.dev/valid-attachments": []}).result == {}
         else:
-            host.delete(one, conf)
+            host.delete(first, conf)
             assert settings(host)["sysctl"] != before["sysctl"]
             host.delete(other, conf)
     assert settings(host) == before
@@ -180,7 +182,7 @@ def test_a_bridge_that_leads_to_a_router_goes_on_accepting_advertisements(bridge
 
 
 def test_a_router_that_starts_to_advertise_after_the_first_add_is_learned_from(bridged: Host) -> None:
-    """On br0 and on an uplink of its own, on a node that the first ADD has forward."""
+    """One router is behind br0, another behind a separate uplink. The first ADD enables forwarding."""
     host, pod = bridged, bridged.pod()
     uplink(host)
     host.run("ip", "netns", "add", "other")
@@ -194,12 +196,12 @@ def test_a_router_that_starts_to_advertise_after_the_first_add_is_learned_from(b
         assert host.run("sysctl", "-n", f"net.ipv6.conf.{link}.accept_ra").strip() == "2"
         assert learns(host, sender, link, rounds=9)
     host.delete(pod, conf)
-    assert learned(host) and learned(host, "wan0")  # for it still forwards, as with the reference
+    assert learned(host) and learned(host, "wan0")  # the host still forwards, as with the reference
     assert ADDRESS6.partition("/")[0] in host.run("ip", "address", "show", "dev", "br0") and notes(host) == []
 
 
 def test_a_learned_route_outlives_the_pods(bridged: Host) -> None:
-    """No port of another's: the route alone says that the bridge is an uplink."""
+    """No port belongs to anyone else: only the route shows that the bridge is an uplink."""
     host, pod = bridged, bridged.pod()
     host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "br0", "proto", "ra")
     host.add(pod, {**CONF, "isGateway": True})
@@ -219,25 +221,25 @@ def test_a_pods_advertisement_is_not_accepted_on_a_bridge_of_pods(bridged: Host)
 
 def test_a_port_that_comes_later_makes_it_an_uplink_at_the_next_add(bridged: Host) -> None:
     host = bridged
-    one, other = host.pods(2)
-    host.add(one, CONF)
+    first, other = host.pods(2)
+    host.add(first, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "0"
     uplink(host)
     host.add(other, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "1"
-    for pod in (one, other):
+    for pod in (first, other):
         host.delete(pod, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "1" and notes(host) == []
 
 
 def test_what_an_operator_changed_since_stays(bridged: Host) -> None:
     host = bridged
-    one, other = host.pods(2)
-    host.add(one, CONF)
+    first, other = host.pods(2)
+    host.add(first, CONF)
     host.run("sysctl", "-qw", f"{ACCEPT_RA}=2")
     host.run("ip", "address", "add", "172.30.0.1/24", "dev", "br0")
     host.add(other, CONF)
-    for pod in (one, other):
+    for pod in (first, other):
         host.delete(pod, CONF)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "2"
     assert "172.30.0.1/24" in settings(host)["addresses"] and notes(host) == []
@@ -245,12 +247,12 @@ def test_what_an_operator_changed_since_stays(bridged: Host) -> None:
 
 def test_two_networks_on_one_bridge_put_it_back_once_both_have_left(bridged: Host) -> None:
     host = bridged
-    one, other = host.pods(2)
+    first, other = host.pods(2)
     second = {**CONF, "name": "second", "promiscMode": True, "ipam": {}}
     before = settings(host)
-    host.add(one, CONF)
+    host.add(first, CONF)
     host.add(other, second)
-    host.delete(one, CONF)
+    host.delete(first, CONF)
     between = settings(host)
     assert "PROMISC" in between["flags"] and between["sysctl"] != before["sysctl"]
     host.delete(other, second)

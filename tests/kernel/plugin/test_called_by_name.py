@@ -1,4 +1,4 @@
-"""Commands that mean a pod take what people call it, and swapped arguments are answered with the right command."""
+"""Commands accept a pod's usual names, and the error for swapped arguments contains the right command."""
 
 import json
 from collections.abc import Iterator
@@ -14,20 +14,20 @@ pytestmark = pytest.mark.once
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A node with a peer and a pod that Kubernetes named."""
+    """A node with a peer, and with a pod that has a Kubernetes name."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        init(one, "--peer", "10.244.1.0/24=10.0.10.51")
-        one.run(["ip", "netns", "add", "c0ffee12"])
-        conf = json.loads(one.run(["cat", CONF]).stdout)
+        node = lab.nodes[0]
+        init(node, "--peer", "10.244.1.0/24=10.0.10.51")
+        node.run(["ip", "netns", "add", "c0ffee12"])
+        conf = json.loads(node.run(["cat", CONF]).stdout)
         request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
         environment = {
             "CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c0ffee12", "CNI_NETNS": "/run/netns/c0ffee12",
             "CNI_IFNAME": "eth0", "CNI_PATH": "/opt/cni/bin",
             "CNI_ARGS": "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=web",
         }  # fmt: skip
-        one.run([PLUGIN], stdin=json.dumps(request), env=environment)
-        yield one
+        node.run([PLUGIN], stdin=json.dumps(request), env=environment)
+        yield node
 
 
 @pytest.mark.parametrize("who", ["10.244.0.2", "10.244.0.2/24", "web", "default/web", "c0ffee12", "c0ff"])
@@ -40,8 +40,8 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
     tested = ("test-connectivity", "--from", who, "--pod", who, *PINGS, "-o", "json")
     report = cnictl(node, *tested, check=False).stdout
     checks = json.loads(report)["checks"]
-    assert {one["from"] for one in checks} == {"10.244.0.2"}
-    assert "10.244.0.2" in [one["to"] for one in checks if one["check"] == "pod-same-host"]
+    assert {check["from"] for check in checks} == {"10.244.0.2"}
+    assert "10.244.0.2" in [check["to"] for check in checks if check["check"] == "pod-same-host"]
 
 
 @pytest.mark.parametrize(

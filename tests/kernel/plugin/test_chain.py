@@ -1,4 +1,4 @@
-"""The plugin in a list with the reference's: before portmap, firewall, bandwidth, tuning and sbr, and after another."""
+"""The plugin in a list with reference plugins: before portmap, firewall, bandwidth, tuning and sbr, or after others."""
 
 import json
 import subprocess
@@ -22,19 +22,19 @@ OURS: Json = {
     "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"},
 }
 IPERF3 = ("env", "TMPDIR=/run", "iperf3")
-"""It keeps what it sends in a file, and a host's /tmp may be read-only."""
+"""iperf3 keeps what it sends in a temporary file, and a host's /tmp may be read-only."""
 PORTMAP: Json = {"type": "portmap", "capabilities": {"portMappings": True}}
 PUBLISHED: Json = {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]}
 
 
 def conflist(*plugins: Json, version: str = "1.0.0") -> Json:
-    """A list of ours with these."""
+    """Return a list with these plugins."""
     return {"cniVersion": version, "name": "mynet", "plugins": list(plugins)}
 
 
 @pytest.fixture
 def node(host: Host) -> Host:
-    """A host that forwards, with an uplink to one outside."""
+    """A host that forwards, with an uplink to another host outside."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     host.run("ip", "netns", "add", "outside")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "outside")
@@ -48,7 +48,7 @@ def node(host: Host) -> Host:
 
 @contextmanager
 def server(host: Host, pod: Pod, *argv: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A command in the pod's network for as long as the block lasts."""
+    """Run a command in the pod's network namespace until the block ends."""
     running = subprocess.Popen(
         [*host.enter, "nsenter", f"--net={pod.netns}", *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
@@ -60,13 +60,13 @@ def server(host: Host, pod: Pod, *argv: str) -> Iterator[subprocess.Popen[bytes]
 
 
 def fetch(host: Host, pod: Pod, address: str, port: int) -> str:
-    """What a client in the pod's network reads from there."""
+    """Return what a client in the pod reads from that address and port."""
     script = f"import socket; print(socket.create_connection(({address!r}, {port}), 2).recv(99).decode())"
     return host.inside(pod, "python3", "-ISc", script, check=False)
 
 
 def rules(host: Host) -> list[str]:
-    """The firewall rules there are, without the base chains that plugins leave behind for the next pod."""
+    """Return the firewall's rules, without the base chains that plugins keep for the next pod."""
     return [line for line in host.run("nft", "-s", "list", "ruleset").splitlines() if "10.244.0." in line]
 
 
@@ -84,7 +84,7 @@ def test_portmap_leads_from_the_nodes_address_to_the_pod_until_del(node: Host) -
         for client in (outside, neighbour, pod, Pod("node", f"/proc/{node.pid}/ns/net")):
             assert fetch(node, client, NODE, 8080) == "hello\n", client
     chain.delete(pod, PUBLISHED)
-    assert rules(node) and result["interfaces"][1]["name"] not in node.links()  # the masquerade is the network's
+    assert rules(node) and result["interfaces"][1]["name"] not in node.links()  # the masquerade belongs to the network
     chain.delete(neighbour)
     assert not [line for line in rules(node) if "8080" in line or "10.244.0.2" in line]
     assert node.leases() == {} and node.ports() == set() and node.records() == set()
@@ -115,8 +115,8 @@ def test_bandwidth_limits_what_iperf3_measures(node: Host) -> None:
 
             def measured(at: str = address) -> Json | None:
                 said = node.run(*IPERF3, "--json", "--client", at, "--time", "1", check=False)
-                found: Json = json.loads(said)
-                return found if "error" not in found else None
+                answer: Json = json.loads(said)
+                return answer if "error" not in answer else None
 
             report = wait_for(measured, "iperf3's server")
         assert report is not None
@@ -150,9 +150,9 @@ def test_sbr_gives_each_interface_of_a_pod_its_own_routes(node: Host) -> None:
     twin = Pod(pod.container, pod.netns, "net1")
     first.add(pod)
     second.add(twin)
-    for one, source in ((pod, "10.244.0.2"), (twin, "10.245.0.2")):
+    for attached, source in ((pod, "10.244.0.2"), (twin, "10.245.0.2")):
         route = json.loads(node.inside(pod, "ip", "-j", "route", "get", OUTSIDE, "from", source))[0]
-        assert route["dev"] == one.ifname
+        assert route["dev"] == attached.ifname
     first.check(pod)
     second.check(twin)
     second.delete(twin)
@@ -173,9 +173,9 @@ def test_all_in_one_list_and_nothing_left(node: Host) -> None:
     link = node.pod_link(pods[0])
     assert link is not None and link["mtu"] == 1400
     assert " tbf " in node.run("tc", "qdisc")
-    # Debian's portmap fails its own CHECK, and its bandwidth crashes in one without limits
+    # Debian's portmap fails its own CHECK, and its bandwidth crashes in CHECK if the pod has no limits
     chain.check(pods[1], but=("portmap", "bandwidth"))
-    node.kill(pods[2])  # a DEL with the namespace gone goes through the whole list too
+    node.kill(pods[2])  # after that, DEL must pass through the whole list too
     for pod in pods:
         chain.delete(Pod(pod.container, "" if pod is pods[2] else pod.netns), wishes if pod is pods[0] else None)
     assert node.leases() == {} and node.records() == set() and node.ports() == set()
@@ -195,9 +195,9 @@ def test_after_another_plugin_its_result_stays_in_ours(node: Host) -> None:
     chain = Chain(node, conflist({"type": "loopback"}, OURS, PORTMAP))
     pod = node.pod()
     result = chain.add(pod, PUBLISHED)
-    names = [one["name"] for one in result["interfaces"]]
+    names = [interface["name"] for interface in result["interfaces"]]
     assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
-    places = {one["address"]: names[one["interface"]] for one in result["ips"]}
+    places = {ip["address"]: names[ip["interface"]] for ip in result["ips"]}
     assert next(iter(places.items())) == ("10.244.0.2/24", "eth0")
     assert places["127.0.0.1/8"] == "lo"
     chain.check(pod, PUBLISHED, but=("portmap",))
@@ -217,24 +217,24 @@ def test_gc_and_status_of_a_list_of_the_newest_version(node: Host) -> None:
 
 
 def test_several_networks_on_one_node_and_several_interfaces_in_one_pod(node: Host) -> None:
-    """Two networks, one of them twice, in one pod beside a neighbour: each goes alone, with its own trace."""
+    """A pod has one interface in one network and two in another; each can be deleted without affecting the others."""
     other = {**OURS, "bridge": "cni1", "isDefaultGateway": False, "isGateway": True,
              "ipam": {"type": "host-local", "subnet": "10.245.0.0/24"}}  # fmt: skip
     nets = (Chain(node, conflist(OURS)), Chain(node, {**conflist(other), "name": "other"}))
     pod, neighbour = node.pods(2)
     interfaces = [(nets[0], pod), (nets[0], Pod(pod.container, pod.netns, "net0")),
                   (nets[1], Pod(pod.container, pod.netns, "net1"))]  # fmt: skip
-    for net, one in interfaces:
-        net.add(one)
+    for net, attached in interfaces:
+        net.add(attached)
     nets[1].add(neighbour)
     assert sorted(node.leases().values()) == ["pod0\r\neth0", "pod0\r\nnet0"]
     assert sorted(node.leases("other").values()) == ["pod0\r\nnet1", "pod1\r\neth0"]
     assert node.pings(pod, OUTSIDE) and node.pings(pod, "10.245.0.3")
-    for net, one in interfaces:
-        net.check(one)
+    for net, attached in interfaces:
+        net.check(attached)
     nets[0].delete(interfaces[1][1])
-    for net, one in (interfaces[0], interfaces[2]):
-        net.check(one)
+    for net, attached in (interfaces[0], interfaces[2]):
+        net.check(attached)
     nets[1].delete(interfaces[2][1])
     nets[0].check(pod)
     nets[1].check(neighbour)
@@ -245,7 +245,7 @@ def test_several_networks_on_one_node_and_several_interfaces_in_one_pod(node: Ho
 
 
 def test_the_runner_itself_keeps_to_the_specification(host: Host) -> None:
-    """Section 3, seen by a plugin that writes down what it is given."""
+    """A plugin that records its requests shows that the runner follows section 3."""
     scribe = "#!/bin/sh\ncat >>/run/scribe/$CNI_COMMAND-$(basename $0); [ $CNI_COMMAND != ADD ] || echo '{}'\n"
     host.run("mkdir", "-p", "/run/scribe/bin")
     for name in ("first", "second"):
@@ -259,8 +259,8 @@ def test_the_runner_itself_keeps_to_the_specification(host: Host) -> None:
     chain.collect([pod])
 
     def seen(verb: str, kind: str) -> Json:
-        found: Json = json.loads(host.path(f"/run/scribe/{verb}-{kind}").read_text())
-        return found
+        request: Json = json.loads(host.path(f"/run/scribe/{verb}-{kind}").read_text())
+        return request
 
     base = {"cniVersion": "1.0.0", "name": "mynet"}
     assert seen("ADD", "first") == {**base, "type": "first", "runtimeConfig": {"ips": ["10.0.0.1"]}}

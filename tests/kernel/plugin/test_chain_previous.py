@@ -1,4 +1,4 @@
-"""The plugin in a list after another plugin: the bridge comes first in the result, and every later plugin finds it."""
+"""The plugin after another plugin in a list: its bridge is first in the result, and every later plugin finds it."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ NETWORKS = {"one": ("cni0", "10.244.0.0/24", "fd00:244::/64"), "two": ("cni1", "
 
 @pytest.fixture(scope="module")
 def forwarding() -> Iterator[Host]:
-    """A host that forwards, for tests that take their pods away again."""
+    """A host that forwards, for tests that remove their pods."""
     with new_host() as host:
         host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
         yield host
@@ -40,13 +40,13 @@ def listed(host: Host, name: str, *plugins: Json, version: str = "1.0.0") -> Cha
 
 
 def interface_of(result: Json, address: str) -> str:
-    """Name of the interface that the result gives this address to."""
+    """Return the name of the interface to which the result assigns this address."""
     place = next(ip["interface"] for ip in result["ips"] if ip["address"].startswith(f"{address}/"))
     return str(result["interfaces"][place]["name"])
 
 
 def gone(host: Host, pod: Pod, network: str = "one") -> bool:
-    """Whether nothing of this attachment is left: record, lease, interface."""
+    """Return whether nothing of this attachment is left: no record, lease or interface."""
     owned = [lease for lease in host.leases(network).values() if lease.split()[0] == pod.container]
     return not owned and f"{pod.container}@{pod.ifname}" not in host.records(network) and host.pod_link(pod) is None
 
@@ -62,11 +62,11 @@ def test_same_bridge_policy_keeps_pods_of_another_bridge_out(forwarding: Host, f
         result = chain.add(pod)
         assert result["interfaces"][0]["name"] == NETWORKS[chain.conflist["name"]][0]
         addresses.append(next(ip["address"] for ip in result["ips"] if ip["address"].startswith("10.")).split("/")[0])
-    one, neighbour, stranger = pods
-    assert host.pings(one, addresses[1]) and host.pings(neighbour, addresses[0])
-    assert not host.pings(stranger, addresses[0]) and not host.pings(one, addresses[2])
+    target, neighbour, stranger = pods
+    assert host.pings(target, addresses[1]) and host.pings(neighbour, addresses[0])
+    assert not host.pings(stranger, addresses[0]) and not host.pings(target, addresses[2])
     for chain, pod in zip(chains, pods, strict=True):
-        chain.check(pod, but=("firewall",) if first else ())  # Debian's misses its rule for loopback's ::1
+        chain.check(pod, but=("firewall",) if first else ())  # Debian's firewall misses its rule for loopback's ::1
         chain.delete(pod)
         assert gone(host, pod, chain.conflist["name"])
 
@@ -76,7 +76,7 @@ def test_each_address_names_its_own_interface_after_another_plugin(forwarding: H
     host, pod = forwarding, forwarding.pod(f"v{version.replace('.', '-')}")
     chain = listed(host, "one", LOOPBACK, conf("one"), version=version)
     result = chain.add(pod)
-    names = [one["name"] for one in result["interfaces"]]
+    names = [interface["name"] for interface in result["interfaces"]]
     assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
     for ip in result["ips"]:
         own = ip["address"].startswith(("10.244.0.", "fd00:244:"))
@@ -102,7 +102,7 @@ def test_every_later_plugin_finds_the_pod_after_loopback(forwarding: Host) -> No
     result = chain.add(pod, published)
     address = next(ip["address"] for ip in result["ips"] if ip["address"].startswith("10.244.0.")).split("/")[0]
     assert interface_of(result, address) == "eth0"
-    eth0 = next(one for one in result["interfaces"] if one["name"] == "eth0")
+    eth0 = next(interface for interface in result["interfaces"] if interface["name"] == "eth0")
     assert eth0["mac"] == "02:11:11:11:11:11"
     veth = result["interfaces"][1]["name"]
     assert f"dev {veth}" in host.run("tc", "qdisc", "show") and "tbf" in host.run("tc", "qdisc", "show", "dev", veth)
@@ -110,7 +110,7 @@ def test_every_later_plugin_finds_the_pod_after_loopback(forwarding: Host) -> No
     assert f"-s {address}/32" in host.run("iptables-save", "-t", "filter")
     route = json.loads(host.inside(pod, "ip", "-j", "route", "get", "192.0.2.1", "from", address))[0]
     assert (route["dev"], route["gateway"]) == ("eth0", "10.244.0.1")
-    chain.check(pod, published, but=("portmap",))  # Debian's fails its own CHECK
+    chain.check(pod, published, but=("portmap",))  # Debian's portmap fails its own CHECK
     chain.delete(pod, published)
     assert gone(host, pod)
     assert address not in host.run("iptables-save")
@@ -120,7 +120,7 @@ def test_layer_2_result_has_the_bridge_first_too(forwarding: Host) -> None:
     host, pod = forwarding, forwarding.pod("wire")
     chain = listed(host, "one", LOOPBACK, {"type": "cnictl-bridge", "bridge": "cni0"})
     result = chain.add(pod)
-    names = [one["name"] for one in result["interfaces"]]
+    names = [interface["name"] for interface in result["interfaces"]]
     assert (names[0], names[2:]) == ("cni0", ["eth0", "lo"])
     assert {names[ip["interface"]] for ip in result["ips"]} == {"lo"}
     chain.check(pod)
@@ -146,7 +146,7 @@ def test_what_was_there_before_is_kept_after_ours_and_points_where_it_pointed(fo
     host, pod = forwarding, forwarding.pod("kept")
     request = {**conf("one", 4), "cniVersion": "1.1.0", "name": "one", "dns": {"domain": "ours.example"}}
     result = host.plugin("ADD", pod, request, BEFORE).result
-    assert [one["name"] for one in result["interfaces"]][2:] == ["eth0", "dummy0", "lo"]
+    assert [interface["name"] for interface in result["interfaces"]][2:] == ["eth0", "dummy0", "lo"]
     own, *before = result["ips"]
     assert own["interface"] == 2
     assert before == [{**BEFORE["ips"][0], "interface": 4}, *BEFORE["ips"][1:]]
@@ -168,7 +168,7 @@ def test_a_place_that_is_no_number_is_refused_before_anything_is_made(forwarding
 
 
 def test_a_second_main_plugin_for_the_same_interface_is_refused_and_the_first_stays(forwarding: Host) -> None:
-    """Two bridges in one list: both would make eth0."""
+    """Both bridge plugins in the list would create eth0."""
     host, pod = forwarding, forwarding.pod("twice")
     first = {**conf("one", 4), "cniVersion": "1.0.0", "name": "one"}
     result = host.add(pod, first)

@@ -1,4 +1,4 @@
-"""CHECK: silent about a healthy attachment, and names each thing that is not as ADD made it."""
+"""CHECK accepts a healthy attachment without output, and names each deviation from what ADD made."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +21,10 @@ def test_healthy_attachment_passes(host: Host, version: str, backend: str) -> No
     host.conf |= {"cniVersion": version}
     if backend:
         host.conf |= {"ipMasq": True, "ipMasqBackend": backend}
-    one, other = host.pods(2)
-    results = [host.add(one), host.add(other, CNI_ARGS="MAC=02:00:00:00:00:aa")]
+    first, other = host.pods(2)
+    results = [host.add(first), host.add(other, CNI_ARGS="MAC=02:00:00:00:00:aa")]
     before = host.traces()
-    for pod, result in zip((one, other), results, strict=True):
+    for pod, result in zip((first, other), results, strict=True):
         assert host.plugin("CHECK", pod, prev=result).result == {}
     assert host.traces() == before
 
@@ -113,7 +113,7 @@ def test_deviation_is_named(host: Host, deviation: str) -> None:
     error = host.plugin("CHECK", pod, CONF, result).error
     assert error["code"] == 104
     assert words in error["msg"]
-    assert host.traces() == before  # it looks and changes nothing
+    assert host.traces() == before  # CHECK changes nothing
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The plugin's version in use is the operator's choice: no apply, no repair and no older cnictl takes another."""
+"""The operator chooses the plugin's version in use: no apply, repair or older cnictl changes it."""
 
 import json
 import sys
@@ -41,12 +41,12 @@ def newer(node: Node, *words: str, check: bool = True) -> Finished:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A node with both releases of the plugin; each test begins with the newer one in use, and chosen."""
+    """A node with both releases of the plugin; each test begins with the newer one chosen and in use."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        init(one)
-        one.run(["sh", "-c", MAKE_NEWER])
-        yield one
+        node = lab.nodes[0]
+        init(node)
+        node.run(["sh", "-c", MAKE_NEWER])
+        yield node
 
 
 @pytest.fixture(autouse=True)
@@ -97,9 +97,9 @@ def test_older_cnictl_keeps_it_also_where_node_toml_names_no_version(node: Node)
 
 def test_repair_puts_the_chosen_version_back(node: Node) -> None:
     newer(node, "plugin", "use", OLD)
-    with watching(node) as one:
-        node.run(["sh", "-c", f"rm {LAUNCHER}; nft flush ruleset"])  # the latter is what makes it look
-        one.until("repaired: ")
+    with watching(node) as watcher:
+        node.run(["sh", "-c", f"rm {LAUNCHER}; nft flush ruleset"])  # the flush triggers a repair
+        watcher.until("repaired: ")
         wait_for(lambda: in_use(node) == OLD, "the launcher is back")
         assert drifted(node) == []
 
@@ -119,7 +119,7 @@ def test_choice_is_undone_under_a_pod_that_lives(node: Node) -> None:
 
 def test_installing_ones_own_release_chooses_it_and_a_dry_run_shows_both_steps(node: Node) -> None:
     shown = json.loads(run(node, "plugin", "install", "--dry-run", "-o", "json").stdout)
-    assert [one["resource"] for one in shown["changes"]] == [f"file{NODE_FILE}", "plugin/cnictl-bridge"]
+    assert [change["resource"] for change in shown["changes"]] == [f"file{NODE_FILE}", "plugin/cnictl-bridge"]
     assert (in_use(node), chosen(node)) == (NEW, [f'version = "{NEW}"'])
     run(node, "plugin", "install")
     assert (in_use(node), chosen(node)) == (OLD, [f'version = "{OLD}"'])
@@ -144,7 +144,7 @@ def test_chosen_version_that_is_gone_is_told_with_the_way_out_and_nothing_takes_
         assert "cnictl plugin install installs this cnictl's version" in refused.stderr
         assert f"cnictl plugin use VERSION selects another installed version ({OLD})" in refused.stderr
         node.run(["sh", "-c", "ip address flush dev cni0"])
-        run(node, "apply", check=False)  # all else is repaired
+        run(node, "apply", check=False)  # apply repairs everything else
         assert drifted(node) == ["plugin/cnictl-bridge"]
     finally:
         node.run(["mv", "/tmp/kept", f"{LIB}/{NEW}"])
@@ -167,7 +167,7 @@ def test_key_of_a_newer_release_is_kept_and_told_while_a_slip_of_the_hand_is_ref
 
 
 def run_with(node: Node, line: str, *words: str) -> Finished:
-    """Run a command while the node file begins with `line`."""
+    """Run a command with `line` at the beginning of the node file."""
     node.run(["sh", "-c", f"sed -i '/^flow_lab/d' {NODE_FILE}; printf '{line}' | cat - {NODE_FILE} > /tmp/n; "
               f"cat /tmp/n > {NODE_FILE}"])  # fmt: skip
     return run(node, *words, check=False)

@@ -1,4 +1,4 @@
-"""DEL: succeeds where the specification says so, and nothing is left when it returns."""
+"""DEL succeeds in each case that the specification requires, and nothing is left when it returns."""
 
 import errno
 import json
@@ -14,7 +14,7 @@ Json = dict[str, Any]
 
 
 def nothing_of(host: Host, pod: Pod) -> bool:
-    """Whether neither host nor pod holds anything of the attachment."""
+    """Check that neither the host nor the pod has anything of the attachment."""
     owner = f"{pod.container}\r\n{pod.ifname}"
     assert owner not in host.leases().values()
     assert f"{pod.container}@{pod.ifname}" not in host.records()
@@ -28,7 +28,7 @@ def test_everything_is_gone_when_it_returns(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod)
     host.delete(pod, prev=result)
-    assert result["interfaces"][1]["name"] not in host.links()  # ENODEV, not 'soon'
+    assert result["interfaces"][1]["name"] not in host.links()  # gone when DEL returns, not soon after
     assert nothing_of(host, pod)
     assert "cni0" in host.links()
 
@@ -69,7 +69,7 @@ def test_whatever_is_gone_already(host: Host, loss: str, prev: str) -> None:
     veth = result["interfaces"][1]["name"]
     if loss == "namespace":
         host.kill(pod)
-        wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+        wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     elif loss == "interface":
         host.inside(pod, "ip", "link", "delete", "eth0")
     elif loss == "host veth":
@@ -91,7 +91,7 @@ def test_whatever_is_gone_already(host: Host, loss: str, prev: str) -> None:
 
 
 def test_without_netns_veth_and_address_are_gone_while_the_namespace_lives(host: Host) -> None:
-    """The reference frees the lease there and leaves the pod its address: a duplicate waiting to happen."""
+    """The reference frees the lease but leaves the pod its address, so the next pod can get the same one."""
     pod, heir = host.pods(2)
     host.conf["subnet"] = "10.244.0.0/30"
     host.add(pod)
@@ -135,7 +135,7 @@ def test_late_del_does_not_free_the_next_owners_address(host: Host) -> None:
 
 
 def test_del_after_a_refused_add_leaves_the_containers_own_interface(host: Host) -> None:
-    """A runtime answers a failed ADD with a DEL: the interface that was in the way is another's."""
+    """A runtime answers a failed ADD with DEL; the interface that was in the way belongs to another network."""
     pod = host.pod()
     second = {**WALK_THROUGH, "name": "second", "bridge": "cni1", "network": "10.99.0.0/16", "subnet": "10.99.0.0/24"}
     host.add(pod)
@@ -191,7 +191,7 @@ def test_full_disk_is_no_hindrance(host: Host) -> None:
     ],
 )
 def test_both_families_rules_and_guard_go_whatever_went_before(host: Host, loss: str, netns: str, backend: str) -> None:
-    """What the reference fails for ever at after a flush, and leaks after the namespace vanished."""
+    """The reference plugin fails forever after a flush, and leaks rules after the namespace is gone."""
     ranges = [[{"subnet": "10.244.0.0/24"}], [{"subnet": "fd00:244::/64"}]]
     conf = {**REFERENCE, "type": "cnictl-bridge", "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True,
             "ipam": {"type": "host-local", "ranges": ranges}}  # fmt: skip
@@ -211,7 +211,7 @@ def test_both_families_rules_and_guard_go_whatever_went_before(host: Host, loss:
             host.run(program, "-t", "nat", "-F")
     if loss in ("namespace", "all of it"):
         host.kill(pod)
-        wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+        wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     if loss == "all of it":
         host.run("ip", "link", "delete", "cni0")
     for prev in (result, None):
@@ -224,7 +224,7 @@ def test_both_families_rules_and_guard_go_whatever_went_before(host: Host, loss:
 
 
 def test_ipam_configuration_is_not_needed_for_the_undo(host: Host) -> None:
-    """The subnet changed since ADD: what it made is gone all the same."""
+    """The subnet has changed since ADD; what ADD made is removed all the same."""
     pod = host.pod()
     host.add(pod)
     host.delete(pod, {**WALK_THROUGH, "subnet": "10.244.3.0/24", "bridge": "other0"})
@@ -247,9 +247,9 @@ def test_pod_of_the_reference_plugin_is_deleted_after_take_over(host: Host, netn
     host.delete(given, prev=result if prev == "with prevResult" else None)
     assert host.leases() == {"10.244.0.3": "pod1\r\neth0"}
     assert host.records() == {"pod1@eth0"}
-    if netns == "netns gone":  # what nobody names any more, the kernel removes in its own time
-        wait_for(lambda: len(host.links()) < len(before["links"]), "the pair to go with its namespace")
-    # without either, by the address that the pod has and that it held the lease of
+    if netns == "netns gone":  # the kernel removes an unnamed namespace in its own time
+        wait_for(lambda: len(host.links()) < len(before["links"]), "the pair disappears with its namespace")
+    # without netns and prevResult, the plugin finds the pod by the address in its lease
     assert len(host.links()) == len(before["links"]) - 1
     assert host.pings(own, "10.244.0.1")
     host.delete(own)
@@ -261,16 +261,16 @@ def test_netns_that_now_names_another_pod_of_the_reference_is_not_touched(host: 
         assert host.reference("bridge", "ADD", pod, REFERENCE).result
     host.delete(Pod(old.container, heir.netns))
     assert host.pod_link(heir) is not None and host.leases() == {"10.244.0.3": "pod1\r\neth0"}
-    assert host.pod_link(old) is None  # its own was found by its address
+    assert host.pod_link(old) is None  # its interface was found by its address
 
 
 @pytest.mark.parametrize("prev", ["with prevResult", "without prevResult"])
 def test_a_lease_that_names_no_interface_is_freed_as_host_local_frees_it(host: Host, prev: str) -> None:
-    """host-local before 0.8 wrote the container alone."""
+    """host-local before 0.8 wrote only the container."""
     pod, other, own = host.pods(3)
-    results = [host.reference("bridge", "ADD", one, REFERENCE).result for one in (pod, other)]
-    for address, one in (("10.244.0.2", pod), ("10.244.0.3", other)):
-        host.path(f"{LEASES}/mynet/{address}").write_text(one.container)
+    results = [host.reference("bridge", "ADD", owner, REFERENCE).result for owner in (pod, other)]
+    for address, owner in (("10.244.0.2", pod), ("10.244.0.3", other)):
+        host.path(f"{LEASES}/mynet/{address}").write_text(owner.container)
     host.add(own)
     host.collect([pod, other, own])
     host.delete(Pod(pod.container, ""), prev=results[0] if prev == "with prevResult" else None)
@@ -308,7 +308,7 @@ def test_leases_of_ours_are_released_by_host_local(host: Host) -> None:
 
 
 def test_record_without_an_owner_of_the_same_name_elsewhere(host: Host) -> None:
-    """The same container and interface on two networks: one DEL takes one of them."""
+    """The same container and interface are on two networks: one DEL removes one of the attachments."""
     pod = host.pod()
     second = {**WALK_THROUGH, "name": "second", "bridge": "cni1", "network": "10.99.0.0/16", "subnet": "10.99.0.0/24"}
     host.add(pod)

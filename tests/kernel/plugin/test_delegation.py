@@ -1,4 +1,4 @@
-"""Addresses from another IPAM plugin: the reference's static and dhcp, and one of a few lines of sh that fails."""
+"""Addresses from other IPAM plugins: the reference's static and dhcp, and a short shell script that fails."""
 
 import json
 import subprocess
@@ -30,7 +30,7 @@ VERSIONS = """echo '{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.
 
 
 class Odd:
-    """An IPAM plugin on a host, that does for each verb what is given in sh, and keeps a diary."""
+    """An IPAM plugin on a host that runs a given shell script for each verb and records its calls."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
@@ -39,7 +39,7 @@ class Odd:
         self.does(ADD=ANSWER)
 
     def does(self, **verbs: str) -> None:
-        """Write it anew, its diary empty."""
+        """Rewrite the plugin with these scripts, and clear its diary."""
         cases = "".join(f"{verb}) {script} ;;\n" for verb, script in verbs.items())
         script = (
             f'#!/bin/sh\necho "$CNI_COMMAND $CNI_CONTAINERID" >>/run/odd/diary\ncase $CNI_COMMAND in\n{cases}esac\n'
@@ -50,7 +50,7 @@ class Odd:
 
     @property
     def diary(self) -> list[str]:
-        """Verb and container of each call."""
+        """Return the verb and container of each call."""
         return self.host.path("/run/odd/diary").read_text().splitlines()
 
 
@@ -61,7 +61,7 @@ def odd(host: Host) -> Odd:
 
 @contextmanager
 def running(host: Host, *argv: str) -> Iterator[None]:
-    """A daemon on the host for as long as the block lasts."""
+    """Run a daemon on the host until the block ends."""
     daemon = subprocess.Popen([*host.enter, *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield
@@ -74,12 +74,12 @@ def test_static_gives_addresses_of_both_families_and_routes(host: Host) -> None:
     conf = {**CONF, "ipam": STATIC}
     pod = host.pod()
     result = host.add(pod, conf)
-    assert [(one["address"], one["gateway"], one["interface"]) for one in result["ips"]] == [
+    assert [(ip["address"], ip["gateway"], ip["interface"]) for ip in result["ips"]] == [
         ("10.9.0.7/24", "10.9.0.1", 2),
         ("fd00:9::7/64", "fd00:9::1", 2),
     ]
     assert result["dns"] == STATIC["dns"]
-    assert {(one["dst"], one["gw"]) for one in result["routes"]} == {
+    assert {(route["dst"], route["gw"]) for route in result["routes"]} == {
         ("0.0.0.0/0", "10.9.0.1"),
         ("::/0", "fd00:9::1"),
         ("10.77.0.0/16", "10.9.0.3"),
@@ -96,7 +96,7 @@ def test_an_address_that_is_asked_for_is_the_ipam_plugins_to_give(host: Host) ->
     conf: Json = {**CONF, "ipam": {"type": "static"}}
     first, second = host.pods(2)
     given = host.add(first, conf, CNI_ARGS="IP=10.9.0.8/24;GATEWAY=10.9.0.1")
-    assert [(one["address"], one["gateway"]) for one in given["ips"]] == [("10.9.0.8/24", "10.9.0.1")]
+    assert [(ip["address"], ip["gateway"]) for ip in given["ips"]] == [("10.9.0.8/24", "10.9.0.1")]
     conf["runtimeConfig"] = {"ips": ["10.9.0.9/24"]}
     assert host.add(second, conf)["ips"][0]["address"] == "10.9.0.9/24"
     assert host.pings(second, "10.9.0.8")
@@ -111,7 +111,7 @@ def test_an_older_version_is_spoken_on_both_sides(host: Host, version: str) -> N
     if version == "0.2.0":
         assert result["ip4"]["ip"] == reference["ip4"]["ip"] and result["ip6"]["ip"] == reference["ip6"]["ip"]
     else:
-        assert [one["version"] for one in result["ips"]] == [one["version"] for one in reference["ips"]] == ["4", "6"]
+        assert [ip["version"] for ip in result["ips"]] == [ip["version"] for ip in reference["ips"]] == ["4", "6"]
     host.delete(pod, conf, result)
     assert host.ports() == set()
 
@@ -140,7 +140,7 @@ def test_dhcp_asks_through_the_pods_interface(host: Host) -> None:
         host.delete(pod, conf, result)
         assert host.plugin("CHECK", host.pod("other"), conf, result).error
     assert host.records() == set() and host.ports() == set()
-    assert host.plugin("ADD", pod, conf).error  # nobody listens any more
+    assert host.plugin("ADD", pod, conf).error  # the daemon has ended
     assert host.records() == set() and host.ports() == set()
 
 
@@ -188,7 +188,7 @@ def test_a_missing_one_is_named_and_nothing_is_left(odd: Odd) -> None:
 
 
 def test_our_own_failure_gives_its_address_back(odd: Odd) -> None:
-    """The route's gateway is on no link: the kernel refuses it, with the address long given."""
+    """The route's gateway is on no link: the kernel refuses the route after the address has been assigned."""
     pod = odd.host.pod()
     before = odd.host.traces()
     routed = ANSWER.replace("}]}", '}], "routes": [{"dst": "10.88.0.0/16", "gw": "10.99.0.1"}]}')
@@ -199,7 +199,7 @@ def test_our_own_failure_gives_its_address_back(odd: Odd) -> None:
 
 
 def test_a_failure_leaves_what_another_attachment_counts_on_by_now(odd: Odd) -> None:
-    """The bridge and its mode are the failing ADD's doing; a pod that came meanwhile found them as it needs them."""
+    """The failing ADD created the bridge and set its mode; a pod that was attached meanwhile needs both."""
     host = odd.host
     late, quick = host.pods(2)
     conf = {**CONF, "name": "quick", "promiscMode": True, "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}}
@@ -266,7 +266,7 @@ def test_an_attachment_whose_pod_died_gives_its_address_back_before_the_next_add
     host, pod = odd.host, odd.host.pod()
     veth = host.add(pod, odd.conf, CNI_PATH=PATH)["interfaces"][1]["name"]
     host.kill(pod)
-    wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+    wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     odd.does(ADD=ANSWER)
     host.add(host.pod(), odd.conf, CNI_PATH=PATH)
     assert odd.diary == ["DEL pod", "ADD pod"]
@@ -297,6 +297,6 @@ def test_status_passes_through_and_names_one_that_can_serve_no_add(odd: Odd) -> 
     assert host.plugin("STATUS", conf=conf, CNI_PATH=PATH).result == {}
     odd.does(VERSION=VERSIONS, STATUS=FAILURE)
     assert host.plugin("STATUS", conf=conf, CNI_PATH=PATH).code == 123
-    for kind in ("static", "nowhere"):  # Debian's static serves no 1.1.0
+    for kind in ("static", "nowhere"):  # Debian's static does not support 1.1.0
         error = host.plugin("STATUS", conf={**conf, "ipam": {**STATIC, "type": kind}}, CNI_PATH=PATH).error
         assert error["code"] == 50 and kind in error["msg"]

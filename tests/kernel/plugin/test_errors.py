@@ -1,4 +1,4 @@
-"""Errors: one JSON document on stdout with the specification's code, exit status 1, and a host as it was before."""
+"""Errors: one JSON document on stdout with the specification's code, exit status 1, and an unchanged host."""
 
 import fcntl
 import json
@@ -19,11 +19,11 @@ IPAM: Json = {"type": "host-local", "subnet": "10.244.0.0/24"}
 
 
 def conf(**keys: object) -> Json:
-    """The walk-through's conf with these keys, without those that are None."""
+    """Return the walk-through's conf with these keys; a key that is None is removed."""
     return {key: value for key, value in {**WALK_THROUGH, **keys}.items() if value is not None}
 
 
-# error code 7: what is wrong, and a word the message has to name it by
+# error code 7: the wrong keys, and a word that the message must contain
 WRONG: list[tuple[Json, str]] = [
     (conf(name=None), "name"),
     (conf(name=""), "name"),
@@ -232,7 +232,7 @@ def test_firewall_tool_that_fails_or_is_missing_undoes_the_add(host: Host, backe
 
 @contextmanager
 def held(host: Host, path: str) -> Iterator[None]:
-    """A stuck process that holds a file's lock."""
+    """Hold a file's lock, as a stuck process does."""
     file = host.path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o600)
@@ -244,7 +244,7 @@ def held(host: Host, path: str) -> Iterator[None]:
 
 
 def impatient(host: Host, verb: str, pod: Pod) -> Answer:
-    """A call of the plugin with half a second of patience in place of its twenty."""
+    """Call a plugin that waits half a second for a lock instead of 20."""
     return host.call(host.environment(verb, pod), host.stdin(), plugin_executable(0.5))
 
 

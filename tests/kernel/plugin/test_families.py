@@ -1,4 +1,4 @@
-"""IPv4 and IPv6 together or IPv6 alone: addresses, routes and neighbours of both, usable the moment ADD returns."""
+"""Both IPv4 and IPv6, or IPv6 alone: each family's addresses, routes and neighbours work as soon as ADD returns."""
 
 import json
 import sys
@@ -15,8 +15,8 @@ SIX: Json = {"subnet": "fd00:9::/64"}
 
 
 def conf_of(*ranges: Json, **more: Any) -> Json:
-    """A network as a reference configuration asks for it."""
-    ipam = {"type": "host-local", "ranges": [[one] for one in ranges], **more.pop("ipam", {})}
+    """Return a network in the form of a reference configuration."""
+    ipam = {"type": "host-local", "ranges": [[range_conf] for range_conf in ranges], **more.pop("ipam", {})}
     base = {"cniVersion": "1.1.0", "name": "dual", "type": "cnictl-bridge", "isDefaultGateway": True}
     return {**base, **more, "ipam": ipam}
 
@@ -33,21 +33,21 @@ def sysctl(host: Host, pod: Pod | None, name: str) -> str:
 @pytest.mark.parametrize("disabled", [False, True], ids=["allowed", "disabled by default"])
 @pytest.mark.parametrize("conf", [DUAL, ALONE], ids=["dual", "alone"])
 def test_pod_talks_in_every_family_at_once(host: Host, conf: Json, disabled: bool) -> None:
-    """Runtimes commonly forbid IPv6 in a pod's namespace until a plugin gives it an address."""
+    """Runtimes commonly disable IPv6 in a pod's namespace until a plugin assigns an IPv6 address."""
     pod, other = host.pods(2)
-    for one in (pod, other):
+    for target in (pod, other):
         switches = (f"net.ipv6.conf.{name}.disable_ipv6={int(disabled)}" for name in ("all", "default"))
-        host.inside(one, "sysctl", "-qw", *switches)
+        host.inside(target, "sysctl", "-qw", *switches)
     result = host.add(pod, conf)
     host.add(other, conf)
-    gateways = [one["gateway"] for one in result["ips"]]
+    gateways = [ip["gateway"] for ip in result["ips"]]
     assert gateways == (["10.9.0.1", "fd00:9::1"] if conf is DUAL else ["fd00:9::1"])
     assert all(host.pings(pod, gateway) for gateway in gateways)
     assert host.pings(pod, "fd00:9::3")
     assert {route["dst"] for route in result["routes"]} == ({"0.0.0.0/0", "::/0"} if conf is DUAL else {"::/0"})
     inside = host.pod_link(pod)
     assert inside is not None
-    assert not [one for one in inside["addr_info"] if one.get("tentative")]
+    assert not [address for address in inside["addr_info"] if address.get("tentative")]
     assert host.plugin("CHECK", pod, conf, result).result == {}
     assert set(host.leases("dual").values()) == {"pod0\r\neth0", "pod1\r\neth0"}
     host.delete(pod, conf)
@@ -66,17 +66,17 @@ def test_result_has_both_families_in_every_versions_shape(host: Host, version: s
             routes = [{"dst": default, "gw": gateway}]
             assert result[key] == {"ip": address, "gateway": gateway, "routes": routes}
         return
-    assert [(one["address"], one.get("version")) for one in result["ips"]] == [
+    assert [(ip["address"], ip.get("version")) for ip in result["ips"]] == [
         ("10.9.0.2/24", "4" if version < "1" else None),
         ("fd00:9::2/64", "6" if version < "1" else None),
     ]
 
 
 def test_nobody_takes_a_router_for_granted(host: Host) -> None:
-    """Router advertisements of one pod must lead neither the node nor another pod (CVE-2020-10749)."""
+    """Router advertisements from one pod must affect neither the node nor another pod (CVE-2020-10749)."""
     pod = host.pod()
     host.add(pod, conf_of(FOUR))
-    host.run("sysctl", "-qw", "net.ipv6.conf.cni0.accept_ra=1")  # as one made by hand has it
+    host.run("sysctl", "-qw", "net.ipv6.conf.cni0.accept_ra=1")  # the default of a bridge that an operator creates
     host.add(host.pod("second"), conf_of(FOUR))
     assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
     assert sysctl(host, pod, "net.ipv6.conf.eth0.accept_ra") == "0"
@@ -87,7 +87,7 @@ def test_failed_add_gives_a_bridge_its_ipv6_switches_back(host: Host) -> None:
     host.path(f"{LEASES}/dual/10.9.0.5").write_bytes(b"theirs\r\neth0")
     full = conf_of({**FOUR, "rangeStart": "10.9.0.5", "rangeEnd": "10.9.0.5"}, SIX)
     pod = host.pod()
-    assert host.plugin("ADD", pod, full).code == 100  # gives the lease a record, which might be a new pod's
+    assert host.plugin("ADD", pod, full).code == 100  # this gives the lease a record, which could belong to a new pod
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     former = {"disable_ipv6": "1", "accept_ra": "1"}
     host.run("sysctl", "-qw", *(f"net.ipv6.conf.cni0.{name}={value}" for name, value in former.items()))
@@ -98,8 +98,8 @@ def test_failed_add_gives_a_bridge_its_ipv6_switches_back(host: Host) -> None:
 def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host) -> None:
     names = ("net.ipv4.ip_forward", "net.ipv6.conf.all.forwarding")
     host.run("sysctl", "-qw", *(f"{name}=0" for name in names))
-    one, other, third = host.pods(3)
-    host.add(one, {**conf_of(FOUR), "isDefaultGateway": False})
+    first, other, third = host.pods(3)
+    host.add(first, {**conf_of(FOUR), "isDefaultGateway": False})
     assert [sysctl(host, None, name) for name in names] == ["0", "0"]
     host.add(other, {**conf_of(FOUR), "name": "four", "bridge": "cni4"})
     assert [sysctl(host, None, name) for name in names] == ["1", "0"]
@@ -108,7 +108,7 @@ def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host
 
 
 def test_node_goes_on_accepting_router_advertisements_on_all_its_own_links(host: Host) -> None:
-    """One that forwards accepts none, and loses the route it has from one, unless accept_ra says otherwise."""
+    """A forwarding node ignores router advertisements and loses its learned route unless accept_ra is 2."""
     host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "router")
     for link in ("uplink", "router"):
@@ -117,13 +117,13 @@ def test_node_goes_on_accepting_router_advertisements_on_all_its_own_links(host:
     host.add(host.pod(), DUAL)
     assert sysctl(host, None, "net.ipv6.conf.all.forwarding") == "1"
     assert sysctl(host, None, "net.ipv6.conf.uplink.accept_ra") == "2"
-    assert sysctl(host, None, "net.ipv6.conf.router.accept_ra") == "2"  # a router may appear there any time
+    assert sysctl(host, None, "net.ipv6.conf.router.accept_ra") == "2"  # a router may appear on this link at any time
     assert sysctl(host, None, "net.ipv6.conf.cni0.accept_ra") == "0"
 
 
 def test_kernel_without_ipv6_is_named_and_nothing_is_left(host: Host) -> None:
     pod = host.pod()
-    hide = ("mount", "-t", "tmpfs", "none", "/proc/sys/net/ipv6")  # which each namespace has of its own
+    hide = ("mount", "-t", "tmpfs", "none", "/proc/sys/net/ipv6")  # each namespace has its own
     host.run(*hide)
     host.inside(pod, *hide)
     before = host.traces()
@@ -140,7 +140,7 @@ def test_addresses_already_on_the_link_are_found_where_that_is_asked_for(host: H
     result = host.add(pod, conf)
     inside = host.pod_link(pod)
     assert inside is not None
-    assert not [one for one in inside["addr_info"] if one.get("tentative")]
+    assert not [address for address in inside["addr_info"] if address.get("tentative")]
     assert host.pings(pod, "fd00:9::1")
     assert host.plugin("CHECK", pod, conf, result).result == {}
     host.inside(pod, "ip", "address", "add", "fd00:9::3/64", "dev", "eth0", "nodad")
@@ -152,7 +152,7 @@ def test_addresses_already_on_the_link_are_found_where_that_is_asked_for(host: H
 
 
 def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> None:
-    """Without that, what they send is lost until they ask again: half a minute, or until the bridge forgot too."""
+    """Otherwise they lose packets for half a minute until they resolve it again, or until the bridge forgets it too."""
     neighbour, former, later = host.pods(3)
     host.add(neighbour, DUAL)
     host.add(former, DUAL)
@@ -163,8 +163,8 @@ def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> N
     host.delete(former, DUAL)
     mac = host.add(later, DUAL, CNI_ARGS=f"IP={','.join(addresses)}")["interfaces"][2]["mac"]
     for known in (host.inside(neighbour, "ip", "-j", "neigh"), host.run("ip", "-j", "neigh")):
-        found = {one["dst"]: one["lladdr"] for one in json.loads(known) if one["dst"] in addresses}
-        assert found == dict.fromkeys(addresses, mac)
+        macs = {entry["dst"]: entry["lladdr"] for entry in json.loads(known) if entry["dst"] in addresses}
+        assert macs == dict.fromkeys(addresses, mac)
 
 
 CONNECTIONS = """
@@ -175,7 +175,7 @@ for family, source in ((2, 1), (10, 3)):
             parts = attributes(entry, 4)
             print(*(attributes(attributes(parts[kind])[1])[source].hex() for kind in (1, 2)))
 """
-"""Source of request and of reply of every connection the host knows."""
+"""Print the source of the request and of the reply for each connection that the host tracks."""
 
 
 SEND = """
@@ -187,7 +187,7 @@ for to in sys.argv[1:]:
 
 
 def test_connections_of_an_addresss_former_owner_are_forgotten_and_no_others(host: Host) -> None:
-    """A NAT binding of the former pod would take the next one's packets where the former's went."""
+    """With the former pod's NAT binding, the new pod's packets would go to the former pod's destination."""
     for family in ("ip", "ip6"):
         track = f"table {family} t {{ chain c {{ type filter hook input priority 0; ct state new counter; }}; }}"
         host.run("nft", "-f", "-", stdin=track)
@@ -228,16 +228,16 @@ def test_routes_have_their_metrics_and_check_misses_each(host: Host, version: st
     result = host.add(pod, conf)
     listed = [*json.loads(host.inside(pod, *["ip", "-d", "-j", "-4", "route", "show", "table", "all"]))]
     listed += json.loads(host.inside(pod, *["ip", "-d", "-j", "-6", "route", "show", "table", "all"]))
-    found = {one["dst"]: one for one in listed if one.get("type") == "unicast"}
-    first = found["192.0.2.0/24"]
+    unicast = {route["dst"]: route for route in listed if route.get("type") == "unicast"}
+    first = unicast["192.0.2.0/24"]
     assert (first["gateway"], first["metric"], first["table"]) == ("10.9.0.1", 7, "100")
     assert first["metrics"] == [{"mtu": 1400, "advmss": 1300}]
-    assert found["198.51.100.0/24"]["gateway"] == "10.9.0.9"
-    assert "gateway" not in found["203.0.113.0/24"] and found["203.0.113.0/24"]["scope"] == "link"
-    assert (found["2001:db8::/32"]["gateway"], found["2001:db8::/32"]["metric"]) == ("fd00:9::1", 9)
-    assert (found["2001:db8:1::/48"]["gateway"], found["2001:db8:1::/48"]["table"]) == ("fd00:9::9", "5000")
-    assert sorted(one["gateway"] for one in listed if one["dst"] == "default") == ["10.9.0.1", "fd00:9::1"]
-    promised = {one["dst"]: one for one in result["routes"]}
+    assert unicast["198.51.100.0/24"]["gateway"] == "10.9.0.9"
+    assert "gateway" not in unicast["203.0.113.0/24"] and unicast["203.0.113.0/24"]["scope"] == "link"
+    assert (unicast["2001:db8::/32"]["gateway"], unicast["2001:db8::/32"]["metric"]) == ("fd00:9::1", 9)
+    assert (unicast["2001:db8:1::/48"]["gateway"], unicast["2001:db8:1::/48"]["table"]) == ("fd00:9::9", "5000")
+    assert sorted(route["gateway"] for route in listed if route["dst"] == "default") == ["10.9.0.1", "fd00:9::1"]
+    promised = {route["dst"]: route for route in result["routes"]}
     if version == "1.1.0":
         assert promised["192.0.2.0/24"] == {**ROUTES[0], "gw": "10.9.0.1"}
     else:

@@ -1,6 +1,6 @@
 """Disks, permissions, locks and clocks that fail: the answer, what is left, and the repair (docs/dev/faults.md).
 
-One host for all; each test has a network, a bridge and pods of its own there.
+All tests share a host; each has its own network, bridge and pods.
 """
 
 import fcntl
@@ -26,7 +26,7 @@ NODE_LOCK = "/run/cnictl/node.lock"
 
 @contextmanager
 def disk(net: Net, folder: str, options: str) -> Iterator[str]:
-    """A file system of its own for one of the network's folders."""
+    """Mount a separate file system on one of the network's folders."""
     path = f"{folder}/{net.name}"
     net.host.run("mkdir", "-p", path)
     net.host.run("mount", "-t", "tmpfs", "-o", options, "disk", path)
@@ -54,18 +54,18 @@ def test_full_disk_refuses_add_and_nothing_else(
     net: Net, folder: str, options: str, fill: Callable[[Path], None]
 ) -> None:
     with disk(net, folder, options) as path:
-        one, other, new = net.pod(), net.pod(), net.pod()
-        result = net.add(one)
+        attached, other, new = net.pod(), net.pod(), net.pod()
+        result = net.add(attached)
         net.add(other)
         fill(net.host.path(path))
         error = net.call("ADD", new).error
         assert error["code"] == FULL
         assert path in error["msg"] and "No space left" in error["msg"]
         assert net.call("STATUS").code == 50
-        assert net.left() == net.of((one, 2), (other, 3))
+        assert net.left() == net.of((attached, 2), (other, 3))
         assert net.host.pod_link(new) is None
-        assert net.call("CHECK", one, result).result == {}
-        assert net.call("DEL", one).result == {}
+        assert net.call("CHECK", attached, result).result == {}
+        assert net.call("DEL", attached).result == {}
         assert net.collect().result == {}
         assert net.left() == ([], [], [])
         for file in net.host.path(path).glob(".filler*"):
@@ -77,45 +77,50 @@ def test_full_disk_refuses_add_and_nothing_else(
 @pytest.mark.parametrize("folder", [LEASES, RECORDS])
 def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net, folder: str) -> None:
     with disk(net, folder, "size=1m") as path:
-        one, new = net.pod(), net.pod()
-        result = net.add(one)
+        attached, new = net.pod(), net.pod()
+        result = net.add(attached)
         net.host.run("mount", "-o", "remount,bind,ro", path)
-        assert net.call("CHECK", one, result).result == {}
-        for verb, pod in (("ADD", new), ("DEL", one)):
+        assert net.call("CHECK", attached, result).result == {}
+        for verb, pod in (("ADD", new), ("DEL", attached)):
             error = net.call(verb, pod).error
             assert error["code"] == FULL
             assert "Read-only file system" in error["msg"] and path in error["msg"]
         assert net.collect().code in (FULL, 11)
         assert net.call("STATUS").code == 50
-        assert net.left()[:2] == net.of((one, 2))[:2]
+        assert net.left()[:2] == net.of((attached, 2))[:2]
         net.host.run("mount", "-o", "remount,bind,rw", path)
-        assert net.call("DEL", one).result == {}
+        assert net.call("DEL", attached).result == {}
         assert net.left() == ([], [], [])
 
 
 def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> None:
-    """As of a runtime that isn't root: no capability, and a store that it may not enter."""
-    one, new = net.pod(), net.pod()
-    result = net.add(one)
+    """Simulate a runtime that is not root: no capabilities, and no access to the store."""
+    attached, new = net.pod(), net.pod()
+    result = net.add(attached)
     before = net.left()
     powerless = ["setpriv", "--bounding-set", "-all", "--inh-caps", "-all", "--"]
     net.store.chmod(0)
     try:
-        for verb, pod, prev in (("ADD", new, None), ("DEL", one, result), ("CHECK", one, result), ("GC", None, None)):
+        for verb, pod, prev in (
+            ("ADD", new, None),
+            ("DEL", attached, result),
+            ("CHECK", attached, result),
+            ("GC", None, None),
+        ):
             conf = {**net.conf, VALID: []}
             request = net.host.environment(verb, pod), net.host.stdin(conf, prev)
             error = net.host.call(*request, through=powerless).error
             assert error["code"] in (4, FULL, 103), error
-            assert "ermi" in error["msg"] or "ermi" in error.get("details", ""), error  # permitted, permission
+            assert "ermi" in error["msg"] or "ermi" in error.get("details", ""), error  # "permitted" or "permission"
     finally:
         net.store.chmod(0o755)
     assert net.left() == before
-    assert net.call("CHECK", one, result).result == {}
+    assert net.call("CHECK", attached, result).result == {}
 
 
 @contextmanager
 def stuck(path: Path) -> Iterator[None]:
-    """A process that holds a file's lock and goes nowhere."""
+    """Hold a file's lock, as a stuck process does."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -129,12 +134,13 @@ def stuck(path: Path) -> Iterator[None]:
     [("store", {"ADD", "DEL", "GC"}), ("node", {"ADD", "DEL", "CHECK", "GC", "STATUS"}), ("record", {"DEL"})],
 )
 def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str, waiting: set[str]) -> None:
-    one, new = net.pod(), net.pod()
-    result = net.add(one)
+    attached, new = net.pod(), net.pod()
+    result = net.add(attached)
     before = net.left()
-    paths = {"store": net.store / "lock", "node": net.host.path(NODE_LOCK), "record": net.record(one)}
+    paths = {"store": net.store / "lock", "node": net.host.path(NODE_LOCK), "record": net.record(attached)}
     calls: Sequence[tuple[str, Pod | None, Json | None]] = (
-        ("ADD", new, None), ("CHECK", one, result), ("DEL", one, result), ("GC", None, None), ("STATUS", None, None)
+        ("ADD", new, None), ("CHECK", attached, result), ("DEL", attached, result), ("GC", None, None),
+        ("STATUS", None, None),
     )  # fmt: skip
     with stuck(paths[lock]):
         answers = {verb: net.call(verb, pod, prev, {VALID: []}) for verb, pod, prev in calls}
@@ -143,12 +149,12 @@ def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str,
     refused = {verb for verb, answer in answers.items() if answer.status}
     assert refused == waiting, answers
     assert {answers[verb].code for verb in refused} == {11}
-    assert net.call("DEL", one).result == net.call("DEL", new).result == {}
+    assert net.call("DEL", attached).result == net.call("DEL", new).result == {}
     assert net.left() == ([], [], [])
 
 
 def test_store_of_another_subnet_serves_the_new_one_and_gives_the_old_one_back(net: Net) -> None:
-    """The node got another pod CIDR; pods of the former still run."""
+    """The node has a new pod CIDR; pods of the former one still run."""
     old, gone = net.pod(), net.pod()
     net.add(old)
     net.add(gone)
@@ -167,7 +173,7 @@ def test_store_of_another_subnet_serves_the_new_one_and_gives_the_old_one_back(n
 
 @contextmanager
 def reboot(host: Host) -> Iterator[None]:
-    """/run is empty and the kernel says another boot id; the caller has taken the links away."""
+    """Simulate a reboot: /run is empty and the boot id is another; the caller has removed the links."""
     host.run("sh", "-c", "rm -rf /run/cnictl; echo 5ca1ab1e-0000-4000-8000-000000000000 > /run/boot_id")
     host.run("mount", "--bind", "/run/boot_id", "/proc/sys/kernel/random/boot_id")
     try:
@@ -187,11 +193,11 @@ def test_after_a_reboot_former_pods_hold_nothing_for_long(net: Net) -> None:
     results = [net.add(pod) for pod in pods]
     power_off(net, pods)
     with reboot(net.host):
-        assert net.call("STATUS").result == {}  # stale ones count as free
-        again = net.host.pod(pods[0].container)  # a static pod has the same name every time
+        assert net.call("STATUS").result == {}  # stale leases count as free
+        again = net.host.pod(pods[0].container)  # a static pod has the same name after each boot
         assert net.call("ADD", again).address
         assert net.call("ADD", net.pod()).address
-        assert len(net.leases()) == 2  # the full subnet took all back
+        assert len(net.leases()) == 2  # the full subnet made ADD free all stale leases
         assert net.call("DEL", pods[1], results[1]).result == {}
 
 
@@ -206,22 +212,22 @@ def test_after_a_reboot_gc_and_ipam_gc_free_what_is_from_before(net: Net) -> Non
 
 
 def test_clock_set_back_makes_nobody_stale_and_nothing_eternal(net: Net) -> None:
-    """Everything on disk is from next year, including a host-local lease, which only its age dates."""
-    one, other = net.pod(), net.pod()
-    result = net.add(one)
+    """All files are dated a year ahead, including a host-local lease, whose age only its file shows."""
+    first, other = net.pod(), net.pod()
+    result = net.add(first)
     (net.store / net.address(9)).write_bytes(b"theirs\r\neth0")
     net.add(other)
-    record = json.loads(net.record(one).read_bytes())
+    record = json.loads(net.record(first).read_bytes())
     next_year = record["created"] + 365 * 86400
-    net.record(one).write_text(net.record(one).read_text().replace(str(record["created"]), str(next_year)))
+    net.record(first).write_text(net.record(first).read_text().replace(str(record["created"]), str(next_year)))
     for path in [*net.store.iterdir(), *net.records.iterdir(), net.store]:
         os.utime(path, (next_year, next_year))
-    assert net.call("CHECK", one, result).result == {}
+    assert net.call("CHECK", first, result).result == {}
     new = net.pod()
     assert net.call("ADD", new).address == net.address(4)
     assert net.ipam("gc") == (0, ["left"] * 4)
     assert net.call("DEL", new).result == {}
-    power_off(net, [one, other, new])
+    power_off(net, [first, other, new])
     with reboot(net.host):
         assert net.ipam("gc")[0] == 0
         assert net.left() == ([], [], [])

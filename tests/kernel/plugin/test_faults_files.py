@@ -1,6 +1,6 @@
 """Torn, wrong and missing files in the store and among the records (docs/dev/faults.md).
 
-One host for all; each test has a network, a bridge and pods of its own there.
+All tests share a host; each has its own network, bridge and pods.
 """
 
 import os
@@ -30,19 +30,19 @@ NOBODYS = [
 
 @pytest.mark.parametrize("content", NOBODYS, ids=lambda content: repr(content[:12]))
 def test_lease_file_without_an_owner_holds_up_nobody_and_is_taken_back(net: Net, content: bytes) -> None:
-    one, new = net.pod(), net.pod()
-    result = net.add(one)
+    attached, new = net.pod(), net.pod()
+    result = net.add(attached)
     (net.store / net.address(3)).write_bytes(content)
     assert net.call("ADD", new).address == net.address(4)
-    assert net.call("CHECK", one, result).result == {}
+    assert net.call("CHECK", attached, result).result == {}
     assert net.call("DEL", new).result == {}
     assert net.call("STATUS").result == {}
     assert [row["state"] for row in net.ipam("list")[1]["items"]] == ["live", "torn"]
     assert net.ipam("gc")[0] == 0
-    assert net.left() == net.of((one, 2))
+    assert net.left() == net.of((attached, 2))
     (net.store / net.address(3)).write_bytes(content)
-    assert net.collect(one).result == {}
-    assert net.left() == net.of((one, 2))
+    assert net.collect(attached).result == {}
+    assert net.left() == net.of((attached, 2))
 
 
 def test_full_subnet_takes_torn_leases_back_by_itself(net: Net) -> None:
@@ -55,21 +55,21 @@ def test_full_subnet_takes_torn_leases_back_by_itself(net: Net) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 20])
 def test_a_pods_own_lease_that_was_emptied_fails_its_check_and_goes_with_its_del(net: Net, content: bytes) -> None:
-    one, other = net.pod(), net.pod()
-    result = net.add(one)
+    first, other = net.pod(), net.pod()
+    result = net.add(first)
     net.add(other)
     (net.store / net.address(2)).write_bytes(content)
-    error = net.call("CHECK", one, result).error
+    error = net.call("CHECK", first, result).error
     assert (error["code"], net.address(2) in error["msg"]) == (104, True)
     assert net.ipam("gc")[0] == 0
-    assert net.address(2) in net.leases()  # the record says that a pod lives there
-    assert net.call("DEL", one).result == {}
+    assert net.address(2) in net.leases()  # the record shows that a pod has this address
+    assert net.call("DEL", first).result == {}
     assert net.left() == net.of((other, 3))
 
 
 def test_a_folder_in_place_of_a_lease_is_an_address_less_and_no_more(net: Net) -> None:
-    one = net.pod()
-    result = net.add(one)
+    attached = net.pod()
+    result = net.add(attached)
     (net.store / net.address(3)).mkdir()
     pods = [net.pod() for _ in range(ALL - 2)]
     given = [net.call("ADD", pod).address for pod in pods]
@@ -80,8 +80,8 @@ def test_a_folder_in_place_of_a_lease_is_an_address_less_and_no_more(net: Net) -
         assert net.call("DEL", pod).result == {}
     (net.store / net.address(2)).unlink()
     (net.store / net.address(2)).mkdir()
-    assert net.call("CHECK", one, result).code == 104
-    assert net.call("DEL", one).result == {}
+    assert net.call("CHECK", attached, result).code == 104
+    assert net.call("DEL", attached).result == {}
     assert net.collect().result == {}
     assert net.ipam("gc")[0] == 0
     assert net.left() == (sorted([net.address(2), net.address(3)]), [], [])
@@ -97,8 +97,8 @@ def test_torn_last_address_is_only_a_hint(net: Net, torn: bytes) -> None:
 
 @pytest.mark.parametrize("what", ["last_reserved_ip.0", "lock", "mark"])
 def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_fixed_by_removing_it(net: Net, what: str) -> None:
-    one, new = net.pod(), net.pod()
-    result = net.add(one)
+    attached, new = net.pod(), net.pod()
+    result = net.add(attached)
     path = net.mark if what == "mark" else net.store / what
     path.unlink()
     path.mkdir()
@@ -107,10 +107,10 @@ def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_fixed_by_removing
     assert f"{path.parent.name}/{path.name}" in error["msg"] and (
         "Is a directory" in error["msg"] or "is a folder" in error["msg"]
     )
-    assert net.left() == net.of((one, 2))
-    assert net.call("CHECK", one, result).result == {}
+    assert net.left() == net.of((attached, 2))
+    assert net.call("CHECK", attached, result).result == {}
     path.rmdir()
-    assert net.call("DEL", one).result == {}
+    assert net.call("DEL", attached).result == {}
     assert net.call("ADD", new).address
     assert net.call("DEL", new).result == {}
     assert net.left() == ([], [], [])
@@ -130,7 +130,7 @@ def test_a_folder_in_place_of_a_file_of_the_store_is_named_and_fixed_by_removing
 def test_corrupt_claim_mark_costs_no_address_and_no_record(net: Net, spoil: Callable[[bytes], bytes]) -> None:
     pods = [net.pod() for _ in range(ALL - 1)]
     given = [net.call("ADD", pod).address for pod in pods[:4]]
-    (net.store / "last_reserved_ip.0").unlink()  # or the search would begin after those that are taken
+    (net.store / "last_reserved_ip.0").unlink()  # otherwise the search begins after the leased addresses
     theirs = net.pod()
     (net.store / net.address(9)).write_bytes(f"{theirs.container}\r\neth0".encode())
     net.mark.write_bytes(spoil(net.mark.read_bytes()))
@@ -154,33 +154,33 @@ TORN_RECORDS = [
 
 @pytest.mark.parametrize("content", TORN_RECORDS, ids=lambda content: repr(content[:40]))
 def test_torn_record_names_enough_to_undo_its_attachment(net: Net, content: bytes) -> None:
-    one, other, third = net.pod(), net.pod(), net.pod()
-    for pod in (one, other, third):
+    first, other, third = net.pod(), net.pod(), net.pod()
+    for pod in (first, other, third):
         net.add(pod)
-    for pod in (one, other):
+    for pod in (first, other):
         net.record(pod).write_bytes(content)
     assert net.ipam("list")[0] == 0
-    assert net.call("ADD", one).code == 102
-    assert net.call("DEL", one).result == {}
+    assert net.call("ADD", first).code == 102
+    assert net.call("DEL", first).result == {}
     assert net.left() == net.of((other, 3), (third, 4))
     assert net.collect(third).result == {}
     assert net.left() == net.of((third, 4))
-    assert net.host.pod_link(one) is net.host.pod_link(other) is None
+    assert net.host.pod_link(first) is net.host.pod_link(other) is None
 
 
 def test_a_folder_in_place_of_a_record_holds_up_nobody_else(net: Net) -> None:
-    one, other, third = net.pod(), net.pod(), net.pod()
-    for pod in (one, other):
+    first, other, third = net.pod(), net.pod(), net.pod()
+    for pod in (first, other):
         net.add(pod)
-    net.record(one).unlink()
-    net.record(one).mkdir()
+    net.record(first).unlink()
+    net.record(first).mkdir()
     assert net.call("ADD", third).address == net.address(4)
     assert net.ipam("list")[0] == 0
-    error = net.call("DEL", one).error
-    assert error["code"] == FULL and net.record(one).name in error["msg"]
+    error = net.call("DEL", first).error
+    assert error["code"] == FULL and net.record(first).name in error["msg"]
     error = net.collect(third).error
-    assert error["code"] == 11 and one.container in error["details"]
-    assert net.left() == ([net.address(4)], sorted([net.record(one).name, net.record(third).name]), [net.veth(third)])
-    net.record(one).rmdir()
-    assert net.call("DEL", one).result == {}
+    assert error["code"] == 11 and first.container in error["details"]
+    assert net.left() == ([net.address(4)], sorted([net.record(first).name, net.record(third).name]), [net.veth(third)])
+    net.record(first).rmdir()
+    assert net.call("DEL", first).result == {}
     assert net.left() == net.of((third, 4))

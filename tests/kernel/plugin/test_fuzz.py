@@ -1,6 +1,6 @@
-"""Whatever is on stdin and in the environment: an answer by the specification, and nothing left behind.
+"""With any stdin and environment, the answer follows the specification and nothing is left behind.
 
-`make fuzz` draws twenty times as many examples, others in each run; the figures are in docs/dev/faults.md.
+`make fuzz` draws 20 times as many examples, different ones in each run; docs/dev/faults.md has the figures.
 """
 
 import json
@@ -29,12 +29,12 @@ OWN_FOLDERS = (
 )
 INTERNAL = 199
 EACH = 5
-"""One example in so many is a process of its own, from the launcher on."""
+"""One in this number of examples runs as a separate process, from the launcher on."""
 SPECIFIED = {1, 2, 3, 4, 5, 6, 7, 11, 50, 51}
 
 
 class Ground:
-    """One host and pod for all examples: each leaves both as they were. The bridge stands already."""
+    """A host and a pod for all examples; each example leaves both unchanged. The bridge already exists."""
 
     def __init__(self, host: Host, plugin: Inside, processes: Inside) -> None:
         self.host, self._plugin, self._processes = host, plugin, processes
@@ -48,11 +48,11 @@ class Ground:
         self.rules = host.run("nft", "list", "ruleset")
 
     def close(self) -> None:
-        """End what holds the pod's namespace."""
+        """Kill the process that keeps the pod's namespace alive."""
         os.kill(self._inside, 9)
 
     def call(self, environment: dict[str, str], stdin: bytes) -> Answer:
-        """A call without any plugin to delegate to; if it attached the pod, detach it; then look at what is there."""
+        """Call the plugin without any IPAM plugins, detach the pod if it was attached, and check what is left."""
         environment = {**environment, "CNI_PATH": "/var/lib/no-plugins"}
         self._calls += 1
         runner = self._plugin if self._calls % EACH else self._processes
@@ -70,22 +70,22 @@ class Ground:
         return answer
 
     def _left(self) -> list[str]:
-        """What stands on the host or in the pod that belongs to an attachment, or where the plugin has no business."""
+        """Return what is left of an attachment on the host or in the pod, and files outside the plugin's folders."""
         host = self.host
-        found = [name for name in devices(host, host.pid) if name not in ("lo", "cni0")]
-        found += [name for name in devices(host, self._inside) if name != "lo"]
+        left = [name for name in devices(host, host.pid) if name not in ("lo", "cni0")]
+        left += [name for name in devices(host, self._inside) if name != "lo"]
         for top in ("run", "var/lib", "var/log", "opt"):
             for file in host.path(f"/{top}").rglob("*"):
                 inside = str(file.relative_to(host.path("/")))
                 if file.is_dir() or file.name in ("lock", CLAIM_MARK) or file.name.startswith("last_reserved_ip."):
                     continue
                 if not inside.startswith(OWN_FOLDERS) or "/attachments/" in inside or "/cni/networks/" in inside:
-                    found.append(inside)
-        return found
+                    left.append(inside)
+        return left
 
 
 def devices(host: Host, process: int) -> list[str]:
-    """The links that a process sees."""
+    """Return the links in a process's network namespace."""
     lines = host.path(f"/proc/{process}/net/dev").read_text().splitlines()[2:]
     return [line.split(":")[0].strip() for line in lines]
 

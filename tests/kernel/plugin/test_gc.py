@@ -1,4 +1,4 @@
-"""GC: undoes exactly what is not among the valid attachments of its network, and nobody else's."""
+"""GC removes exactly those of its network's attachments that are not in the valid list, and nothing else."""
 
 import json
 from typing import Any
@@ -62,7 +62,7 @@ def test_other_networks_are_not_touched(host: Host) -> None:
     assert host.records("other") == {"pod1@eth0"}
     assert host.leases("other") == {"10.99.0.2": "pod1\r\neth0"}
     assert host.pings(other, "10.99.0.1")
-    assert host.ports() == {"veth12345678"}  # another's link on our bridge
+    assert host.ports() == {"veth12345678"}  # a link on our bridge that is not ours
 
 
 def test_network_whose_name_begins_alike_is_not_touched(host: Host) -> None:
@@ -75,7 +75,7 @@ def test_network_whose_name_begins_alike_is_not_touched(host: Host) -> None:
 
 
 def test_what_another_runtime_made_goes_only_once_it_is_stale(host: Host) -> None:
-    """The list is of the caller's own attachments: two runtimes on one network don't know of each other's."""
+    """The valid list has only the caller's own attachments: two runtimes on one network don't know each other's."""
     own, alive, dead, unknown = pods = host.pods(4)
     veths = {}
     for pod in pods:
@@ -84,10 +84,10 @@ def test_what_another_runtime_made_goes_only_once_it_is_stale(host: Host) -> Non
     forget = host.path(f"{RECORDS}/mynet/{unknown.container}@eth0")
     record = json.loads(forget.read_text())
     assert record["runtime"] == "podman"
-    del record["runtime"]  # as one from before records told it
+    del record["runtime"]  # as in older records, which don't have it
     forget.write_text(json.dumps(record))
     host.kill(dead)
-    wait_for(lambda: veths[dead]["interfaces"][1]["name"] not in host.links(), "the veth to go with its namespace")
+    wait_for(lambda: veths[dead]["interfaces"][1]["name"] not in host.links(), "the veth disappears with its namespace")
     assert host.collect([]).result == {}
     assert host.records() == {f"{alive.container}@eth0"}
     assert list(host.leases().values()) == [f"{alive.container}\r\neth0"] and host.pings(alive, "10.244.0.1")
@@ -97,7 +97,7 @@ def test_what_another_runtime_made_goes_only_once_it_is_stale(host: Host) -> Non
 
 
 def called_by(runtime: str) -> tuple[str, ...]:
-    """What runs a command as the child of a process of that name; of this test's where it is empty."""
+    """Return a command prefix that runs a command as a child of a process with this name; () if the name is empty."""
     named = "open('/proc/self/comm', 'w').write(sys.argv[1])"
     script = f"import subprocess, sys; {named}; sys.exit(subprocess.call(sys.argv[2:]))"
     return ("python3", "-ISc", script, runtime) if runtime else ()
@@ -129,7 +129,7 @@ def test_list_of_another_shape_is_an_error_and_nothing_goes(host: Host, given: o
 
 
 def test_add_in_flight_is_left_alone(host: Host) -> None:
-    """Held up between its lease and the end of its work, which strace does for two seconds."""
+    """strace delays the ADD for two seconds between its lease and its end."""
     host.add(host.pod("first"))
     pod = host.pod()
     slow = host.start("ADD", pod, through=["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:delay_exit=2000000"])

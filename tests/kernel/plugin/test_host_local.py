@@ -1,4 +1,4 @@
-"""Addresses beside the real host-local: the same answers, the same files, and each goes on where the other left off."""
+"""Compare with the real host-local: the same answers and files, and each continues where the other left off."""
 
 import json
 from typing import Any
@@ -16,11 +16,11 @@ def conf(ipam: Json | None = None, kind: str = "cnictl-bridge", name: str = "dua
 
 
 def addresses(result: Json) -> list[str]:
-    return [str(one["address"]) for one in result["ips"]]
+    return [str(ip["address"]) for ip in result["ips"]]
 
 
 def lease_files(host: Host, network: str = "dual") -> dict[str, str]:
-    """Every file of a store but the lock, with what it holds."""
+    """Return the content of each file in a store, except the lock."""
     folder = host.path(f"{LEASES}/{network}")
     return {file.name: file.read_bytes().decode() for file in folder.iterdir() if file.name != "lock"}
 
@@ -64,7 +64,7 @@ def test_three_pods_get_what_host_local_gives_them(host: Host, what: str) -> Non
             continue
         given, wanted = ours.result, theirs.result
         assert addresses(given) == addresses(wanted)
-        assert [one["gateway"] for one in given["ips"]] == [one["gateway"] for one in wanted["ips"]]
+        assert [ip["gateway"] for ip in given["ips"]] == [ip["gateway"] for ip in wanted["ips"]]
         assert given["dns"] == wanted["dns"]
         assert [route["dst"] for route in given["routes"]] == [route["dst"] for route in wanted.get("routes", [])]
     assert lease_files(host) == lease_files(host, "theirs")
@@ -128,7 +128,7 @@ def test_what_is_asked_for_and_not_to_be_had_is_refused(
 
 @pytest.mark.parametrize("gone", ["its namespace is gone", "its lease is torn"])
 def test_an_address_asked_for_that_nobody_holds_any_more_is_given(host: Host, gone: str) -> None:
-    """A container with an address of its own starts again, though its node went down without a DEL."""
+    """A container with a fixed address starts again after its node went down without DEL."""
     before, after = host.pods(2)
     host.add(before, conf(), CNI_ARGS="IP=10.9.0.5")
     if gone == "its lease is torn":
@@ -154,8 +154,8 @@ def test_each_goes_on_where_the_other_left_off(host: Host) -> None:
     files = lease_files(host)
     for number, pod in enumerate(pods):
         assert files[f"10.9.0.{number + 2}"] == files[f"fd00:9::{number + 2}"] == owner(pod)
-    host.delete(pods[0], conf(), results[0])  # the reference's pod by us
-    assert host.reference("bridge", "DEL", pods[1], conf(kind="bridge")).status == 0  # ours by the reference
+    host.delete(pods[0], conf(), results[0])  # our DEL for the reference's pod
+    assert host.reference("bridge", "DEL", pods[1], conf(kind="bridge")).status == 0  # the reference's DEL for our pod
     left = {name for name in lease_files(host) if not name.startswith("last")}
     assert left == {"10.9.0.4", "fd00:9::4", "10.9.0.5", "fd00:9::5"}
     assert len(host.ports("br9")) == 2
@@ -165,7 +165,7 @@ def test_each_goes_on_where_the_other_left_off(host: Host) -> None:
 
 @pytest.mark.parametrize("together", [False, True])
 def test_two_subnets_of_a_family_have_a_gateway_each(host: Host, together: bool) -> None:
-    """The reference's bridge takes no second IPv4 address: its ADD fails once the first range is used up."""
+    """The reference's bridge accepts only one IPv4 address: its ADD fails once the first range is used up."""
     small, more = {"subnet": "10.9.0.0/30"}, {"subnet": "10.8.0.0/24"}
     both = {"type": "host-local", "ranges": [[small], [more]] if together else [[small, more]]}
     pods = host.pods(1 if together else 2)
@@ -174,13 +174,13 @@ def test_two_subnets_of_a_family_have_a_gateway_each(host: Host, together: bool)
     assert given == ["10.9.0.2/30", "10.8.0.2/24"]
     for pod, result in zip(pods, results, strict=True):
         assert [route["dst"] for route in result["routes"]] == ["0.0.0.0/0"]
-        assert all(host.pings(pod, one["gateway"]) for one in result["ips"])
+        assert all(host.pings(pod, ip["gateway"]) for ip in result["ips"])
         assert host.plugin("CHECK", pod, conf(both, isDefaultGateway=True), result).result == {}
 
 
 def test_an_add_of_host_local_s_that_was_cut_off_is_no_duplicate(host: Host) -> None:
     pod = host.pod()
-    assert host.reference("host-local", "ADD", pod, conf()).status == 0  # and its bridge died before it made a link
+    assert host.reference("host-local", "ADD", pod, conf()).status == 0  # its bridge then died without a link
     assert addresses(host.add(pod, conf())) == ["10.9.0.3/29", "fd00:9::3/64"]
     assert {name for name in lease_files(host) if not name.startswith("last")} == {"10.9.0.3", "fd00:9::3"}
 

@@ -1,4 +1,4 @@
-"""The plugin's files: copied, proven, switched, removed, on nodes whose runtimes have both usual plugin folders."""
+"""The plugin's files are installed, tested, switched and removed, on nodes with both usual plugin folders."""
 
 import json
 import os
@@ -21,7 +21,7 @@ LAUNCHERS = ("/opt/cni/bin/cnictl-bridge", "/usr/lib/cni/cnictl-bridge")
 SOURCE = Path(cnictl.__file__).resolve().parent.parent
 CALL_VERSION = 'echo \'{"cniVersion":"1.0.0"}\' | CNI_COMMAND=VERSION '
 
-# another build of the same cnictl: what a developer, or a second installation, would have
+# another build of the same cnictl, as a developer or a second installation would have
 COPY = f"""
 set -e
 mkdir /tmp/other
@@ -33,7 +33,7 @@ cp -r {SOURCE}/conf /tmp/other/cnictl_conf
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """One bare node with plugin folders that are empty."""
+    """A bare node with empty plugin folders."""
     with Lab(nodes=1) as lab:
         yield lab.nodes[0]
 
@@ -43,7 +43,7 @@ def run(node: Node, *words: str, check: bool = True) -> Finished:
 
 
 def run_other(node: Node, *words: str, check: bool = True) -> Finished:
-    """The same with the build in /tmp/other."""
+    """Run `cnictl plugin …` of the build in /tmp/other."""
     program = "import sys; sys.path.insert(0, '/tmp/other'); from cnictl.cli.main import main; main()"
     return node.run([sys.executable, "-c", program, "plugin", *words], check=check)
 
@@ -53,9 +53,9 @@ def make_other(node: Node, change: str = "echo '# another build' >> /tmp/other/c
 
 
 def versions(node: Node) -> dict[str, bool]:
-    """Names of the versions, and whether each is current."""
-    found = json.loads(run(node, "list", "-o", "json").stdout)
-    return {one["version"]: one["current"] for one in found["items"]}
+    """Return the names of the installed versions and whether each is current."""
+    listed = json.loads(run(node, "list", "-o", "json").stdout)
+    return {item["version"]: item["current"] for item in listed["items"]}
 
 
 def call(node: Node, launcher: str = LAUNCHERS[0]) -> dict[str, object]:
@@ -69,7 +69,7 @@ def tree(node: Node, *folders: str) -> str:
 
 
 RUNS = ("/var/lib/cnictl/journal", "/var/lib/cnictl/journal/000001.jsonl")
-"""What `cnictl history` knows of it."""
+"""The runs that `cnictl history` lists."""
 
 
 def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) -> None:
@@ -78,7 +78,7 @@ def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) 
     for launcher in LAUNCHERS:
         assert node.run(["stat", "-c", "%a %u", launcher]).stdout == "755 0\n"
         assert "1.1.0" in str(call(node, launcher)["supportedVersions"])
-    # which folders the install made, for taking them away again; no lease, record or log of the test
+    # the list of folders that the install created, for their removal; no lease, record or log of the self-test
     noted = {"/var/lib/cnictl", "/var/lib/cnictl/folders.json", *RUNS}
     assert node.run(["ip", "-j", "link"]).stdout == before[0]
     assert set(tree(node, "/var", "/etc").splitlines()) - set(before[1].splitlines()) == noted
@@ -133,11 +133,11 @@ def test_other_content_of_one_version_stands_beside_it(node: Node) -> None:
     run(node, "install")
     make_other(node)
     run_other(node, "install")
-    found = versions(node)
-    assert len(found) == 2
-    other = next(name for name in found if name != cnictl.__version__)
+    installed = versions(node)
+    assert len(installed) == 2
+    other = next(name for name in installed if name != cnictl.__version__)
     assert re.fullmatch(re.escape(cnictl.__version__) + r"\+[0-9a-f]{8}", other)
-    assert found == {cnictl.__version__: False, other: True}
+    assert installed == {cnictl.__version__: False, other: True}
     run(node, "use", cnictl.__version__)
     assert versions(node) == {cnictl.__version__: True, other: False}
     refused = run(node, "uninstall", cnictl.__version__, check=False)
@@ -162,7 +162,7 @@ def test_no_call_fails_while_versions_change(node: Node) -> None:
     answers = said.replace("}{", "}\n{").splitlines()
     assert caller.returncode == 0, (answers[-1:], complaints)
     assert len(answers) > 10
-    assert all("supportedVersions" in one for one in answers)
+    assert all("supportedVersions" in answer for answer in answers)
 
 
 def test_a_build_that_fails_its_test_never_reaches_the_runtimes(node: Node) -> None:
@@ -195,17 +195,17 @@ def test_a_broken_version_is_shown_and_repaired(node: Node) -> None:
 
 def test_the_launcher_takes_the_second_interpreter_and_else_says_so_in_json(node: Node) -> None:
     run(node, "install")
-    found = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]["interpreter"]
+    interpreter = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]["interpreter"]
     text = node.run(["cat", LAUNCHERS[0]]).stdout
-    other = text.replace(f"python={found}\n", "python=/gone\n")
+    other = text.replace(f"python={interpreter}\n", "python=/gone\n")
     node.run(["sh", "-c", "cat > /tmp/second; chmod 755 /tmp/second"], other)
     assert "supportedVersions" in call(node, "/tmp/second")
-    hide = f"mount --bind /dev/null $(realpath /usr/bin/python3); mount --bind /dev/null {found}; "
+    hide = f"mount --bind /dev/null $(realpath /usr/bin/python3); mount --bind /dev/null {interpreter}; "
     bare = node.run(["unshare", "-m", "sh", "-c", f"{hide} {CALL_VERSION} {LAUNCHERS[0]}"], check=False)
     error = json.loads(bare.stdout)
     assert bare.status == 1
     assert error["code"] >= 100
-    assert found in error["msg"]
+    assert interpreter in error["msg"]
     node.run(["mv", LIB, "/tmp/moved"])
     assert "is gone" in str(call(node)["msg"])
 
@@ -228,10 +228,10 @@ def test_what_others_could_change_is_refused(node: Node, prepare: str, words: li
 
 def test_a_version_whose_interpreter_others_can_change_by_now_is_not_used(node: Node) -> None:
     run(node, "install")
-    one = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]
-    node.run(["cp", "-a", one["library"], f"{LIB}/0.0.1"])
-    node.run(["sh", "-c", f"cp -L {one['interpreter']} /srv/python; chmod 777 /srv/python"])
-    node.run(["sed", "-i", f"s|{one['interpreter']}|/srv/python|", f"{LIB}/0.0.1/manifest.json"])
+    version = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]
+    node.run(["cp", "-a", version["library"], f"{LIB}/0.0.1"])
+    node.run(["sh", "-c", f"cp -L {version['interpreter']} /srv/python; chmod 777 /srv/python"])
+    node.run(["sed", "-i", f"s|{version['interpreter']}|/srv/python|", f"{LIB}/0.0.1/manifest.json"])
     refused = run(node, "use", "0.0.1", check=False)
     assert (refused.status, "/srv/python is writable by everyone" in refused.stderr) == (1, True)
 

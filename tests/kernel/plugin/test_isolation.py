@@ -1,4 +1,4 @@
-"""`portIsolation`: isolated pods reach neither each other nor, by way of the node, what the bridge keeps from them."""
+"""`portIsolation`: isolated pods can't reach each other, neither over the bridge nor through the node."""
 
 import subprocess
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ GATEWAY = ("10.9.0.1", "fd00:9::1")
 
 
 class World:
-    """A host with two isolated pods and one that isn't, all on cni0, and one outside."""
+    """A host with two isolated pods and an open one on cni0, and another host outside."""
 
     def __init__(self, host: Host, backend: str) -> None:
         self.host = host
@@ -39,7 +39,7 @@ class World:
         return [ip["address"].partition("/")[0] for ip in self.results[pod]["ips"]]
 
     def route(self, pod: Pod, target: Pod) -> None:
-        """Have a pod send to another by way of the gateway."""
+        """Route a pod's packets for another pod through the gateway."""
         for family, gateway, address in zip(("-4", "-6"), GATEWAY, self.addresses(target), strict=True):
             self.host.inside(pod, "ip", family, "route", "replace", address, "via", gateway)
 
@@ -64,7 +64,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
 
 @contextmanager
 def capture(host: Host, pod: Pod) -> Iterator[list[str]]:
-    """Sources of the UDP datagrams to port 7 that reach a pod while the block lasts, up to the node's own last one."""
+    """Collect the sources of UDP datagrams to port 7 that the pod receives, up to the node's final datagram."""
     script = (
         "import socket\n"
         "s = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM); s.bind(('::', 7)); print('ready', flush=True)\n"
@@ -99,9 +99,9 @@ def send(host: Host, sender: Pod | None, address: str, word: str = "hello") -> N
 
 
 def reached(world: World, sender: Pod, target: Pod) -> set[str]:
-    """Sources of what reaches `target` of what `sender` sends to its addresses; sending is no proof of arrival.
+    """Return the sources of the datagrams that `target` receives when `sender` sends to its addresses.
 
-    Everybody on the way knows the next one's MAC by then: nothing waits for an answer when the last datagram arrives.
+    All MAC addresses on the way are resolved first: no datagram is still waiting when the node's last one arrives.
     """
     host, addresses = world.host, world.addresses(target)
     assert all(host.pings(sender, gateway) for gateway in GATEWAY)
@@ -114,15 +114,15 @@ def reached(world: World, sender: Pod, target: Pod) -> set[str]:
 
 
 def test_isolated_pods_do_not_reach_each_other_through_the_node(world: World) -> None:
-    for one, other in ((world.one, world.other), (world.other, world.one)):
-        world.route(one, other)
-        world.route(other, one)
-        assert reached(world, one, other) == set()
+    for sender, other in ((world.one, world.other), (world.other, world.one)):
+        world.route(sender, other)
+        world.route(other, sender)
+        assert reached(world, sender, other) == set()
     assert not any(world.host.pings(world.one, address) for address in world.addresses(world.other))
 
 
 def test_a_host_that_answers_arp_for_everyone_changes_nothing(world: World) -> None:
-    """proxy_arp for the bridge's own subnet, as a router with private VLANs has it, and ICMP redirects."""
+    """The bridge has proxy_arp for its own subnet, as a router with private VLANs has, and sends ICMP redirects."""
     host = world.host
     for key in ("proxy_arp", "proxy_arp_pvlan", "send_redirects"):
         host.run("sysctl", "-qw", f"net.ipv4.conf.cni0.{key}=1")
@@ -159,10 +159,11 @@ def test_gateway_node_outside_and_open_pods_stay_reachable(world: World) -> None
 
 
 def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World) -> None:
-    """It is reached at the node's address, from outside and from a neighbour alike.
+    """It is reachable at the node's address, both from outside and from a neighbour.
 
-    But for a neighbour where br_netfilter shows the bridge's frames to iptables: it bridges what was translated to the
-    same bridge (net/bridge/br_netfilter_hooks.c, br_nf_pre_routing_finish), and the port's flag holds.
+    A neighbour can't reach it if br_netfilter passes the bridge's frames to iptables: the kernel then bridges a packet
+    whose new destination is on the same bridge (net/bridge/br_netfilter_hooks.c, br_nf_pre_routing_finish), and the
+    port's isolation applies.
     """
     host = world.host
     shown = host.links()["cni0"]["linkinfo"]["info_data"]
@@ -172,7 +173,9 @@ def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World
         host.run("sysctl", "-qw", f"net.bridge.bridge-nf-call-{key}=0", check=False)
     rules: list[tuple[str, ...]] = []
     assert all(host.pings(pod, node) for node in NODE for pod in (world.one, Pod("outside", "/run/netns/outside")))
-    assert all(" 1 received" in host.run("ping", "-n", "-c1", "-W2", one) for one in world.addresses(world.other))
+    assert all(
+        " 1 received" in host.run("ping", "-n", "-c1", "-W2", address) for address in world.addresses(world.other)
+    )
     for program, node, pod in zip(("iptables", "ip6tables"), NODE, world.addresses(world.other), strict=True):
         target = f"[{pod}]:7" if ":" in pod else f"{pod}:7"
         rules.append((program, "PREROUTING", "-d", node, "-p", "udp", "--dport", "7", "-j", "DNAT", "--to", target))
@@ -186,13 +189,13 @@ def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World
                 send(host, world.one, address)
                 send(host, Pod("outside", "/run/netns/outside"), address)
             send(host, None, world.addresses(world.other)[0], "last")
-    host.run("ip", "link", "set", "cni0", "type", "bridge", *(str(w) for one in hooks.items() for w in one))
+    host.run("ip", "link", "set", "cni0", "type", "bridge", *(str(w) for hook in hooks.items() for w in hook))
     assert sorted(sources) == sorted([*GATEWAY] * 2 + [GATEWAY[0]])
 
 
 @pytest.mark.parametrize("tags", ["8100e000", "8100e00081006000", "88a8000081000000"])
 def test_a_tag_of_no_vlan_hides_nothing(world: World, tags: str) -> None:
-    """The node takes such tags off, and would route what is behind them."""
+    """The node removes such tags and would route the packet behind them."""
     host, (address, _) = world.host, world.addresses(world.other)
     script = f"""
 import socket
@@ -212,7 +215,7 @@ frames.send(mac + own + bytes.fromhex({tags + "0800"!r}) + head + bytes.fromhex(
         host.inside(world.one, "python3", "-ISc", script)
         send(host, None, address, "last")
     assert set(sources) == {GATEWAY[0]}
-    with capture(host, world.open) as sources:  # the counter-proof: the frame is a good one
+    with capture(host, world.open) as sources:  # without isolation, the same frame arrives
         target = script.replace(repr(address), repr(world.addresses(world.open)[0]))
         host.inside(world.one, "python3", "-ISc", target)
         send(host, None, world.addresses(world.open)[0], "last")
@@ -233,9 +236,10 @@ def test_check_sees_what_a_flush_took_and_the_next_add_brings_it_back(world: Wor
             host.run(program, "-t", "mangle", "-X")
     error = host.plugin("CHECK", pod, world.conf, result).error
     assert error["code"] == 104 and error["msg"].startswith("portIsolation: the rules for veth")
-    for one, other in ((world.one, world.other), (world.other, world.one)):
-        world.route(one, other)
-        assert reached(world, one, other) == set(world.addresses(one))  # so it is these rules that keep them apart
+    for sender, other in ((world.one, world.other), (world.other, world.one)):
+        world.route(sender, other)
+        # without the rules, the pods reach each other
+        assert reached(world, sender, other) == set(world.addresses(sender))
     third = host.pod("third")
     host.add(third, world.conf)
     assert host.plugin("CHECK", pod, world.conf, result).result == {}
@@ -245,7 +249,7 @@ def test_check_sees_what_a_flush_took_and_the_next_add_brings_it_back(world: Wor
 
 
 def rules(host: Host) -> str:
-    """What isolation left in either backend."""
+    """Return the isolation rules in both backends."""
     tables = [line for line in host.run("nft", "list", "tables").splitlines() if "cnictl-isolated" in line]
     saved = [host.run(f"{program}-save", "-t", "mangle", check=False) for program in ("iptables", "ip6tables")]
     return "\n".join([*tables, *(line for text in saved for line in text.splitlines() if "CNICTL" in line)])
@@ -261,12 +265,12 @@ def test_nothing_of_it_is_left(backend: str, way: str) -> None:
             assert host.plugin("ADD", host.pod("fails"), conf).code == 103
             assert rules(host) == ""
             return
-        one, other = host.pods(2)
-        results = [host.add(pod, conf) for pod in (one, other)]
+        first, other = host.pods(2)
+        results = [host.add(pod, conf) for pod in (first, other)]
         assert rules(host)
         if way == "GC":
             assert host.plugin("GC", conf={**conf, "cni.dev/valid-attachments": []}).result == {}
-        for pod, result in zip((one, other), results, strict=True):
+        for pod, result in zip((first, other), results, strict=True):
             if way == "DEL without record" and backend == "nft":
                 host.path(f"/var/lib/cnictl/attachments/apart/{pod.container}@eth0").unlink()
             host.delete(Pod(pod.container, "" if "netns" in way else pod.netns), conf, result)

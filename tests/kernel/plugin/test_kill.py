@@ -1,6 +1,6 @@
-"""`kill -9` at every step of ADD, DEL and GC: a DEL and one `ipam gc` later nothing is left, and no packet was lost.
+"""After `kill -9` at any step of ADD, DEL or GC, a DEL and one `ipam gc` leave nothing, and no packet is lost.
 
-Here before some system calls, spread evenly; `make soak` does it before more, and before each (docs/dev/faults.md).
+These tests kill before a few evenly spread system calls; `make soak` before more, then each (docs/dev/faults.md).
 """
 
 from collections import Counter
@@ -14,7 +14,7 @@ from tests.soak import SOAK
 pytestmark = pytest.mark.once
 
 POINTS = {"dual-stack": 16, "first pod": 10 if SOAK else 4}
-"""System calls that each verb of a scenario is cut off before; of the others fewer."""
+"""The number of points at which each verb of the scenario is killed; FEWER for other scenarios."""
 FEWER = 8 if SOAK else 2
 
 
@@ -34,7 +34,7 @@ def test_what_a_kill_leaves_is_found_and_undone_and_nobody_else_notices(
         left.update({f"{report.verb}: {state}": count for state, count in report.states.items()})
         assert report.faults == []
         assert 0 < report.kills <= points
-    if name == "dual-stack":  # enough to stop calls before, within and after what they make or undo
+    if name == "dual-stack":  # enough to stop calls before, within and after what they create or undo
         assert len(left) >= 5 and any(state.endswith("link, address") for state in left), left
     with capsys.disabled():
         print(f"\n{name}: left by kill -9:", *(f"{count:4} {what}" for what, count in sorted(left.items())), sep="\n  ")

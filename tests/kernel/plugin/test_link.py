@@ -1,4 +1,4 @@
-"""The keys that shape the link: bridge, port, pod's end, MAC, VLANs; seen in the kernel, and undone if ADD fails."""
+"""Keys of the link (bridge, port, pod interface, MAC, VLANs): the kernel has them, a failed ADD undoes them."""
 
 import json
 import sys
@@ -21,32 +21,32 @@ LAYER_2: Json = {"cniVersion": "1.1.0", "name": "wire", "type": "cnictl-bridge"}
 
 
 def port(host: Host, result: Json) -> Json:
-    found: Json = host.links()[result["interfaces"][1]["name"]]["linkinfo"]["info_slave_data"]
-    return found
+    settings: Json = host.links()[result["interfaces"][1]["name"]]["linkinfo"]["info_slave_data"]
+    return settings
 
 
 def bridge_addresses(host: Host) -> list[str]:
-    found = json.loads(host.run("ip", "-j", "-4", "address", "show", "dev", "cni0"))
-    return [one["local"] for link in found for one in link["addr_info"]]
+    links = json.loads(host.run("ip", "-j", "-4", "address", "show", "dev", "cni0"))
+    return [address["local"] for link in links for address in link["addr_info"]]
 
 
 def occupied(host: Host) -> Pod:
-    """A pod that has an interface of the name that ADD is to make, so that it fails when most is made."""
+    """Return a pod that already has eth0, so that ADD fails after most of its steps."""
     pod = host.pod("occupied")
     host.inside(pod, "ip", "link", "add", "eth0", "type", "bridge")
     return pod
 
 
 def test_bridge_that_is_no_gateway_has_no_address_and_pods_still_reach_each_other(host: Host) -> None:
-    one, other = host.pods(2)
+    pod, other = host.pods(2)
     conf = {**PLAIN, "isGateway": False}
-    result = host.add(one, conf)
+    result = host.add(pod, conf)
     host.add(other, conf)
     assert bridge_addresses(host) == []
     assert result["ips"][0]["gateway"] == "10.9.0.1"
-    assert result["routes"] == host.routes(one) == []
-    assert host.pings(one, "10.9.0.3")
-    assert host.plugin("CHECK", one, conf, result).result == {}
+    assert result["routes"] == host.routes(pod) == []
+    assert host.pings(pod, "10.9.0.3")
+    assert host.plugin("CHECK", pod, conf, result).result == {}
 
 
 def test_default_route_that_ipam_lists_too_is_one_route(host: Host) -> None:
@@ -96,17 +96,17 @@ def test_promiscuous_bridge(host: Host) -> None:
 
 
 def test_isolated_ports_reach_the_gateway_and_not_each_other(host: Host) -> None:
-    one, other, open_one = host.pods(3)
+    first, other, open_one = host.pods(3)
     conf = {**PLAIN, "portIsolation": True}
-    results = [host.add(pod, conf) for pod in (one, other)]
+    results = [host.add(pod, conf) for pod in (first, other)]
     host.add(open_one, PLAIN)
     assert [port(host, result)["isolated"] for result in results] == [True, True]
-    assert host.pings(one, "10.9.0.1")
-    assert host.pings(one, "10.9.0.4")
-    assert not host.pings(one, "10.9.0.3")
-    assert host.plugin("CHECK", one, conf, results[0]).result == {}
+    assert host.pings(first, "10.9.0.1")
+    assert host.pings(first, "10.9.0.4")
+    assert not host.pings(first, "10.9.0.3")
+    assert host.plugin("CHECK", first, conf, results[0]).result == {}
     host.run("bridge", "link", "set", "dev", results[0]["interfaces"][1]["name"], "isolated", "off")
-    error = host.plugin("CHECK", one, conf, results[0]).error
+    error = host.plugin("CHECK", first, conf, results[0]).error
     assert error["code"] == 104 and "portIsolation" in error["msg"]
 
 
@@ -123,17 +123,17 @@ def test_check_misses_hairpin(host: Host) -> None:
 @pytest.mark.parametrize("key", [None, "ipMasq"])
 def test_layer_2_is_a_link_and_nothing_else(host: Host, key: str | None) -> None:
     conf = {**LAYER_2, key: True} if key else LAYER_2
-    one, other = host.pods(2)
+    first, other = host.pods(2)
     before = host.traces()
-    result = host.add(one, conf)
+    result = host.add(first, conf)
     host.add(other, conf)
     assert (result["ips"], result["routes"]) == ([], [])
     assert host.leases("wire") == {}
-    for pod, address in ((one, "192.0.2.1/24"), (other, "192.0.2.2/24")):
+    for pod, address in ((first, "192.0.2.1/24"), (other, "192.0.2.2/24")):
         host.inside(pod, "ip", "address", "add", address, "dev", "eth0")
-    assert host.pings(one, "192.0.2.2")
-    assert host.plugin("CHECK", one, conf, result).result == {}
-    for pod in (one, other):
+    assert host.pings(first, "192.0.2.2")
+    assert host.plugin("CHECK", first, conf, result).result == {}
+    for pod in (first, other):
         host.delete(pod, conf, result)
     host.run("ip", "link", "delete", "cni0")
     assert host.traces() == before
@@ -177,8 +177,8 @@ def test_mac_of_the_runtime_counts_before_args_before_the_environment(
 
 def test_bridge_made_by_hand_keeps_its_mac_from_the_first_add_on(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
-    one, other = host.pods(2)
-    mac = host.add(one, PLAIN)["interfaces"][0]["mac"]
+    pod, other = host.pods(2)
+    mac = host.add(pod, PLAIN)["interfaces"][0]["mac"]
     host.run("ip", "link", "add", "low", "address", "02:00:00:00:00:01", "type", "veth", "peer", "name", "low-peer")
     host.run("ip", "link", "set", "low", "master", "cni0", "up")
     assert host.add(other, PLAIN)["interfaces"][0]["mac"] == mac == host.links()["cni0"]["address"]
@@ -192,7 +192,7 @@ def test_check_does_not_mind_a_bridge_whose_mac_moved(host: Host) -> None:
 
 
 def test_check_misses_a_pod_that_another_pair_was_put_into(host: Host) -> None:
-    """Same name, same MAC, same address: but what it sends goes elsewhere."""
+    """Name, MAC and address are the same, but the packets go elsewhere."""
     pod = host.pod()
     result = host.add(pod, PLAIN)
     mac = result["interfaces"][2]["mac"]
@@ -213,16 +213,16 @@ def test_check_misses_a_pod_that_another_pair_was_put_into(host: Host) -> None:
 def test_any_mtu_of_the_kernels(host: Host, mtu: int) -> None:
     pod = host.pod()
     result = host.add(pod, {**PLAIN, "mtu": mtu})
-    assert [one["mtu"] for one in result["interfaces"]] == [mtu] * 3
+    assert [interface["mtu"] for interface in result["interfaces"]] == [mtu] * 3
     assert host.links()["cni0"]["mtu"] == mtu
 
 
 def filters_vlans(host: Host) -> bool:
-    """Whether the kernel's bridge can: one without the option takes the setting and keeps none."""
+    """Return whether the kernel's bridge filters VLANs: without support, it accepts the setting but ignores it."""
     host.run("ip", "link", "add", "try0", "type", "bridge", "vlan_filtering", "1", check=False)
-    found: Json = host.links().get("try0", {}).get("linkinfo", {}).get("info_data", {})
+    options: Json = host.links().get("try0", {}).get("linkinfo", {}).get("info_data", {})
     host.run("ip", "link", "delete", "try0", check=False)
-    return bool(found.get("vlan_filtering"))
+    return bool(options.get("vlan_filtering"))
 
 
 VLANS: dict[str, Json] = {
@@ -234,7 +234,7 @@ VLANS: dict[str, Json] = {
 @pytest.mark.parametrize("key", VLANS)
 def test_vlan_is_an_error_that_names_the_key_where_the_kernel_has_none(host: Host, key: str) -> None:
     if filters_vlans(host):
-        pytest.skip("this kernel's bridge filters VLANs: the tests below are the ones that count here")
+        pytest.skip("this kernel's bridge filters VLANs: the tests below cover it")
     pod = host.pod()
     before = host.traces()
     error = host.plugin("ADD", pod, {**PLAIN, **VLANS[key]}).error
@@ -245,13 +245,13 @@ def test_vlan_is_an_error_that_names_the_key_where_the_kernel_has_none(host: Hos
 
 
 def vlans_of(host: Host, name: str) -> dict[int, set[str]]:
-    """VLAN to its flags, of one port, as `bridge vlan` tells of it."""
-    found: dict[int, set[str]] = {}
-    for one in json.loads(host.run("bridge", "-j", "vlan", "show", "dev", name)):
-        for span in one["vlans"]:
+    """Return the flags of each VLAN of a port, as `bridge vlan` prints them."""
+    flags_by_vid: dict[int, set[str]] = {}
+    for entry in json.loads(host.run("bridge", "-j", "vlan", "show", "dev", name)):
+        for span in entry["vlans"]:
             for vid in range(span["vlan"], span.get("vlanEnd", span["vlan"]) + 1):
-                found[vid] = set(span.get("flags", ()))
-    return found
+                flags_by_vid[vid] = set(span.get("flags", ()))
+    return flags_by_vid
 
 
 NATIVE = {"PVID", "Egress Untagged"}
@@ -292,7 +292,7 @@ with rtnetlink.Netlink() as netlink:
 
 @pytest.mark.parametrize("there", ["", "ours", "a router's", "anybody's"])
 def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) -> None:
-    """Of the interface that is made also where the kernel has no VLANs to put it into."""
+    """This also holds for the interface that is created if the kernel's bridge does not support VLANs."""
     accept_ra = "net.ipv6.conf.cni0/100.accept_ra"
     if there == "ours":
         host.run(sys.executable, "-c", _GATEWAY)
@@ -305,7 +305,7 @@ def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) ->
         host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "cni0.100", "proto", "ra")
     said = host.run(sys.executable, "-c", _GATEWAY)
     if not filters_vlans(host):
-        assert "VLANs 100" in said or (there and said == "")  # another's is left in whatever VLANs it is
+        assert "VLANs 100" in said or (there and said == "")  # the VLANs of a link that is not ours stay as they are
     assert host.run("sysctl", "-n", accept_ra).strip() == ("1" if there == "a router's" else "0")
 
 
@@ -313,15 +313,15 @@ def test_gateway_of_a_vlan_is_an_interface_of_its_own(host: Host) -> None:
     if not filters_vlans(host):
         pytest.skip("not on this kernel: its bridge has no VLAN filtering")
     conf = {**PLAIN, "vlan": 100}
-    one, other, outside = host.pods(3)
-    result = host.add(one, conf)
+    pod, other, outside = host.pods(3)
+    result = host.add(pod, conf)
     assert [link["name"] for link in result["interfaces"]][3] == "cni0.100"
     host.add(other, conf)
     host.add(outside, {**PLAIN, "name": "untagged", "isGateway": False})
     assert bridge_addresses(host) == []
-    assert host.pings(one, "10.9.0.1") and host.pings(one, "10.9.0.3")
+    assert host.pings(pod, "10.9.0.1") and host.pings(pod, "10.9.0.3")
     assert not host.pings(outside, "10.9.0.3")
-    assert host.plugin("CHECK", one, conf, result).result == {}
+    assert host.plugin("CHECK", pod, conf, result).result == {}
     occupant = occupied(host)
     before = host.traces()
     assert host.plugin("ADD", occupant, conf).code == 102

@@ -1,4 +1,4 @@
-"""The plugin's log: one line a call that says all, and never the reason for a failed call."""
+"""The plugin's log: each call writes one complete line, and a problem with the log never fails a call."""
 
 import os
 import re
@@ -21,11 +21,11 @@ LINE = re.compile(
 
 
 def log(host: Host, path: str = PLUGIN_LOG) -> list[dict[str, str]]:
-    """The log's lines, each in its parts."""
+    """Return the log's lines, split into their parts."""
     lines = host.path(path).read_text().splitlines()
-    found = [LINE.fullmatch(line) for line in lines]
-    assert all(found), lines
-    return [one.groupdict() for one in found if one]
+    matches = [LINE.fullmatch(line) for line in lines]
+    assert all(matches), lines
+    return [matched.groupdict() for matched in matches if matched]
 
 
 def test_one_line_a_call_says_who_where_how_long_and_how_it_ended(host: Host) -> None:
@@ -143,14 +143,14 @@ def test_no_name_forges_a_part_of_the_line_or_makes_it_long(host: Host, level: s
     assert len(lines) == 2 and all(len(line) < 4096 for line in lines)
     for line in lines:
         assert re.findall(r" (container|address|outcome)=", line) == ["container", "address", "outcome"]
-        found = plugin_log.parse(line)
-        assert found is not None and found.failed and found.outcome.startswith("4: ") and not found.address
-        assert found.container == "" or "other" in found.container
+        call = plugin_log.parse(line)
+        assert call is not None and call.failed and call.outcome.startswith("4: ") and not call.address
+        assert call.container == "" or "other" in call.container
 
 
 def test_lines_of_calls_at_once_do_not_mix(host: Host) -> None:
     pods = host.pods(40)
-    answers = [finish(one) for one in [host.start("ADD", pod) for pod in pods]]
+    answers = [finish(started) for started in [host.start("ADD", pod) for pod in pods]]
     lines = log(host)
     assert {(line["container"], line["address"]) for line in lines} == {
         (pod.container, answer.address) for pod, answer in zip(pods, answers, strict=True)

@@ -1,4 +1,4 @@
-"""Where the plugin's log leads: files, devices and pipes that are not the plugin's stay as they are."""
+"""Log paths that lead to files, devices and pipes that are not the plugin's: these stay unchanged."""
 
 import os
 import stat
@@ -17,9 +17,9 @@ STATUS = {**WALK_THROUGH, "cniVersion": "1.1.0"}
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """One host for all tests here: each has a folder of its own under /var/lib."""
-    with new_host() as one:
-        yield one
+    """A host for all tests here; each has its own folder under /var/lib."""
+    with new_host() as host:
+        yield host
 
 
 @pytest.fixture
@@ -31,14 +31,14 @@ def folder(shared_host: Host, request: pytest.FixtureRequest) -> Path:
 
 
 def call(host: Host, log: Path | str, verb: str = "STATUS") -> Answer:
-    """A call that writes a line to that log, whatever its outcome."""
+    """Make a call that writes a line to that log, whether it succeeds or fails."""
     return host.plugin(verb, conf={**STATUS, "logFile": str(log)})
 
 
 def state(path: Path) -> tuple[int, int, int, int, int]:
-    """What must not change of a file that is not the plugin's."""
-    found = path.stat()
-    return found.st_mode, found.st_uid, found.st_gid, found.st_size, found.st_nlink
+    """Return what must not change about a file that is not the plugin's."""
+    status = path.stat()
+    return status.st_mode, status.st_uid, status.st_gid, status.st_size, status.st_nlink
 
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes and files of other users")
@@ -47,7 +47,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="makes device nodes and f
 @as_root
 @pytest.mark.parametrize("minor", [3, 5, 7], ids=["null", "zero", "full"])
 def test_log_device_keeps_its_mode(shared_host: Host, minor: int) -> None:
-    path = f"/var/log/device{minor}"  # a node of our own: a test must not touch the machine's
+    path = f"/var/log/device{minor}"  # a device node on the test's host: a test must not change the machine's own
     node = shared_host.path(path)
     os.mknod(node, stat.S_IFCHR | 0o666, os.makedev(1, minor))
     node.chmod(0o666)

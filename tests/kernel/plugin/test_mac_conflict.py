@@ -1,4 +1,4 @@
-"""A MAC or address that a runtime asks for and somebody on the bridge has: refused, and nothing is left."""
+"""ADD refuses a requested MAC or address that something on the bridge already has, and leaves nothing."""
 
 import fcntl
 import json
@@ -28,7 +28,7 @@ KEYS: dict[str, Any] = {
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """A host whose bridge has one pod with the MAC that the tests want, and a port that is no pod's."""
+    """A host whose bridge has a pod with the MAC that the tests request, and a port that is not a pod's."""
     with new_host() as host:
         host.add(host.pod("held"), **KEYS["runtimeConfig.mac"](HELD))
         host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "far")
@@ -38,15 +38,15 @@ def shared_host() -> Iterator[Host]:
 
 @pytest.fixture
 def pod(shared_host: Host) -> Iterator[Pod]:
-    """A container that is gone after the test."""
-    one = shared_host.pod("wants")
-    yield one
-    shared_host.delete(one, CONF)
+    """A container that is removed after the test."""
+    container = shared_host.pod("wants")
+    yield container
+    shared_host.delete(container, CONF)
     shared_host.run("ip", "netns", "delete", "wants")
 
 
 def holders(host: Host) -> dict[str, str]:
-    """Words of the message to the MAC that it is about."""
+    """Return each MAC in use, by the words with which the message describes it."""
     links = host.links()
     veth = next(name for name in host.ports() if name.startswith("veth"))
     return {
@@ -79,7 +79,7 @@ def test_a_mac_that_is_no_interfaces_is_refused(shared_host: Host, pod: Pod, key
 
 
 def test_a_mac_that_the_pod_was_given_since_counts(shared_host: Host, pod: Pod) -> None:
-    """As the tuning plugin does: no record says so."""
+    """The MAC changes after ADD, as with the tuning plugin, so no record contains it."""
     held, other = Pod("held", "/run/netns/held"), "02:00:5e:00:53:03"
     shared_host.inside(held, "ip", "link", "set", "eth0", "address", other)
     try:
@@ -90,7 +90,7 @@ def test_a_mac_that_the_pod_was_given_since_counts(shared_host: Host, pod: Pod) 
 
 
 def test_a_mac_of_an_add_that_is_under_way_counts(shared_host: Host, pod: Pod) -> None:
-    """Its record is written and its interface is not made yet."""
+    """Its record exists, but its interface does not exist yet."""
     folder = shared_host.path("/var/lib/cnictl/attachments/other")
     folder.mkdir()
     record = folder / "early@eth0"
@@ -101,7 +101,7 @@ def test_a_mac_of_an_add_that_is_under_way_counts(shared_host: Host, pod: Pod) -
         fcntl.flock(held, fcntl.LOCK_EX)
         error = shared_host.plugin("ADD", pod, **KEYS["runtimeConfig.mac"](FREE)).error
     assert error["code"] == 101 and "early eth0 on network other" in error["msg"]
-    assert shared_host.add(pod, **KEYS["runtimeConfig.mac"](FREE))["interfaces"][2]["mac"] == FREE  # its ADD is dead
+    assert shared_host.add(pod, **KEYS["runtimeConfig.mac"](FREE))["interfaces"][2]["mac"] == FREE  # that ADD is dead
     record.unlink()
     folder.rmdir()
 
@@ -136,8 +136,8 @@ def test_an_address_with_a_meaning_of_its_own_is_refused(
         {"conf": {**CONF, "args": {"cni": {"ips": [address]}}}},
         {"conf": CONF, "CNI_ARGS": f"IgnoreUnknown=1;IP={address}"},
     ]
-    for one in asked:
-        error = shared_host.plugin("ADD", pod, **one).error
-        assert error["code"] == (101 if "CNI_ARGS" in one else 7) and address in error["msg"]
+    for request in asked:
+        error = shared_host.plugin("ADD", pod, **request).error
+        assert error["code"] == (101 if "CNI_ARGS" in request else 7) and address in error["msg"]
         assert reason in error["details"]
     assert shared_host.traces() == before

@@ -1,4 +1,4 @@
-"""`macspoofchk`, judged by the frames that arrive: a pod speaks under its own MAC or not at all."""
+"""`macspoofchk`, tested with real frames: a pod can send only with its own MAC."""
 
 import json
 import subprocess
@@ -39,16 +39,16 @@ for line in sys.argv[1:]:
 
 @pytest.fixture
 def pair(host: Host) -> tuple[Pod, Pod]:
-    """Two guarded pods; the first has OWN for its MAC."""
+    """Attach two guarded pods; the first has the MAC `OWN`."""
     host.conf |= {"macspoofchk": True, "cniVersion": "1.0.0"}
-    one, other = host.pods(2)
-    host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
+    pod, other = host.pods(2)
+    host.add(pod, {**host.conf, "args": {"cni": {"mac": OWN}}})
     host.add(other)
-    return one, other
+    return pod, other
 
 
 def arrived(host: Host, sender: Pod, receiver: Pod, *frames: str) -> list[str]:
-    """Which of these frames (name, source MAC, sender's MAC within ARP) arrive; the one named `last` ends it."""
+    """Return which of these frames (name, source MAC, sender's MAC within ARP) arrive, up to the final frame `last`."""
     listener = subprocess.Popen(
         [*host.enter, "nsenter", f"--net={receiver.netns}", "python3", "-IS", "-c", _RECEIVER],
         stdout=subprocess.PIPE,
@@ -61,7 +61,7 @@ def arrived(host: Host, sender: Pod, receiver: Pod, *frames: str) -> list[str]:
 
 
 def guards(host: Host) -> str:
-    """The rules in the bridge family, or empty."""
+    """Return the rules in the bridge family, or ""."""
     return host.run("nft", "list", "table", "bridge", "cnictl", check=False)
 
 
@@ -69,28 +69,28 @@ FRAMES = (f"wrong {OTHER} {OTHER}", f"arp-wrong {OTHER} {OTHER}", f"arp-lies {OW
 
 
 def test_frames_arrive_under_the_pods_own_mac_alone(host: Host, pair: tuple[Pod, Pod]) -> None:
-    one, other = pair
-    assert host.pings(one, "10.244.0.3") and host.pings(other, "10.244.0.2")
-    assert arrived(host, one, other, *FRAMES) == ["arp-right", "last"]
-    host.inside(one, "ip", "link", "set", "eth0", "address", OTHER)
-    assert not host.pings(one, "10.244.0.1")
-    host.inside(one, "ip", "link", "set", "eth0", "address", OWN)
-    assert host.pings(one, "10.244.0.1")
+    pod, other = pair
+    assert host.pings(pod, "10.244.0.3") and host.pings(other, "10.244.0.2")
+    assert arrived(host, pod, other, *FRAMES) == ["arp-right", "last"]
+    host.inside(pod, "ip", "link", "set", "eth0", "address", OTHER)
+    assert not host.pings(pod, "10.244.0.1")
+    host.inside(pod, "ip", "link", "set", "eth0", "address", OWN)
+    assert host.pings(pod, "10.244.0.1")
 
 
 def test_without_the_key_every_frame_arrives(host: Host) -> None:
-    """The counter-proof: what the test above says is dropped gets through otherwise."""
-    one, other = host.pods(2)
-    host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
+    """The frames that the test above expects to be dropped arrive without the key."""
+    pod, other = host.pods(2)
+    host.add(pod, {**host.conf, "args": {"cni": {"mac": OWN}}})
     host.add(other)
-    assert arrived(host, one, other, *FRAMES) == ["wrong", "arp-wrong", "arp-lies", "arp-right", "last"]
+    assert arrived(host, pod, other, *FRAMES) == ["wrong", "arp-wrong", "arp-lies", "arp-right", "last"]
     assert guards(host) == ""
 
 
 def test_guards_go_with_their_pods_one_by_one(host: Host, pair: tuple[Pod, Pod]) -> None:
-    one, other = pair
+    pod, other = pair
     assert guards(host).count(" drop comment") == 4
-    host.delete(one)
+    host.delete(pod)
     assert guards(host).count(" drop comment") == 2
     assert host.pings(other, "10.244.0.1")
     assert host.collect([]).result == {}
@@ -100,17 +100,17 @@ def test_guards_go_with_their_pods_one_by_one(host: Host, pair: tuple[Pod, Pod])
 
 @pytest.mark.parametrize("gone", ["rules", "link", "map", "record"])
 def test_guards_are_deleted_whatever_is_gone_already(host: Host, pair: tuple[Pod, Pod], gone: str) -> None:
-    one, other = pair
+    pod, other = pair
     if gone == "rules":
         host.run("nft", "flush", "ruleset")
     elif gone == "link":
-        host.kill(one)
-        wait_for(lambda: len(host.ports()) == 1, "the pair to go with its namespace")
+        host.kill(pod)
+        wait_for(lambda: len(host.ports()) == 1, "the pair disappears with its namespace")
     elif gone == "map":
         host.run(*["nft", "flush", "map", "bridge", "cnictl", "macspoofchk"])
     else:
         host.path("/var/lib/cnictl/attachments/mynet/pod0@eth0").unlink()
-    host.delete(one)
+    host.delete(pod)
     host.delete(other)
     assert guards(host) == ""
 

@@ -1,4 +1,4 @@
-"""`macspoofchk` against frames that hide what they say: behind VLAN tags, or in options of neighbour discovery."""
+"""`macspoofchk` against frames with hidden content: behind VLAN tags, or in options of neighbour discovery."""
 
 import subprocess
 from collections.abc import Iterator
@@ -54,7 +54,7 @@ def arp(sender: str) -> str:
 
 
 def discovery(kind: int, fixed: int, option: str, extension: str = "") -> str:
-    """An ICMPv6 message of that type, whose options begin in byte `fixed`."""
+    """Return an ICMPv6 message of that type, with its options at byte `fixed`."""
     message = f"{kind:02x}00" + "0000" + "00" * (fixed - 4) + option
     payload = extension + message
     header = "60000000" + f"{len(payload) // 2 + 50:04x}" + ("00" if extension else "3a") + "ff"
@@ -62,7 +62,7 @@ def discovery(kind: int, fixed: int, option: str, extension: str = "") -> str:
 
 
 def told(kind: int, mac: str) -> str:
-    """The option that names a link-layer address, of the source (1) or the target (2)."""
+    """Return the option with the link-layer address of the source (1) or the target (2)."""
     return f"{kind:02x}01" + packed(mac)
 
 
@@ -87,17 +87,17 @@ def message(name: str, mac: str) -> str:
 
 @pytest.fixture(scope="module")
 def guarded() -> Iterator[tuple[Host, Pod, Pod]]:
-    """A host with a guarded pod whose MAC is OWN, and a receiver."""
+    """A host with a guarded pod whose MAC is `OWN`, and a receiver."""
     with new_host() as host:
         host.conf |= {"macspoofchk": True, "cniVersion": "1.0.0"}
-        one, other = host.pods(2)
-        host.add(one, {**host.conf, "args": {"cni": {"mac": OWN}}})
+        pod, other = host.pods(2)
+        host.add(pod, {**host.conf, "args": {"cni": {"mac": OWN}}})
         host.add(other)
-        yield host, one, other
+        yield host, pod, other
 
 
 def arrived(guarded: tuple[Host, Pod, Pod], frames: dict[str, str]) -> list[str]:
-    """Names of the frames that arrive, spaces as dashes."""
+    """Return the names of the frames that arrive."""
     host, sender, receiver = guarded
     listener = subprocess.Popen(
         [*host.enter, "nsenter", f"--net={receiver.netns}", "python3", "-IS", "-c", _RECEIVER],
@@ -106,7 +106,7 @@ def arrived(guarded: tuple[Host, Pod, Pod], frames: dict[str, str]) -> list[str]
     )
     assert listener.stdout is not None
     assert listener.stdout.readline() == "ready\n"
-    named = [f"{name.replace(' ', '-')} {one}" for name, one in frames.items()]
+    named = [f"{name.replace(' ', '-')} {content}" for name, content in frames.items()]
     host.inside(sender, "python3", "-IS", "-c", _SENDER, *named, f"last {frame('', OWN, '88b5')}")
     return [name.replace("-", " ") for name in listener.communicate(timeout=20)[0].split()][:-1]
 
@@ -136,7 +136,7 @@ def test_a_third_tag_is_dropped(guarded: tuple[Host, Pod, Pod]) -> None:
 
 
 def test_without_the_key_all_of_them_arrive(guarded: tuple[Host, Pod, Pod]) -> None:
-    """The counter-proof: nothing else on the way drops these frames."""
+    """Nothing else drops these frames."""
     host, _, other = guarded
     free = Pod("free", host.pod("free").netns)
     host.add(free, {**host.conf, "macspoofchk": False})
@@ -150,12 +150,12 @@ def test_without_the_key_all_of_them_arrive(guarded: tuple[Host, Pod, Pod]) -> N
 
 
 def test_a_guarded_pod_still_finds_its_neighbours(guarded: tuple[Host, Pod, Pod]) -> None:
-    """Real neighbour discovery and ARP, tagged with a priority as well."""
-    host, one, other = guarded
-    for pod, address in ((one, "fd00:9::2"), (other, "fd00:9::3")):
+    """Real neighbour discovery and ARP pass, also with priority tags."""
+    host, first, other = guarded
+    for pod, address in ((first, "fd00:9::2"), (other, "fd00:9::3")):
         host.inside(pod, "ip", "address", "add", f"{address}/64", "dev", "eth0", "nodad")
-    assert "1 received" in host.inside(one, "ping", "-6", "-n", "-c1", "-W2", "fd00:9::3")
-    assert host.pings(one, "10.244.0.3") and host.pings(other, "10.244.0.2")
+    assert "1 received" in host.inside(first, "ping", "-6", "-n", "-c1", "-W2", "fd00:9::3")
+    assert host.pings(first, "10.244.0.3") and host.pings(other, "10.244.0.2")
 
 
 def test_check_sees_that_a_rule_is_missing(guarded: tuple[Host, Pod, Pod]) -> None:

@@ -1,4 +1,4 @@
-"""What a configuration may hold much of: routes, ranges and a pod's own routes, more than one netlink answer takes."""
+"""Configurations with many routes, ranges or pod routes: more than one netlink answer can hold."""
 
 from ipaddress import ip_network
 from typing import Any
@@ -15,13 +15,13 @@ SUBNET = {4: "10.244.0.0/24", 6: "fd00:10:244::/64"}
 
 
 def destinations(family: int, count: int) -> list[str]:
-    """That many subnets that don't overlap."""
+    """Return `count` subnets that don't overlap."""
     return [str(ip_network(PREFIX[family].format(number // 256, number % 256))) for number in range(count)]
 
 
 def reference_form(families: tuple[int, ...], routes: list[Json], **more: Any) -> Json:
-    """A conf as the reference's bridge plugin takes it."""
-    ipam = {"type": "host-local", "ranges": [[{"subnet": SUBNET[one]}] for one in families], "routes": routes}
+    """Return a conf in the form of the reference's bridge plugin."""
+    ipam = {"type": "host-local", "ranges": [[{"subnet": SUBNET[family]}] for family in families], "routes": routes}
     return {"cniVersion": "1.0.0", "name": "many", "type": "cnictl-bridge", "isGateway": True, "ipam": ipam, **more}
 
 
@@ -30,7 +30,7 @@ def test_as_many_routes_as_a_conf_lists_are_made_checked_and_taken_away(
     host: Host, families: tuple[int, ...], count: int
 ) -> None:
     wanted = {family: destinations(family, count) for family in families}
-    conf = reference_form(families, [{"dst": one} for family in families for one in wanted[family]])
+    conf = reference_form(families, [{"dst": destination} for family in families for destination in wanted[family]])
     pod = host.pod()
     result = host.add(pod, conf)
     assert len(result["routes"]) == count * len(families)
@@ -46,8 +46,8 @@ def test_as_many_routes_as_a_conf_lists_are_made_checked_and_taken_away(
 
 
 def test_a_route_far_into_the_list_that_the_kernel_refuses_is_named_and_all_is_undone(host: Host) -> None:
-    routes: list[Json] = [{"dst": one} for one in destinations(4, 600)]
-    routes[500] = {"dst": "10.1.244.0/24", "gw": "192.0.2.9"}  # on no link of the pod's
+    routes: list[Json] = [{"dst": destination} for destination in destinations(4, 600)]
+    routes[500] = {"dst": "10.1.244.0/24", "gw": "192.0.2.9"}  # not on any of the pod's links
     pod = host.pod()
     error = host.plugin("ADD", pod, reference_form((4,), routes)).error
     assert "route to 10.1.244.0/24 through 192.0.2.9" in error["msg"]
@@ -55,7 +55,7 @@ def test_a_route_far_into_the_list_that_the_kernel_refuses_is_named_and_all_is_u
 
 
 def test_many_routes_that_another_network_gave_already_get_a_metric_of_their_own(host: Host) -> None:
-    routes = [{"dst": one} for one in destinations(4, 600)]
+    routes = [{"dst": destination} for destination in destinations(4, 600)]
     first, pod = reference_form((4,), routes), host.pod()
     host.add(pod, first)
     ipam = {"type": "host-local", "ranges": [[{"subnet": "10.245.0.0/24"}]], "routes": routes}
@@ -68,7 +68,7 @@ def test_many_routes_that_another_network_gave_already_get_a_metric_of_their_own
 
 
 def test_many_ranges_serve_and_give_back(host: Host) -> None:
-    spans = [{"subnet": f"10.{one // 256}.{one % 256}.0/29", "gateway": "10.0.0.1"} for one in range(1000)]
+    spans = [{"subnet": f"10.{number // 256}.{number % 256}.0/29", "gateway": "10.0.0.1"} for number in range(1000)]
     ipam = {"type": "host-local", "ranges": [spans]}
     conf = {**reference_form((4,), []), "isGateway": False, "ipam": ipam}
     pods = host.pods(2)

@@ -1,4 +1,4 @@
-"""`ipMasq`, judged by what the receiver sees: who a packet comes from, beside other tools' rules and after a flush."""
+"""`ipMasq`, tested by the source that the receiver sees, also beside other tools' rules and after a flush."""
 
 import pytest
 
@@ -55,8 +55,8 @@ def test_foreign_masquerade_does_not_take_pod_to_pod(host: Host, backend: str, o
     host.add(pod)
     if order == "after":
         foreign_masquerade(host)
-    found = sources(host, pod, OTHER_NODES_POD, OTHER_NODES_POD6, OUTSIDE, OUTSIDE6)
-    assert found == ("10.244.0.2", "fd00:244::2", NODE, NODE6)
+    received_from = sources(host, pod, OTHER_NODES_POD, OTHER_NODES_POD6, OUTSIDE, OUTSIDE6)
+    assert received_from == ("10.244.0.2", "fd00:244::2", NODE, NODE6)
     assert host.pings(pod, OTHER_NODES_POD) and host.pings(pod, OTHER_NODES_POD6)
 
 
@@ -74,7 +74,7 @@ def test_foreign_masquerade_put_first_gives_way_with_the_next_pod(host: Host, ba
 
 
 def test_foreign_masquerade_takes_pod_to_pod_where_nothing_of_ours_stands(host: Host) -> None:
-    """The counter-proof: the rule of the test above does what is said of it."""
+    """The foreign rule of the test above does masquerade pod-to-pod traffic if our rules are absent."""
     foreign_masquerade(host)
     host.conf |= DUAL
     pod = host.pod()
@@ -147,7 +147,7 @@ def test_changed_network_replaces_the_rules(host: Host, backend: str) -> None:
     masquerading(host, backend)
     pod, other = host.pods(2)
     host.add(pod)
-    host.conf["network"] = ["10.244.0.0/24", "fd00:244::/48"]  # what was pod to pod is outside from now on
+    host.conf["network"] = ["10.244.0.0/24", "fd00:244::/48"]  # traffic that was pod-to-pod now leaves the network
     host.add(other)
     assert sources(host, pod, OTHER_NODES_POD, OTHER_NODES_POD6) == (NODE, "fd00:244::2")
     host.conf["network"] = DUAL["network"]

@@ -1,4 +1,4 @@
-"""`ipMasq` where subnets are several, or come with each pod; and where a tool is missing or another one was before."""
+"""`ipMasq` with several subnets or subnets from the runtime, with missing tools, and after another plugin."""
 
 import hashlib
 
@@ -15,7 +15,7 @@ pytestmark = [pytest.mark.usefixtures("underlay"), pytest.mark.once]
 def test_every_range_set_is_masqueraded_and_none_to_another(host: Host, backend: str) -> None:
     masquerading(host, backend)
     del host.conf["subnet"], host.conf["network"]
-    ranges = [[{"subnet": one}] for one in ("10.244.0.0/24", "10.250.0.0/24", "fd00:244::/64", "fd00:250::/64")]
+    ranges = [[{"subnet": subnet}] for subnet in ("10.244.0.0/24", "10.250.0.0/24", "fd00:244::/64", "fd00:250::/64")]
     host.conf |= {"isDefaultGateway": True, "ipam": {"type": "host-local", "ranges": ranges}}
     pod, other = host.pods(2)
     host.add(pod)
@@ -98,7 +98,7 @@ def test_ip6tables_is_asked_for_where_a_subnet_needs_it_and_nowhere_else(host: H
     assert failed.code == 2
     assert "ip6tables" in failed.error["msg"] and "fd00:244::/64" in failed.error["msg"]
     assert host.traces() == before
-    del host.conf["ipMasqBackend"]  # nor is nft there: what is has to do
+    del host.conf["ipMasqBackend"]  # nft is missing too, so ADD must use iptables
     host.conf |= {"subnet": "10.244.0.0/24", "network": "10.244.0.0/20"}
     host.add(four, PATH="/run/tools")
     assert seen(host, four, OUTSIDE) == NODE
@@ -106,7 +106,7 @@ def test_ip6tables_is_asked_for_where_a_subnet_needs_it_and_nowhere_else(host: H
 
 
 def test_nftables_rules_of_a_newer_reference_plugin_go_with_its_pod(host: Host) -> None:
-    """What releases from 1.6.0 on make for two pods; ours is asked to delete one."""
+    """The rules are those that releases from 1.6.0 on create for two pods; our DEL is for one of them."""
     pod = host.pod("pod0")
     conf = {**host.conf, "type": "bridge", "ipMasq": True, "bridge": "cni0", "isGateway": True}
     conf["ipam"] = {"type": "host-local", "subnet": "10.244.0.0/24"}
@@ -123,12 +123,12 @@ def test_nftables_rules_of_a_newer_reference_plugin_go_with_its_pod(host: Host) 
         "-",
         stdin="add table inet cni_plugins_masquerade\nadd chain inet cni_plugins_masquerade masq_checks\n" + rules,
     )
-    host.run("iptables", "-t", "nat", "-F")  # and a flush of its iptables rules is no reason to fail
+    host.run("iptables", "-t", "nat", "-F")  # a flush of the reference's iptables rules must not fail the DEL
     host.delete(pod, prev=result)
     left = host.traces()["rules"]
     assert sha("eth0:other") in left and sha("eth0:pod0") not in left and "CNI-" not in left
 
 
 def sha(text: str) -> str:
-    """pkg/utils/utils.go, MustFormatHashWithPrefix(16, "", text)."""
+    """Hash as MustFormatHashWithPrefix(16, "", text) in pkg/utils/utils.go does."""
     return hashlib.sha512(text.encode()).hexdigest()[:16]

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.once
 
 @contextmanager
 def held(host: Host, pod: Pod) -> Iterator[None]:
-    """The record's lock as a killed DEL's child holds it."""
+    """Hold the record's lock, as the child of a killed DEL does."""
     descriptor = os.open(host.path(f"{RECORDS}/mynet/{pod.container}@{pod.ifname}"), os.O_RDWR)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -32,15 +32,15 @@ def held(host: Host, pod: Pod) -> Iterator[None]:
 
 
 def meets(started: "subprocess.Popen[bytes]", pod: Pod) -> None:
-    """Return once the call has the record open that it waits for."""
+    """Return once the call has opened the record whose lock it waits for."""
 
     def waits() -> bool:
         for process in (started.pid, *children(started.pid)):
             try:
-                opened = [os.readlink(one) for one in Path(f"/proc/{process}/fd").iterdir()]
+                opened = [os.readlink(descriptor) for descriptor in Path(f"/proc/{process}/fd").iterdir()]
             except OSError:
                 continue
-            if any(one.endswith(f"/{pod.container}@{pod.ifname}") for one in opened):
+            if any(path.endswith(f"/{pod.container}@{pod.ifname}") for path in opened):
                 return True
         assert started.poll() is None, started.communicate()
         return False
@@ -49,7 +49,7 @@ def meets(started: "subprocess.Popen[bytes]", pod: Pod) -> None:
 
 
 def children(process: int) -> list[int]:
-    """A process's children, as nsenter has one."""
+    """Return a process's children; nsenter has one."""
     try:
         return [int(word) for word in Path(f"/proc/{process}/task/{process}/children").read_text().split()]
     except OSError:
@@ -86,20 +86,20 @@ def test_an_add_that_meets_a_del_is_served_once_that_has_ended(host: Host) -> No
         meets(late, pod)
     assert finish(first).result == {}
     answer = finish(late)
-    assert answer.status == 0 or answer.code == 102, answer  # it may be the first of the two to get the lock
+    assert answer.status == 0 or answer.code == 102, answer  # the ADD may get the lock before the DEL
 
 
 def test_a_second_add_waits_for_the_first_and_is_told_that_the_pod_is_attached(host: Host) -> None:
     pod = host.pod()
     calls = [host.start("ADD", pod) for _ in range(4)]
-    answers = [finish(one) for one in calls]
-    assert sorted(one.status for one in answers) == [0, 1, 1, 1]
-    assert {one.code for one in answers if one.status} == {102}
+    answers = [finish(call) for call in calls]
+    assert sorted(answer.status for answer in answers) == [0, 1, 1, 1]
+    assert {answer.code for answer in answers if answer.status} == {102}
     assert len(host.leases()) == 1 and host.pod_link(pod) is not None
 
 
 def start_check(host: Host, pod: Pod, result: Json) -> "subprocess.Popen[bytes]":
-    """A CHECK at work."""
+    """Start a CHECK."""
     with tempfile.TemporaryFile() as request:
         request.write(host.stdin(prev=result))
         request.seek(0)
@@ -122,7 +122,7 @@ def test_a_check_counts_what_it_finds_beside_another_call_only_once_that_has_end
         meets(late, pod)
         host.run("ip", "link", "set", veth, "up")
     assert finish(late).result == {}
-    with held(host, pod):  # what is found right needs no wait
+    with held(host, pod):  # a correct attachment needs no wait
         assert finish(start_check(host, pod, result)).result == {}
 
 

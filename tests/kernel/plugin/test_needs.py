@@ -1,4 +1,4 @@
-"""What keeps every ADD from being served: then STATUS says 50, in words that name it; else it doesn't."""
+"""STATUS answers 50 and names the cause if every ADD would fail, and only then."""
 
 import json
 from collections.abc import Callable
@@ -23,17 +23,17 @@ DUAL: Json = {"ipam": {"type": "host-local", "ranges": [[{"subnet": SUBNET}], [{
 MASQUERADE: Json = {"ipMasq": True, "ipMasqBackend": "nftables"}
 BY_IPTABLES: Json = {"ipMasq": True, "ipMasqBackend": "iptables"}
 _BARE = "/run/bare"
-"""A PATH without any packet filter's program."""
+"""A PATH without the packet filters' programs."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A fault of the node, and the word that both answers have to have."""
+    """A fault of the node, and the word that both answers must contain."""
 
     names: str
     breaks: Callable[[Host], object] = lambda _: None
     conf: Json = field(default_factory=dict)
-    """Keys in place of `CONF`'s."""
+    """Keys that replace those of `CONF`."""
     environment: Json = field(default_factory=dict)
 
 
@@ -46,7 +46,7 @@ def ipam(**more: object) -> Json:
 
 
 def ports(host: Host) -> None:
-    """1,023 ports of the bridge: of all pairs but one both ends."""
+    """Give the bridge 1,023 ports: both ends of 511 pairs, and one end of another pair."""
     lines = ["link add cni0 address 02:00:00:00:00:01 type bridge", "link add last type veth peer name other"]
     lines += [f"link add a{number} type veth peer name b{number}" for number in range(511)]
     names = ["last", *(f"{side}{number}" for side in "ab" for number in range(511))]
@@ -64,7 +64,7 @@ def small(folder: str) -> Callable[[Host], object]:
 
 
 def only(program: str, says: str) -> Callable[[Host], object]:
-    """A packet filter's program whose kernel refuses."""
+    """Return a step that adds packet filter programs to `_BARE`; they fail as if the kernel refused."""
     text = f"#!/bin/sh\\necho {says} >&2\\nexit 3\\n"
     return sh(f"mkdir {_BARE}; for one in {program}; do printf '{text}' > {_BARE}/$one; chmod 755 {_BARE}/$one; done")
 
@@ -191,7 +191,7 @@ def test_what_is_the_pod_s_own_leaves_the_node_ready(host: Host) -> None:
 
 
 def test_a_doubt_is_not_said(host: Host) -> None:
-    """Rules that stand need no program, and a lock that another holds is let go."""
+    """Loaded rules need no program, and a lock held by another process will be released."""
     conf = {**CONF, **MASQUERADE}
     host.add(host.pod(), conf)
     assert host.plugin("STATUS", conf=conf, **_NO_SUCH).result == {}

@@ -1,4 +1,4 @@
-"""netlink at lengths that one answer, one datagram or one look doesn't take, on the kernel itself."""
+"""Netlink messages, dumps and answers that are too long for one datagram or one read, on a real kernel."""
 
 import json
 import sys
@@ -20,7 +20,7 @@ def held(asked): return {packed for _, packed, _ in rtnetlink.all_addresses(aske
 
 
 def ask(host: Host, script: str) -> object:
-    """What a script on the host printed, as JSON."""
+    """Run a script on the host and return what it prints, parsed as JSON."""
     return json.loads(host.run(sys.executable, "-c", _HEAD + script))
 
 
@@ -45,7 +45,7 @@ def test_answers_that_were_lost_count_as_a_refusal_and_nobody_waits_for_them(hos
         """
 netlink.Netlink._make_room = lambda *_, **__: None
 with Netlink() as asked:
-    asked._socket.setsockopt(1, 8, 1)  # the least that the kernel gives
+    asked._socket.setsockopt(1, 8, 1)  # the smallest receive buffer that the kernel allows
     refused = asked.refusals(*giving(range(200)))
     print(json.dumps([sorted({one.errno for one in refused}), len(held(asked) - {b"\\x7f\\0\\0\\1"})]))
 """,

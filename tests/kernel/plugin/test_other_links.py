@@ -1,4 +1,4 @@
-"""Links that are another's stay: whatever a name, a prevResult or a pod's own interface says."""
+"""The plugin never removes links that are not its own, whatever a name, a prevResult or a pod's interface suggests."""
 
 import json
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from tests.kernel.plugin.client import RECORDS, REFERENCE, Host, Pod
 Json = dict[str, Any]
 
 PLAIN: Json = {"cniVersion": "0.4.0", "name": "mynet", "type": "cnictl-bridge", "bridge": "cni0"}
-"""Without addresses: nothing but links to tell by."""
+"""Without addresses, only links identify an attachment."""
 
 
 def veth_of(result: Json) -> str:
@@ -20,12 +20,12 @@ def veth_of(result: Json) -> str:
 
 
 def names(pod: Pod) -> list[str]:
-    """The names that the pod's host veth can have, in the order in which they are tried."""
+    """Return the possible names of the pod's host veth, in the order in which they are tried."""
     return [host_veth_name("mynet", pod.container, pod.ifname, turn) for turn in range(8)]
 
 
 def take(host: Host, name: str, alias: str = "", kind: str = "veth") -> int:
-    """Make another's link of that name; returns its index."""
+    """Create a link of that name that is not the plugin's, and return its index."""
     host.run("ip", "link", "add", name, "type", kind)
     if alias:
         host.run("ip", "link", "set", name, "alias", alias)
@@ -58,7 +58,7 @@ def test_a_name_that_is_taken_is_left_and_another_recorded(host: Host, alias: st
     host.delete(pod, prev=result)
     assert host.traces() == before
     assert host.collect([kept]).result == {}
-    assert (taken in host.links()) == (alias != "cnictl:mynet/other" or kind != "veth")  # GC: no record names that one
+    assert (taken in host.links()) == (alias != "cnictl:mynet/other" or kind != "veth")  # GC removes one with our alias
     assert host.links().get(taken, {"ifindex": index})["ifindex"] == index
 
 
@@ -75,7 +75,7 @@ def test_every_name_taken_is_an_error_and_takes_nothing(host: Host) -> None:
 
 @pytest.mark.parametrize("loss", ["nothing", "the record"])
 def test_two_attachments_of_one_name_live_side_by_side(host: Host, loss: str) -> None:
-    """The first has the name that the second would have: the DEL that follows takes the second's own."""
+    """The first attachment has the name that the second would get; the second's DEL removes only its own link."""
     first, second = host.pods(2)
     result = host.add(first)
     host.run("ip", "link", "set", veth_of(result), "down")
@@ -111,28 +111,28 @@ def test_a_name_taken_between_choice_and_use_is_left(host: Host) -> None:
 
 
 def test_what_a_former_release_attached_goes_on(host: Host) -> None:
-    """Its names have 8 digits, and its records say which."""
+    """Former releases' names have 8 digits, and their records contain them."""
     pod, lost = host.pods(2)
-    for one in (pod, lost):
-        result = host.add(one)
-        former = former_host_veth_name("mynet", one.container, "eth0")
+    for attached in (pod, lost):
+        result = host.add(attached)
+        former = former_host_veth_name("mynet", attached.container, "eth0")
         host.run("ip", "link", "set", veth_of(result), "down")
         host.run("ip", "link", "set", veth_of(result), "name", former, "up")
-        record = host.path(f"{RECORDS}/mynet/{one.container}@eth0")
+        record = host.path(f"{RECORDS}/mynet/{attached.container}@eth0")
         record.write_text(record.read_text().replace(veth_of(result), former))
         result["interfaces"][1]["name"] = former
-        assert host.plugin("CHECK", one, prev=result).result == {}
-        assert host.plugin("ADD", one).code == 102
+        assert host.plugin("CHECK", attached, prev=result).result == {}
+        assert host.plugin("ADD", attached).code == 102
     host.path(f"{RECORDS}/mynet/{lost.container}@eth0").unlink()
     assert host.collect([pod, lost]).result == {}
     assert len(host.ports()) == 2
-    for one in (pod, lost):
-        host.delete(one)
+    for attached in (pod, lost):
+        host.delete(attached)
     assert host.ports() == set() and host.leases() == {} and host.records() == set()
 
 
 def pod_of(host: Host, how: str) -> tuple[Pod, Json]:
-    """A living pod of this plugin's, of this plugin's with its record lost, or of the reference's."""
+    """Return a living pod of the plugin, of the plugin without its record, or of the reference."""
     pod = host.pod("living")
     if how == "the reference's":
         return pod, host.reference("bridge", "ADD", pod, REFERENCE).result
@@ -159,7 +159,7 @@ def test_a_prev_result_that_names_anothers_link_is_no_reason(host: Host, how: st
 
 
 def test_the_uplink_of_a_nested_host_stays(host: Host) -> None:
-    """A veth on the bridge whose other end another host holds, as in a container that is a node itself."""
+    """The uplink is a veth on the bridge whose peer is on another host, as in a container that is a node itself."""
     host.add(host.pod("first"))
     host.run("ip", "netns", "add", "outer")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "outer")
@@ -176,7 +176,7 @@ def test_the_uplink_of_a_nested_host_stays(host: Host) -> None:
 
 @pytest.mark.parametrize("lease", ["with its lease", "without its lease"])
 def test_a_pod_of_the_reference_can_not_point_at_its_neighbour(host: Host, lease: str) -> None:
-    """It may give its interface any index, and make a pair of which one end says that the other is the neighbour's."""
+    """A pod can choose its interface's index and its peer's, so that the peer seems to be the neighbour's veth."""
     neighbour, hostile = host.pods(2)
     theirs = host.reference("bridge", "ADD", neighbour, REFERENCE).result
     host.reference("bridge", "ADD", hostile, REFERENCE).result  # noqa: B018 (raises unless it succeeded)
@@ -234,6 +234,6 @@ def test_layer_two_pod_of_the_reference_goes_by_its_namespace_alone(host: Host) 
     result = host.reference("bridge", "ADD", pod, plain).result
     host.reference("bridge", "ADD", other, plain).result  # noqa: B018 (raises unless it succeeded)
     host.delete(Pod(pod.container, ""), PLAIN, prev=result)
-    assert len(host.ports()) == 2  # only its result names it
+    assert len(host.ports()) == 2  # only the first pod's result names it
     host.delete(pod, PLAIN, prev=result)
     assert host.pod_link(pod) is None and host.pod_link(other) is not None

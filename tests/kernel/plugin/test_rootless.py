@@ -1,4 +1,4 @@
-"""Rootless podman's surroundings: a user's own namespaces, where only /run and /var/lib/cni can be written."""
+"""The environment of rootless podman: a user's own namespaces, where only /run and /var/lib/cni are writable."""
 
 import json
 import os
@@ -32,9 +32,9 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="it takes root to beco
 
 @contextmanager
 def rootless(outer: Host) -> Iterator[Host]:
-    """An unprivileged user's own root on that host, as rootless podman has it for networks."""
+    """Yield an unprivileged user's root environment on that host, as rootless podman creates for networks."""
     become = ["setpriv", f"--reuid={_UID}", f"--regid={_UID}", "--clear-groups"]
-    # its maps are written from here, so that root may enter as the user's root
+    # this process writes the uid and gid maps, so that root can enter as the user's root
     script = f"read go; set -e; {_OWN}; echo up; exec cat"
     started = subprocess.Popen(
         [*outer.enter, *become, *_ENTER.split(), "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -59,7 +59,7 @@ def rootless(outer: Host) -> Iterator[Host]:
 
 @pytest.fixture(params=["missing", "another root's"])
 def host(request: pytest.FixtureRequest) -> Iterator[Host]:
-    """Such a host; the real root may have records there that the user can't read."""
+    """A rootless host; the real root may have records there that the user can't read."""
     with new_host() as outer:
         outer.run("mkdir", "-p", "/var/lib/cni")
         if request.param != "missing":
@@ -70,7 +70,7 @@ def host(request: pytest.FixtureRequest) -> Iterator[Host]:
 
 
 def records(host: Host) -> set[str]:
-    """Names of the records under /var/lib/cni."""
+    """Return the names of the records under /var/lib/cni."""
     folder = host.path(f"{SPARE}/mynet")
     return {file.name for file in folder.iterdir() if file.name != CLAIM_MARK} if folder.is_dir() else set()
 
@@ -83,7 +83,7 @@ def test_every_verb_works_with_records_under_var_lib_cni(host: Host) -> None:
     assert records(host) == {"pod0@eth0", "pod1@eth0"}
     assert set(host.leases()) == {"10.88.0.2", "10.88.0.3"}
     kept = {file.name for file in host.path(f"{LEASES}/mynet").iterdir()}
-    assert kept == {"10.88.0.2", "10.88.0.3", "last_reserved_ip.0", "lock"}  # host-local may take over
+    assert kept == {"10.88.0.2", "10.88.0.3", "last_reserved_ip.0", "lock"}  # host-local can take over from here
     assert host.plugin("CHECK", pod, prev=result).result == {}
     assert host.plugin("STATUS").status == 0
     host.delete(pod)

@@ -1,4 +1,4 @@
-"""A network whose ranges come with each ADD (capability ipRanges): no other call gets them, and none needs them."""
+"""A network whose ranges come with each ADD (capability ipRanges); no other call gets or needs them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -19,15 +19,15 @@ CONF: Json = {
 }
 GIVEN: Json = {"runtimeConfig": {"ipRanges": [[{"subnet": "10.9.0.0/24"}], [{"subnet": "fd00:9::/64"}]]}}
 STRIPPED = {key: value for key, value in CONF.items() if key != "capabilities"}
-"""As a runtime hands it on that keeps to the specification, section 4: without `capabilities`."""
+"""The conf without `capabilities`, as a runtime passes it that follows the specification, section 4."""
 
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Host]:
-    """A host for all tests here: each leaves it bare."""
-    with new_host() as one:
-        one.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
-        yield one
+    """A host for all tests here; each test removes what it created."""
+    with new_host() as host:
+        host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+        yield host
 
 
 @pytest.mark.parametrize("conf", [CONF, STRIPPED], ids=["with capabilities", "stripped"])
@@ -48,7 +48,7 @@ def test_status_and_gc_need_no_ranges_before_and_after_the_first_pod(host: Host,
 def test_check_and_del_need_neither_ranges_nor_prev_result(host: Host, conf: Json) -> None:
     pod = host.pod(f"checked{len(conf)}")
     result = host.add(pod, {**conf, **GIVEN})
-    host.plugin("CHECK", pod, conf, result).result  # noqa: B018  # raises where it failed
+    host.plugin("CHECK", pod, conf, result).result  # noqa: B018  # raises if CHECK failed
     host.run("nft", "flush", "ruleset")
     assert host.plugin("CHECK", pod, conf, result).code == 104
     host.delete(pod, conf)
@@ -60,7 +60,7 @@ def test_check_of_a_conf_with_ranges_of_its_own_looks_for_the_rules_of_the_pod_s
     conf = {**CONF, "ipam": {"type": "host-local", "subnet": "10.8.0.0/24"}}
     pod = host.pod("both")
     result = host.add(pod, {**conf, **GIVEN})
-    host.plugin("CHECK", pod, conf, result).result  # noqa: B018  # the same
+    host.plugin("CHECK", pod, conf, result).result  # noqa: B018  # raises if CHECK failed
     host.delete(pod, conf)
 
 

@@ -1,4 +1,4 @@
-"""Nodes that lease from one store: a lease that this node has no record of is another's, and stays."""
+"""Nodes that share a lease store: a lease without a record on this node belongs to another node and is kept."""
 
 import json
 import sys
@@ -32,19 +32,19 @@ REFERENCE: Json = {**CONF, "cniVersion": "1.0.0", "type": "bridge"}
 
 @dataclass
 class Two:
-    """Two nodes with one store, and what the first one leased there."""
+    """Two nodes that share a store."""
 
     first: Host
     second: Host
     store: Path
 
     def leases(self) -> dict[str, str]:
-        """Address to owner."""
+        """Return the owner of each leased address."""
         files = [file for file in (self.store / "mynet").iterdir() if file.name[0].isdigit()]
         return {file.name: file.read_bytes().decode() for file in files}
 
     def reboot_second(self) -> None:
-        """Have the second node's kernel name another boot, and every lease be older than it."""
+        """Simulate a reboot of the second node: another boot id, and leases that are older than the boot."""
         for address in self.leases():
             self.first.run("touch", "-d", LONG_AGO, f"{STORE}/mynet/{address}")
         self.second.path("/run/boot_id").write_text(f"{uuid.uuid4()}\n")
@@ -65,7 +65,7 @@ def two(tmp_path: Path) -> Iterator[Two]:
 
 @pytest.fixture
 def full(two: Two) -> Two:
-    """A store that the first node filled: four pods of the plugin's, and one of the reference's."""
+    """A store that the first node has filled: four pods of the plugin's and one of the reference's."""
     for pod in two.first.pods(4, "a"):
         two.first.add(pod)
     assert two.first.reference("bridge", "ADD", two.first.pod("reference"), REFERENCE).status == 0
@@ -74,7 +74,7 @@ def full(two: Two) -> Two:
 
 
 def claimed_by_a_former_release(host: Host, leases: dict[str, str]) -> None:
-    """Records without a link, as releases up to 0.1.0 gave every lease that had none."""
+    """Write records without a link, as releases up to 0.1.0 did for each lease without a record."""
     folder = host.path(f"{RECORDS}/mynet")
     folder.mkdir(parents=True, exist_ok=True)
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
@@ -102,7 +102,7 @@ def test_after_a_reboot_nothing_takes_another_nodes_leases(full: Two, claimed: s
     listed = as_json(second, "list", *words)
     assert {row["state"] for row in listed["items"]} == {"unknown"}
     assert all("another node" in row["reason"] for row in listed["items"])
-    assert {one["action"] for one in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
     refused = cnictl(second, "ipam", "release", "10.244.0.2", *words)
     assert refused.returncode == 1 and "another node" in refused.stderr
     checked = cnictl(second, "ipam", "check", *words)
@@ -134,7 +134,7 @@ def test_a_torn_lease_may_be_one_that_another_node_is_writing(two: Two, content:
     two.reboot_second()
     assert second.plugin("ADD", second.pod("b")).code == 100
     assert second.collect([]).result == {}
-    assert {one["action"] for one in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(second, "gc", *words)["items"][0]["outcomes"]} == {"left"}
     assert cnictl(second, "ipam", "release", "10.244.0.6", *words).returncode == 1
     assert len(two.leases()) == 5
     assert cnictl(second, "ipam", "release", "10.244.0.6", "--force", *words).returncode == 0
@@ -193,7 +193,7 @@ for kind in options:
     if libc.mount(b"none", folder.encode(), kind.encode(), 0, options[kind].encode()):
         raise OSError(ctypes.get_errno(), kind)
     found = shared_store.file_system(folder)
-    if kind != "fuse":  # nobody serves that one: it would not answer
+    if kind != "fuse":  # no process serves that mount, so it would not answer
         found = shared_store.file_system(f"{folder}/not/made/yet")
     print(found, found in shared_store.LOCAL_TYPES)
 print(shared_store.may_be_shared(""), shared_store.may_be_shared("/run/tmpfs"))
@@ -202,7 +202,7 @@ print(shared_store.may_be_shared(""), shared_store.may_be_shared("/run/tmpfs"))
 
 @pytest.mark.once  # an ordinary user may not open /dev/fuse
 def test_a_store_on_a_file_system_that_may_be_another_nodes_too_is_told_without_asking_it(two: Two) -> None:
-    """A network file system whose server is away must not hold a call up."""
+    """If a network file system's server is unreachable, calls must not hang."""
     source = str(Path(package.__file__).parent.parent)
     said = two.first.run(sys.executable, "-c", _MOUNTED, source)
     assert said.split("\n")[:-1] == ["tmpfs True", "ramfs True", "overlay True", "fuse False", "False True"]

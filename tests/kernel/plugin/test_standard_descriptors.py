@@ -1,4 +1,4 @@
-"""A call whose standard descriptors are closed, full or read by nobody."""
+"""Calls whose standard descriptors are closed, are full or have no reader."""
 
 import os
 import subprocess
@@ -17,15 +17,15 @@ NODE_LOCK = "/run/cnictl/node.lock"
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """One host for all tests here: each call that fails leaves nothing."""
-    with new_host() as one:
-        first = one.pod("first")
-        one.add(first)
-        yield one
+    """A host for all tests here; each failed call leaves nothing."""
+    with new_host() as host:
+        first = host.pod("first")
+        host.add(first)
+        yield host
 
 
 def run(host: Host, verb: str, name: str, redirections: str) -> subprocess.CompletedProcess[bytes]:
-    """Call the plugin with its descriptors redirected as a shell does."""
+    """Call the plugin with its descriptors redirected by a shell."""
     pod = host.pod(name)
     return subprocess.run(
         [*host.enter, "sh", "-c", f'exec "$0" {redirections}', plugin_executable()],

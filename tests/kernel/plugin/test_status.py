@@ -1,4 +1,4 @@
-"""STATUS: 50 where no ADD can be served, 51 where pods that run suffer, and neither of a mere doubt."""
+"""STATUS answers 50 if no ADD can succeed and 51 if running pods are affected, and neither on a mere suspicion."""
 
 from typing import Any
 
@@ -20,13 +20,13 @@ REFERENCE: Json = {
 
 @pytest.fixture(autouse=True)
 def forwarding(host: Host) -> None:
-    """On, as `cnictl init-node` has it."""
+    """Enable forwarding, as `cnictl init-node` does."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     host.conf = dict(CONF)
 
 
 def status(host: Host) -> int:
-    """0, or the code STATUS failed with; it changes nothing either way."""
+    """Return 0 or the code with which STATUS failed, and check that it changed nothing."""
     before = host.traces()
     answer = host.plugin("STATUS")
     assert host.traces() == before
@@ -99,7 +99,7 @@ def test_forwarding_of_each_family_counts_where_the_network_has_it(host: Host) -
 
 
 def test_forwarding_that_an_add_turns_on_is_missed_only_once_pods_run(host: Host) -> None:
-    """Else a node would never be ready for the ADD that makes it ready."""
+    """Otherwise a node would never become ready for the ADD that enables forwarding."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
     host.conf = {**REFERENCE, "isGateway": True}
     assert status(host) == 0
@@ -118,7 +118,7 @@ def test_layer_2_and_a_bridge_that_is_no_gateway_need_no_forwarding(host: Host) 
 
 
 def test_one_exhausted_set_of_several_is_50_until_a_stale_lease_of_it(host: Host) -> None:
-    """An ADD takes an address of each set: one that has none left is enough."""
+    """ADD takes an address from each set, so one exhausted set is enough."""
     ranges = [[{"subnet": "10.245.0.0/24"}], [{"subnet": "10.244.0.0/30"}], [{"subnet": "fd00:244::/64"}]]
     host.conf = {**REFERENCE, "ipam": {"type": "host-local", "ranges": ranges}}
     pod = host.pod()
@@ -127,7 +127,7 @@ def test_one_exhausted_set_of_several_is_50_until_a_stale_lease_of_it(host: Host
     assert error["code"] == 50 and "10.244.0.0/30" in error["msg"]
     assert host.plugin("ADD", host.pod("late")).code == 100
     host.kill(pod)
-    wait_for(lambda: veth not in host.links(), "the veth to go with its namespace")
+    wait_for(lambda: veth not in host.links(), "the veth disappears with its namespace")
     assert status(host) == 0
     assert host.add(host.pod("new"))["ips"][1]["address"] == "10.244.0.2/30"
 
@@ -147,7 +147,7 @@ def test_bridge_with_another_address_is_50_and_with_none_is_fine(host: Host) -> 
 
 
 def test_what_status_promises_add_keeps(host: Host) -> None:
-    """A bridge that has our address and one more is served by ADD, so STATUS must not call it lost."""
+    """ADD accepts a bridge that has our address and another one, so STATUS must too."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     for address in ("10.50.0.1/24", "10.244.0.1/30"):
         host.run("ip", "address", "add", address, "dev", "cni0")

@@ -1,4 +1,4 @@
-"""Many calls at once: no two pods get one address, and a full subnet refuses the rest cleanly."""
+"""Many calls at once: no two pods get the same address, and a full subnet refuses the rest cleanly."""
 
 import json
 from collections import Counter
@@ -15,25 +15,25 @@ pytestmark = pytest.mark.once
 
 
 def at_once(host: Host, verb: str, pods: list[Pod]) -> list[Answer]:
-    """A call for each pod, all of them running at the same time."""
-    return [finish(one, bound=120) for one in [host.start(verb, pod) for pod in pods]]
+    """Start a call for each pod, all at the same time, and return their answers."""
+    return [finish(started, bound=120) for started in [host.start(verb, pod) for pod in pods]]
 
 
 def addresses_inside(host: Host, pods: list[Pod]) -> dict[str, str]:
-    """The IPv4 address that each pod really has, by container; those without an interface are left out."""
+    """Return each pod's actual IPv4 address, by container; pods without an interface are left out."""
     script = "".join(
         f"nsenter --net={pod.netns} ip -j -4 address show dev eth0 2>/dev/null && echo {pod.container}\n"
         for pod in pods
     )
     lines = host.run("sh", "-c", script + "true").split()
-    found = {}
+    by_container = {}
     for told, container in zip(lines[::2], lines[1::2], strict=True):
-        found[container] = str(json.loads(told)[0]["addr_info"][0]["local"])
-    return found
+        by_container[container] = str(json.loads(told)[0]["addr_info"][0]["local"])
+    return by_container
 
 
 def test_at_no_moment_have_two_pods_one_address_and_none_is_lost(host: Host) -> None:
-    """On a host that has no bridge yet, so that all race for making it. `make storm` does it with 500 pods."""
+    """The host has no bridge yet, so all calls race to create it. `make storm` runs this with 500 pods."""
     pods, told = host.pods(120 if SOAK else 60), Storm()
     conf = {
         "cniVersion": "1.1.0",
@@ -81,7 +81,7 @@ def test_adds_at_once_fill_a_subnet_and_the_rest_leave_nothing(host: Host) -> No
 
 
 def test_host_local_and_ours_at_once_never_share_an_address(host: Host) -> None:
-    """Both keep to the one lock of the store and its one layout."""
+    """Both use the store's one lock and its one layout."""
     ours, theirs = host.pods(30, "ours"), host.pods(30, "theirs")
     conf = {
         "cniVersion": "0.4.0",
@@ -98,7 +98,7 @@ def test_host_local_and_ours_at_once_never_share_an_address(host: Host) -> None:
 
 
 def test_failed_first_add_does_not_take_the_bridge_from_under_another(host: Host) -> None:
-    """The maker of the bridge fails while the other is between finding the bridge and joining it."""
+    """The call that created the bridge fails while the other is between finding the bridge and joining it."""
     failing, other = host.pods(2)
     host.inside(failing, "ip", "link", "add", "eth0", "type", "bridge")
     slow = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=linkat", "-e"]
@@ -112,7 +112,7 @@ def test_failed_first_add_does_not_take_the_bridge_from_under_another(host: Host
 
 
 def test_del_that_meets_its_own_add_waits_and_undoes_it(host: Host) -> None:
-    """A runtime that gave up on an ADD may call DEL while it still runs."""
+    """A runtime that gave up on an ADD may call DEL while the ADD still runs."""
     host.add(host.pod("first"))
     before = host.traces()
     pod = host.pod()

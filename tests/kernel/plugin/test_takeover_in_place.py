@@ -1,4 +1,4 @@
-"""Only `type` of a conf was changed: what the reference attached is served by every verb before any ADD of ours."""
+"""After only a conf's `type` is changed, every verb serves the reference's attachments before our first ADD."""
 
 import json
 from collections.abc import Callable
@@ -41,7 +41,7 @@ CONFS: dict[str, Json] = {
 
 
 def attached(host: Host, name: str, like: Json) -> tuple[Pod, Json]:
-    """A pod that the reference attached, and what it answered."""
+    """Attach a pod with the reference, and return the pod and the answer."""
     pod = host.pod(name)
     return pod, host.reference("bridge", "ADD", pod, {**like, "type": "bridge"}).result
 
@@ -104,19 +104,19 @@ def test_check_of_another_container_in_its_namespace_is_no_success(host: Host) -
 
 
 def test_gc_status_and_add_take_it_for_alive_whatever_its_age(host: Host) -> None:
-    """Its lease is older than the boot by its time stamp: a clock that was wrong when it was made."""
+    """The lease's time stamp is before the boot, as from a clock that was wrong."""
     small = conf(ipam={"type": "host-local", "subnet": "10.244.0.0/30"}, isGateway=True, cniVersion="1.1.0")
     pod, _ = attached(host, "theirs", {**small, "cniVersion": "1.0.0"})
     host.run("touch", "-d", LONG_AGO, f"{LEASES}/mynet/10.244.0.2")
     assert host.plugin("STATUS", conf=small).code == 50
-    for container in ("first", "second"):  # the first gives the lease a record
+    for container in ("first", "second"):  # the first ADD gives the lease a record
         own = host.pod(container)
         assert host.plugin("ADD", own, small).code == 100
         host.delete(own, small)
     assert host.plugin("STATUS", conf=small).code == 50
     assert host.collect([pod], small).result == {}
     assert list(host.leases().values()) == ["theirs\r\neth0"] and host.pings(pod, "10.244.0.1")
-    assert host.collect([], small).result == {}  # the runtime says that it is no more
+    assert host.collect([], small).result == {}  # the runtime reports that the pod is gone
     assert host.pod_link(pod) is None and host.leases() == {}
 
 
@@ -131,7 +131,7 @@ def test_commands_show_it_as_alive_and_free_it_whole(host: Host, claimed: bool) 
     listed = as_json(host, "list", "--name", "mynet")["items"]
     assert [(row["address"], row["state"]) for row in listed] == [("10.244.0.2", "live"), ("fd00:244::2", "live")]
     assert all(veth(result) in row["reason"] for row in listed)
-    assert {one["action"] for one in as_json(host, "gc", "--name", "mynet")["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(host, "gc", "--name", "mynet")["items"][0]["outcomes"]} == {"left"}
     (shown,) = as_json(host, "show", "10.244.0.2", "--name", "mynet")["items"]
     assert (shown["host_veth"]["name"], shown["host_veth"]["bridge"]) == (veth(result), "cni0")
     told = cnictl(host, "pod", "10.244.0.2", "--name", "mynet", "-o", "json")

@@ -1,4 +1,4 @@
-"""Several networks in one pod: each attachment has its own routes, reports them, and takes its own alone away."""
+"""Several networks in one pod: each attachment has its own routes, reports them, and removes only them."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ SHARED = ("192.0.2.0/24", "2001:db8::/32")
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """A host for tests that take their pods away again."""
+    """A host for tests that remove their pods."""
     with new_host() as host:
         yield host
 
@@ -41,27 +41,29 @@ def conf(place: int, version: str = "1.1.0", **ipam: object) -> Json:
 
 
 def routes(host: Host, pod: Pod) -> set[tuple[str, str, str, int]]:
-    """Destination, gateway, interface and metric of each route through a gateway."""
-    found = [
+    """Return the destination, gateway, interface and metric of each route through a gateway."""
+    listed = [
         route | {"dst": {"default": default}.get(route["dst"], route["dst"])}
         for family, default in (("-4", "0.0.0.0/0"), ("-6", "::/0"))
         for route in json.loads(host.inside(pod, "ip", family, "-j", "route"))
     ]
-    return {(one["dst"], one["gateway"], one["dev"], one.get("metric", 0)) for one in found if "gateway" in one}
+    return {
+        (route["dst"], route["gateway"], route["dev"], route.get("metric", 0)) for route in listed if "gateway" in route
+    }
 
 
 def reported(result: Json, ifname: str) -> set[tuple[str, str, str, int]]:
-    """The same, as a result says it: without a priority it is the kernel's own."""
+    """Return the same from a result; a route without a priority gets the kernel's default metric."""
     return {
-        (one["dst"], one["gw"], ifname, one.get("priority") or (1024 if ":" in one["dst"] else 0))
-        for one in result["routes"]
+        (route["dst"], route["gw"], ifname, route.get("priority") or (1024 if ":" in route["dst"] else 0))
+        for route in result["routes"]
     }
 
 
 def attached(host: Host, name: str, *confs: Json) -> tuple[list[Pod], list[Json]]:
     pod = host.pod(name)
     pods = [Pod(pod.container, pod.netns, ifname) for ifname in INTERFACES[: len(confs)]]
-    return pods, [host.add(one, conf) for one, conf in zip(pods, confs, strict=True)]
+    return pods, [host.add(interface, conf) for interface, conf in zip(pods, confs, strict=True)]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=lambda order: "-".join(map(str, order)))
@@ -69,7 +71,7 @@ def test_each_attachment_has_and_takes_away_its_own_routes(shared_host: Host, or
     host, confs = shared_host, [conf(place) for place in range(3)]
     pods, results = attached(host, "pod" + "".join(map(str, order)), *confs)
     own = [reported(result, pod.ifname) for result, pod in zip(results, pods, strict=True)]
-    assert [len(one) for one in own] == [4, 4, 4]
+    assert [len(route_set) for route_set in own] == [4, 4, 4]
     assert routes(host, pods[0]) == set().union(*own)
     left = set(order)
     for place in order:
@@ -95,21 +97,21 @@ def test_a_network_that_asks_for_a_taken_metric_gets_the_next(shared_host: Host,
         (dst, dev, metric) for dst in ("0.0.0.0/0", "::/0") for dev, metric in (("eth0", 50), ("net1", 51))
     }
     if version == "1.1.0":
-        assert {one["priority"] for one in results[1]["routes"]} == {51}
-    for pod, one, result in zip(pods, confs, results, strict=True):
-        assert host.plugin("CHECK", pod, one, result).result == {}
-        host.delete(pod, one, result)
+        assert {route["priority"] for route in results[1]["routes"]} == {51}
+    for pod, network_conf, result in zip(pods, confs, results, strict=True):
+        assert host.plugin("CHECK", pod, network_conf, result).result == {}
+        host.delete(pod, network_conf, result)
 
 
 def test_the_same_subnet_on_both_networks(shared_host: Host) -> None:
-    """Gateway and destinations are the same: only the interface tells the routes apart, for CHECK too."""
+    """Gateway and destinations are the same: only the interface distinguishes the routes, for CHECK too."""
     host = shared_host
     confs = [conf(0), {**conf(0), "name": "twin", "bridge": "br-twin"}]
     pods, results = attached(host, "same", *confs)
     own = [reported(result, pod.ifname) for result, pod in zip(results, pods, strict=True)]
     assert routes(host, pods[0]) == own[0] | own[1] and len(own[0] | own[1]) == 8
-    for pod, one, result in zip(pods, confs, results, strict=True):
-        assert host.plugin("CHECK", pod, one, result).result == {}
+    for pod, network_conf, result in zip(pods, confs, results, strict=True):
+        assert host.plugin("CHECK", pod, network_conf, result).result == {}
     host.inside(pods[0], "ip", "route", "delete", "default", "dev", "net1")
     error = host.plugin("CHECK", pods[1], confs[1], results[1]).error
     assert error["code"] == 104 and "lost its route to 0.0.0.0/0" in error["msg"]
@@ -120,23 +122,23 @@ def test_the_same_subnet_on_both_networks(shared_host: Host) -> None:
 
 
 def test_the_subnet_listed_as_a_route_is_the_kernels_own_route(shared_host: Host) -> None:
-    host, one = shared_host, conf(0, routes=[{"dst": "10.20.0.0/24"}, {"dst": "fd00:20::/64"}])
-    pods, results = attached(host, "connected", one)
+    host, network_conf = shared_host, conf(0, routes=[{"dst": "10.20.0.0/24"}, {"dst": "fd00:20::/64"}])
+    pods, results = attached(host, "connected", network_conf)
     assert {route["dst"] for route in results[0]["routes"]} == {"0.0.0.0/0", "::/0"} | (
         {"fd00:20::/64"} if "fd00:20::/64" in {dst for dst, *_ in routes(host, pods[0])} else set()
     )
     assert routes(host, pods[0]) == reported(results[0], "eth0")
-    assert host.plugin("CHECK", pods[0], one, results[0]).result == {}
-    host.delete(pods[0], one, results[0])
+    assert host.plugin("CHECK", pods[0], network_conf, results[0]).result == {}
+    host.delete(pods[0], network_conf, results[0])
 
 
 def test_a_route_that_is_no_networks_is_passed_over_and_stays(shared_host: Host) -> None:
-    host, one = shared_host, conf(0)
+    host, network_conf = shared_host, conf(0)
     pod = host.pod("blackhole")
     host.inside(pod, "ip", "route", "add", "blackhole", "192.0.2.0/24")
-    result = host.add(pod, one)
+    result = host.add(pod, network_conf)
     assert ("192.0.2.0/24", "10.20.0.1", "eth0", 1) in routes(host, pod)
     assert routes(host, pod) == reported(result, "eth0")
-    assert host.plugin("CHECK", pod, one, result).result == {}
-    host.delete(pod, one, result)
+    assert host.plugin("CHECK", pod, network_conf, result).result == {}
+    host.delete(pod, network_conf, result)
     assert "blackhole 192.0.2.0/24" in host.inside(pod, "ip", "route")

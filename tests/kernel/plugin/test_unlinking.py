@@ -1,4 +1,4 @@
-"""A link's end where no child can be had to ask for it, where the child never asks, and where it is refused."""
+"""Delete a link if no child process can be started, if the child never sends the request, or if it is refused."""
 
 import json
 import os
@@ -57,7 +57,7 @@ def test_what_the_kernel_refuses_is_raised(host: Host) -> None:
 _RUNTIME = """
 import ctypes, json, os, subprocess, sys
 order = json.load(sys.stdin)
-ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: who is left behind becomes this process's child
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become children of this process
 for verb in order["verbs"]:
     environment = {**order["environment"], "CNI_COMMAND": verb}
     subprocess.run([order["plugin"]], input=json.dumps(order["conf"]).encode(), env=environment, check=True,

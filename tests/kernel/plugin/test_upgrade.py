@@ -1,4 +1,4 @@
-"""Versions of the plugin and of Python come and go under pods that live: none loses a packet, each can be deleted."""
+"""Versions of the plugin and of Python change while pods run: no pod loses a packet, and each can be deleted."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from tests.kernel.plugin.client import RECORDS, Host, Pod, plugin_executable
 pytestmark = pytest.mark.once
 
 PODS = int(os.environ.get("CNICTL_PODS", "30"))
-"""A hundred by `make faults`."""
+"""`make faults` runs 100."""
 LAUNCHER = "/opt/cni/bin/cnictl-bridge"
 SOURCE = Path(cnictl.__file__).resolve().parent.parent
 
@@ -32,9 +32,9 @@ LATER = (
     "for i in {pods}; do printf '{{" + CONF + ', "prevResult": %s}}\' "$(cat /tmp/p$i)" | ' + CALL + " || exit 9; done"
 )
 
-# echo requests to every address five times a second (less often if over 50), until stdin ends; prints how often it
-# asked each, and which did not answer each request. A burst could overflow the queues on the way, so requests are
-# spread, and the socket's buffer takes what arrives while this process waits for a processor
+# Send echo requests to every address five times a second (less often to over 50 addresses) until stdin ends. Print
+# how many rounds there were, and how many requests each address left unanswered. Requests are spread because a burst
+# could overflow queues on the way. The socket's buffer keeps answers while this process waits for a processor.
 PINGER = """
 import select, socket, struct, sys, time
 from collections import Counter
@@ -70,7 +70,7 @@ while end is None or (sum(sent.values()) > sum(heard.values()) and time.monotoni
     except BlockingIOError:
         pass
     if sys.stdin in ready:
-        end = time.monotonic() + 5  # for what is on its way
+        end = time.monotonic() + 5  # for answers on their way
 lost = {target: sent[target] - heard[target] for target in set(targets) if sent[target] != heard[target]}
 print(min(sent.values()), lost)
 """
@@ -78,21 +78,21 @@ print(min(sent.values()), lost)
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """One bare node with the plugin installed by this cnictl."""
+    """A bare node with the plugin installed by this cnictl."""
     with Lab(nodes=1) as lab:
         lab.nodes[0].run(["cnictl", "plugin", "install"])
         yield lab.nodes[0]
 
 
 def call(node: Node, verb: str, first: int, last: int, around: Callable[[str], list[str]] | None = None) -> None:
-    """The verb for pods `first` to `last`, through the launcher; each call has to succeed."""
+    """Call the verb for pods `first` to `last` through the launcher; each call must succeed."""
     script = (ADD if verb == "ADD" else LATER).format(verb=verb, pods=" ".join(map(str, range(first, last + 1))))
     node.run(around(script) if around else ["sh", "-c", script], timeout=120)
 
 
 @contextmanager
 def all_answer(node: Node, addresses: list[str]) -> Iterator[None]:
-    """Every one of these answers every echo request from beginning to end."""
+    """Check that each address answers every echo request until the block ends."""
     with node.popen([sys.executable, "-c", PINGER, *addresses], stdin=subprocess.PIPE) as pinger:
         try:
             yield
@@ -104,7 +104,7 @@ def all_answer(node: Node, addresses: list[str]) -> Iterator[None]:
 
 
 def run_other(node: Node, *words: str) -> None:
-    """`cnictl plugin …` of another build of the same version, in /tmp/other."""
+    """Run `cnictl plugin …` of another build of the same version, in /tmp/other."""
     program = "import sys; sys.path.insert(0, '/tmp/other'); from cnictl.cli.main import main; main()"
     node.run([sys.executable, "-c", program, "plugin", *words])
 
@@ -130,7 +130,7 @@ def test_no_pod_loses_a_ping_while_versions_come_and_go(node: Node) -> None:
         node.run(["cnictl", "plugin", "use", cnictl.__version__])
         call(node, "CHECK", PODS + 16, PODS + 20)  # what the newer version attached
         call(node, "DEL", PODS + 6, PODS + 10)
-        # the environment that installed it is removed: only what is under /usr/local/lib/cnictl is left of it
+        # the environment that installed it is hidden: only the files under /usr/local/lib/cnictl are left
         gone = ["unshare", "-m", "sh", "-ec"]
         call(node, "DEL", PODS + 11, PODS + 15, lambda script: [*gone, hide + script])
         call(node, "CHECK", 1, 5, lambda script: [*gone, hide + script])
@@ -142,9 +142,9 @@ def test_no_pod_loses_a_ping_while_versions_come_and_go(node: Node) -> None:
 
 
 def other_pythons() -> dict[str, str]:
-    """Cache tag to path of each Python here that is another minor version than ours and may run the plugin."""
+    """Return the path of each Python here that can run the plugin and has another minor version, by cache tag."""
     running = sys.implementation.cache_tag
-    found = {}
+    paths = {}
     places = [Path("/usr/bin"), Path("/usr/local/bin")]
     try:
         places += (Path.home() / ".pyenv/versions").glob("*/bin")
@@ -158,12 +158,12 @@ def other_pythons() -> dict[str, str]:
             check=False,
         )
         if told.returncode == 0 and told.stdout.strip() != running:
-            found[told.stdout.strip()] = str(path)
-    return found
+            paths[told.stdout.strip()] = str(path)
+    return paths
 
 
 def test_pods_of_one_python_are_served_by_the_next(host: Host) -> None:
-    """The distribution was upgraded: the recorded interpreter is gone, and no bytecode is the new one's."""
+    """After an upgrade of the distribution, the recorded interpreter is gone and the new one has no bytecode."""
     others = other_pythons()
     if not others:
         pytest.skip("no other Python here")
@@ -209,7 +209,7 @@ def test_a_torn_bundle_costs_time_and_no_call(host: Host, spoil: Callable[[bytes
     assert (host.leases(), host.records(), host.ports()) == ({}, set(), set())
 
 
-# what releases have written, word for word but for what differs from host to host
+# records as releases wrote them; only what differs between hosts is replaced
 RECORD_0_1_0 = (
     '{"complete": 1, "version": 1, "network": "mynet", "container": "CONTAINER", "ifname": "eth0", '
     '"addresses": ["ADDRESS"], "bridge": "cni0", "host_veth": "VETH", "mac": "MAC", "netns": "NETNS", '
@@ -226,7 +226,7 @@ CLAIMED_0_1_0 = (
 
 
 def written_by_0_1_0(host: Host, pod: Pod, text: str = RECORD_0_1_0) -> None:
-    """Let the pod's record be what that release wrote of it."""
+    """Replace the pod's record with the one that release 0.1.0 would have written."""
     path = host.path(f"{RECORDS}/mynet/{pod.container}@{pod.ifname}")
     now = json.loads(path.read_bytes())
     for mark, value in (
@@ -252,7 +252,7 @@ def test_records_of_0_1_0_are_read_by_every_verb(host: Host) -> None:
     assert host.plugin("ADD", pods[0]).code == 102
     host.delete(pods[0])
     host.kill(pods[1])
-    assert host.add(host.pod("pod1"))  # stale by its namespace: cleared away by the next ADD of the same id
+    assert host.add(host.pod("pod1"))  # the next ADD of the same id removes the stale attachment
     assert host.collect([pods[2]]).result == {}
     assert host.records() == {"pod2@eth0"}
     assert host.plugin("CHECK", pods[2], prev=results[2]).result == {}

@@ -1,7 +1,7 @@
-"""Odd but valid values: the plugin takes what the reference takes, and refuses with the key's name what it refuses.
+"""Unusual but valid values: the plugin accepts those that the reference accepts, and names the key of those it refuses.
 
-Both are called with the same bytes and environment, each on a host of its own. `OTHERWISE` has the few values on which
-this plugin differs on purpose.
+Both get the same bytes and environment, each on its own host. `OTHERWISE` lists the few values on which this plugin
+differs on purpose.
 """
 
 import json
@@ -105,39 +105,39 @@ Case = tuple[bytes, dict[str, str]]
 
 def _cases() -> dict[str, Case]:
     cases: dict[str, Case] = {name: (text.encode(), {}) for name, text in _documents()}
-    for name, found in (("unknown key's value", '"foo":"XX"'), ("dns.domain", '"dns":{"domain":"aXXb"}')):
-        cases[f"bytes that are no UTF-8 in {name}"] = (top(found).encode().replace(b"XX", b"\xff"), {})
+    for name, keys in (("unknown key's value", '"foo":"XX"'), ("dns.domain", '"dns":{"domain":"aXXb"}')):
+        cases[f"bytes that are no UTF-8 in {name}"] = (top(keys).encode().replace(b"XX", b"\xff"), {})
     cases["bytes that are no UTF-8 in a key"] = (top('"fXX":1').encode().replace(b"XX", b"\xff"), {})
     cases["bytes that are no UTF-8 in name"] = (ipam().encode().replace(b'"net"', b'"n\xff"'), {})
     cases["half a surrogate pair"] = (top(r'"foo":"\ud800"').encode(), {})
     for mac in _MACS:
         cases[f"CNI_ARGS MAC={mac}"] = (ipam().encode(), {"CNI_ARGS": f"IgnoreUnknown=1;MAC={mac}"})
         cases[f"runtimeConfig.mac {mac}"] = (top(f'"runtimeConfig":{{"mac":"{mac}"}}').encode(), {})
-    cases |= {f"CNI_ARGS {one}": (ipam().encode(), {"CNI_ARGS": one}) for one in _ARGS}
-    cases |= {f"CNI_IFNAME {one!r}": (ipam().encode(), {"CNI_IFNAME": one}) for one in _IFNAMES}
-    cases |= {f"CNI_NETNS {one!r}": (ipam().encode(), {"CNI_NETNS": one}) for one in _NETNS}
+    cases |= {f"CNI_ARGS {arguments}": (ipam().encode(), {"CNI_ARGS": arguments}) for arguments in _ARGS}
+    cases |= {f"CNI_IFNAME {ifname!r}": (ipam().encode(), {"CNI_IFNAME": ifname}) for ifname in _IFNAMES}
+    cases |= {f"CNI_NETNS {netns!r}": (ipam().encode(), {"CNI_NETNS": netns}) for netns in _NETNS}
     return cases
 
 
 CASES = _cases()
 
 OTHERWISE = {
-    # arguments that nobody here knows are other plugins' business: docs/runtimes.md
+    # unknown arguments are for other plugins: docs/runtimes.md
     **dict.fromkeys(("CNI_ARGS A=b", "CNI_ARGS IgnoreUnknown=false;A=b", "CNI_ARGS IgnoreUnknown=1;A=b=c"), "accepted"),
     **dict.fromkeys(("CNI_ARGS IgnoreUnknown=1;", "CNI_ARGS ;IgnoreUnknown=1"), "accepted"),
 }
-"""What this plugin does with a value where that is not what release 1.1.1 of the reference does."""
+"""What this plugin does with a value if it differs from release 1.1.1 of the reference."""
 
 
 @pytest.fixture(scope="module")
 def sides() -> Iterator[tuple[tuple[Host, Pod], tuple[Host, Pod]]]:
-    """A host for the reference and one for the plugin, each with a pod; every test leaves them bare."""
+    """A host for the reference and one for the plugin, each with a pod; every test removes what it created."""
     with new_host() as first, new_host() as second:
         yield (first, first.pod()), (second, second.pod())
 
 
 def outcome(host: Host, pod: Pod, case: Case, ours: bool) -> tuple[Json, Answer]:
-    """What one side makes of a value: the pod's addresses, MTU and MAC; {} where it is refused. Nothing is left."""
+    """Return the pod's addresses, MTU and MAC after ADD ({} if refused) and the answer; then delete everything."""
     text, environment = case
     kind, executable = ("cnictl-bridge", plugin_executable()) if ours else ("bridge", _REFERENCE)
     stdin = b'{"type":"%s",%s}' % (kind.encode(), text)
@@ -153,7 +153,7 @@ def outcome(host: Host, pod: Pod, case: Case, ours: bool) -> tuple[Json, Answer]
             "dns": answer.document.get("dns"),
             "mtu": link.get("mtu"),
             "addresses": sorted(
-                one["local"] for one in link.get("addr_info", []) if not one["local"].startswith("fe80")
+                address["local"] for address in link.get("addr_info", []) if not address["local"].startswith("fe80")
             ),
             "mac": link.get("address") if asked and str(link.get("address")).startswith("02:00") else "",
         }
@@ -169,12 +169,12 @@ def test_a_value_is_taken_as_the_reference_takes_it_or_refused_by_its_name(
     name: str, sides: tuple[tuple[Host, Pod], tuple[Host, Pod]]
 ) -> None:
     (theirs, their_pod), (ours, our_pod) = sides
-    found, answer = outcome(ours, our_pod, CASES[name], ours=True)
+    actual, answer = outcome(ours, our_pod, CASES[name], ours=True)
     expected, said = outcome(theirs, their_pod, CASES[name], ours=False)
-    assert bool(found) == (OTHERWISE[name] == "accepted" if name in OTHERWISE else bool(expected)), (answer, said)
-    if found and expected:
-        assert found == expected
-    if not found:
+    assert bool(actual) == (OTHERWISE[name] == "accepted" if name in OTHERWISE else bool(expected)), (answer, said)
+    if actual and expected:
+        assert actual == expected
+    if not actual:
         key = "name" if "UTF-8" in name else name.split()[0].split(".")[-1]
         assert key.lower() in json.dumps(answer.error).lower() or "not JSON" in answer.error["msg"]
 

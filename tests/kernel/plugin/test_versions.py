@@ -1,4 +1,4 @@
-"""VERSION, and the result each version of the specification asks for, keys exactly."""
+"""VERSION, and the exact keys of the result for each version of the specification."""
 
 import pytest
 
@@ -107,7 +107,7 @@ def test_chained_plugin_keeps_what_the_one_before_it_made(host: Host) -> None:
         "dns": {"nameservers": ["192.0.2.53"]},
     }
     result = host.plugin("ADD", pod, versioned("1.0.0"), before).result
-    assert [one["name"] for one in result["interfaces"]][3:] == ["other0", "net0"]
+    assert [interface["name"] for interface in result["interfaces"]][3:] == ["other0", "net0"]
     assert len(result["interfaces"]) == 5
     assert result["ips"] == [
         {"address": "10.244.0.2/24", "gateway": "10.244.0.1", "interface": 2},

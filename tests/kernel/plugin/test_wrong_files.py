@@ -1,4 +1,4 @@
-"""A pipe or an endless device in place of a file that the plugin reads: one error that names it, at once."""
+"""For a pipe or an endless device in place of a file it reads, the plugin fails at once with an error that names it."""
 
 import os
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ BOUND = 20.0
 
 @pytest.fixture(scope="module")
 def shared_host() -> Iterator[Host]:
-    """One host for all tests here: each takes away what it put there."""
-    with new_host() as one:
-        one.add(one.pod("first"))
-        yield one
+    """A host for all tests here; each test removes the files it created."""
+    with new_host() as host:
+        host.add(host.pod("first"))
+        yield host
 
 
 def call(host: Host, verb: str, name: str) -> Answer:
