@@ -39,7 +39,7 @@ def _asked(path: str) -> str:
     try:
         said = run([path, "--version"], timeout=_SECONDS).stdout
     except (Problem, OSError) as fault:
-        odd.pass_over(path, f"does not say its version: {fault}")
+        odd.pass_over(path, f"does not print its version: {fault}")
         return ""
     number = _NUMBER.search(said)
     return untrusted_text.line(number[0]) if number is not None else ""
