@@ -94,7 +94,7 @@ def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], secon
 
 
 def _end(talks: "Sequence[_Talk]") -> None:
-    """Close the sessions that are still open, all at the same time: one that hangs takes seconds to close."""
+    """Close the open sessions, all at the same time, because a session that hangs takes seconds to close."""
     with ThreadPoolExecutor(len(talks) or 1) as pool:
         list(pool.map(_Talk.end, talks))
 
@@ -118,7 +118,7 @@ class _Talk:
         threading.Thread(target=self._run, daemon=True).start()
 
     def told_by(self, deadline: float, part: Callable[[HostReport], object]) -> bool:
-        """Wait until the monotonic time `deadline` for a part of the report or the end. Return whether it came."""
+        """Wait until the monotonic time `deadline` for a part of the report or the end. Return whether either came."""
         with self.told:
             return self.told.wait_for(
                 lambda: self.ended or part(self.report) is not None, max(0.0, deadline - time.monotonic())
@@ -173,7 +173,7 @@ class _Talk:
     def _next(lines: Iterator[str]) -> str:
         line = next(lines, None)
         if line is None:
-            raise Problem("cnictl there ended before the test was over")
+            raise Problem("cnictl on that host ended before the test was over")
         return line
 
     def _answer(self) -> str:
@@ -191,7 +191,8 @@ class _Talk:
     def fail(self, message: str, hint: str = "") -> None:
         """Note why the host reports no more. The first reason is kept."""
         if _UNKNOWN_COMMAND in message:
-            message, hint = "cnictl there is too old for the test", "cnictl cluster upgrade puts this version there"
+            message = "cnictl on that host is too old for the test"
+            hint = "cnictl cluster upgrade installs this version there"
         with self.told:
             self.report.fault = self.report.fault or untrusted_text.line(message)
             self.report.hint = self.report.hint or untrusted_text.line(hint)
