@@ -1,7 +1,7 @@
-"""The cell `path-mtu`: the largest packet that passes whole from the pod to each peer's pods and to the outside.
+"""The cell `path-mtu`: the largest packet that passes unfragmented from the pod to each peer's pods and outside.
 
-A router that reports a smaller MTU is in order: senders then make their packets smaller. Packets that are lost without
-a report are not: connections open and then hang.
+A router that reports a smaller MTU is no fault: senders then make their packets smaller. Packets that are lost without
+a report are a fault: connections open and then hang.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -64,7 +64,7 @@ class MtuCell:
     def _smaller(self, mtu: int) -> Hint:
         if mtu < _LEAST_IPV6 and any(map(is_ipv6, self._part.host.whole.subnets)):
             return hint.advice(
-                f"raise the MTU on the way to {_LEAST_IPV6} bytes at least, which IPv6 needs",
-                because="bridge and pods can't have less, and the links on the way are not cnictl's",
+                f"raise the path's MTU to at least {_LEAST_IPV6} bytes, which IPv6 requires",
+                because="the bridge and pods can't have less, and cnictl does not own the links on the path",
             )
         return hint.command(f"cnictl bridge up --mtu {mtu}", "running pods have to be restarted to get it")

@@ -20,7 +20,7 @@ _MOST_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Round:
-    """What a round looks at."""
+    """What a round checks."""
 
     spec: NodeSpec
     wanted: Wanted

@@ -31,11 +31,11 @@ class ServicePort:
     protocol: str
     port: int
     name: str = ""
-    """`NAMESPACE/NAME`; empty where the rules do not say it (IPVS)."""
+    """`NAMESPACE/NAME`; empty if the rules do not name it (IPVS)."""
 
 
 def services() -> list[ServicePort]:
-    """Return the Services that this host's rules send on, each port once."""
+    """Return the Services whose connections this host's rules forward, each port once."""
     found: dict[tuple[str, str, int], ServicePort] = {}
     for service in (*_by_iptables(), *_by_nftables(), *_by_ipvs()):
         found.setdefault((service.address, service.protocol, service.port), service)
