@@ -121,7 +121,7 @@ def _show(shown: dict[str, Any]) -> None:
 def _connection_words(connection: dict[str, Any]) -> str:
     """Return what was sent, as the kernel still tracks it, and what came back."""
     sent_on = (
-        f", sent on to {_place(connection['sent_on_to'], connection['sent_on_to_port'])}"
+        f", forwarded to {_place(connection['sent_on_to'], connection['sent_on_to_port'])}"
         if connection["sent_on_to"]
         else ""
     )

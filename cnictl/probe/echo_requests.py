@@ -1,4 +1,4 @@
-"""Send ICMP echo requests one by one, of any size, and say what became of each."""
+"""Send ICMP echo requests of any size one by one, and return the outcome of each."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ class EchoRequests:
     """Echo requests from the namespace at path `netns` (empty: our own) to an address."""
 
     def __init__(self, netns: str, to: str, scope: str = "", size: int = 0) -> None:
-        """`scope`: the link of a link-local target. `size`: bytes of the IP packets, which then stay whole."""
+        """`scope`: the link of a link-local target. `size`: bytes of the IP packets, which are then not fragmented."""
         self._netns = netns
         self._socket = echo_socket(netns, is_ipv6(to), whole=bool(size))
         self._series = Series(self._socket, to, 0, scope=scope, size=size)

@@ -22,7 +22,7 @@ _TIMEOUT, _TRIES = 1.5, 2
 
 
 _SILENCE, _NO_NAME = "nothing", dns.RCODES[dns.NO_SUCH_NAME]
-"""What a server says that does not answer, or has no such name."""
+"""The words for a server that does not answer, and for one that does not have the name."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Resolved:
 
     addresses: tuple[str, ...]
     name: str
-    """The name that has them: with the search domain in which it was found."""
+    """The name that has them, including the search domain in which it was found."""
     server: str
     """The address of the DNS server that answered; empty for /etc/hosts."""
     seconds: float = 0.0
@@ -67,7 +67,7 @@ class NotResolved(Problem):
 
 
 def parse_resolv_conf(text: str) -> Resolver:
-    """Return the servers and the search list of a resolv.conf. Lines that it can't contain are skipped."""
+    """Return the servers and the search list of a resolv.conf. Invalid lines are skipped."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
     ndots = 1
@@ -113,8 +113,8 @@ def candidates(name: str, search: Sequence[str], ndots: int) -> list[str]:
 def resolver_of(netns: str) -> Resolver:
     """Return the resolver of the pod whose namespace is at path `netns`; of this host if the pod's is not known.
 
-    A pod's is that of a process in its network namespace, else /etc/netns/NAME/resolv.conf. This host's is asked from
-    this host's namespace.
+    A pod's resolver is that of a process in its network namespace, else /etc/netns/NAME/resolv.conf. This host's is
+    used from this host's namespace.
     """
     if netns:
         for process in _processes_in(netns):
@@ -130,7 +130,7 @@ def resolver_of(netns: str) -> Resolver:
 
 
 def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved:
-    """Return the addresses of a name. `families`: whether IPv6, for each family to ask for, the preferred one first.
+    """Return the addresses of a name. `families`: for each family to ask for, whether it is IPv6; the preferred first.
 
     Raises NotResolved with what each server said if there is none.
     """
@@ -146,7 +146,7 @@ def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved
             try:
                 found = _ask(server, full, resolver.netns, families)
             except ValueError:
-                raise NotResolved(f"{name} is no name that DNS can hold", ()) from None
+                raise NotResolved(f"{name} is not a valid DNS name", ()) from None
             except OSError as error:
                 said[server] = (error.strerror or str(error)).lower()
                 break

@@ -223,7 +223,7 @@ def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> N
     assert f"tcp {pod.address} to 10.0.10.51:7010: answered" in shown
     assert "7011: answered" not in shown  # it was refused
     assert f"udp {pod.address} to 10.0.10.51:7012: no answer has come" in shown
-    assert f"tcp {pod.address} to 10.96.0.9:80, sent on to 10.0.10.51:7010: answered" in shown
+    assert f"tcp {pod.address} to 10.96.0.9:80, forwarded to 10.0.10.51:7010: answered" in shown
     assert (way["asked"], way["answered"]) == ("ICMP echo request", False)
     assert way["connections"] == ["tcp/7010"]
     assert "way to fd00::1  not asked: this attachment has no IPv6 address" in (
