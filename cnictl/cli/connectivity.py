@@ -104,7 +104,7 @@ def test_connectivity(
     asked = request.parse(pod or [], external or [], peer or [], count, timeout)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
-        say(f"cleaned up {name}, which an earlier run left")
+        say(f"cleaned up {name}, which an earlier run left behind")
     if serve:
         _serve(request.chain_of(conf, bin_dir or []), seconds, output)
         return
@@ -130,7 +130,7 @@ def test_connectivity(
 
 @dataclass(frozen=True)
 class _Look:
-    """A pod to check from, with another one beside it."""
+    """The pod to check from, a second pod, and how to run the checks."""
 
     round: Round
     pod: CheckedPod
@@ -145,7 +145,7 @@ class _Look:
 def _looked_at(
     asked: Request, chosen: frozenset[str], named: bool, source: str, chain: Chain | None, tell: Progress
 ) -> Iterator[_Look]:
-    """Give the pods to check: a running one and its neighbour, else two probe pods made by `chain`.
+    """Yield the pods to check: a running pod and its neighbour, else two probe pods made by `chain`.
 
     `named`: the operator named the chosen checks.
     """
@@ -164,7 +164,7 @@ def _without_mapping(chain: Chain, chosen: frozenset[str], named: bool) -> str:
     """Return why no port of this host is mapped to a probe pod; empty if one is to be mapped."""
     wanted = [name for name in (names.HOST_PORT, names.HAIRPIN) if name in chosen]
     if not wanted:
-        return "neither is chosen"
+        return "no check of a mapped port is chosen"
     if not chain.maps_ports:
         return f"no plugin of the conf maps ports (capability portMappings): {' → '.join(chain.types)}"
     return "" if named or mapped_before() else REASON.format(wanted[0])

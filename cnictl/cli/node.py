@@ -339,7 +339,7 @@ def reset_node(
     engine.refuse_reset(shown, options, terminal)
     if goes and not yes:
         if not sys.stdin.isatty():
-            raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
+            raise Problem("reset-node asks before it removes anything, but there is no terminal to ask at", "use --yes")
         asking.confirm("Remove all of this?")
     todo, done = engine.reset_node(None if yes else shown, options, terminal, lambda pod: detached.append(str(pod)))
     terminal.json_extra["left"] = list(todo.left)

@@ -29,7 +29,7 @@ from cnictl.node.spec import node_file, node_spec
 from cnictl.views import status as status_view
 
 _EVERY = 2.0
-"""Seconds between two looks of --watch."""
+"""Seconds between two refreshes of --watch."""
 
 
 def status(
@@ -68,7 +68,7 @@ def status(
 
 
 def _watch(spec: node_spec.NodeSpec, output: Format) -> dict[str, Any]:
-    """Show the status again and again until Ctrl-C: on a terminal in one screen, whatever its size is by then."""
+    """Refresh the status until Ctrl-C. A terminal shows it on one screen, also after its size changes."""
     fits = output is not Format.JSON and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     with _resizes() as resized:
         while True:
@@ -100,7 +100,7 @@ def _draw(shown: dict[str, Any], output: Format, at: str, fits: bool) -> None:
 
 @contextmanager
 def _resizes() -> Iterator[int]:
-    """Give a descriptor that can be read whenever the terminal gets another size."""
+    """Yield a descriptor that becomes readable when the terminal's size changes."""
     ours, its = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     former = signal.signal(signal.SIGWINCH, lambda *_: None)
     wakeup = signal.set_wakeup_fd(its, warn_on_full_buffer=False)

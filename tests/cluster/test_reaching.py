@@ -151,7 +151,7 @@ def test_host_that_refuses_sudo_is_not_removed(three: World) -> None:
         assert three.status("--limit", "node3")[0]["node3"]["why"] == words
         done = three.cluster("remove", "node3", check=False)
     assert done.status == 1
-    assert f"node3 can't be asked which pods live there: {words}" in done.stderr
+    assert f"can't ask node3 which pods live there: {words}" in done.stderr
     assert three.file == before
     for node in three.nodes[:2]:
         assert three.nodes[2].pod_cidr in node.run(["ip", "route"]).stdout

@@ -94,7 +94,7 @@ class World:
         """Findings of `cnictl doctor`."""
         done = self.here.run(["cnictl", "doctor", "-o", "json", *words], check=False, timeout=60)
         assert done.stdout, done.stderr
-        assert "could not be made" not in done.stderr, done.stderr
+        assert "could not run" not in done.stderr, done.stderr
         found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
         assert done.status == any(one["severity"] == "error" for one in found)
         return found

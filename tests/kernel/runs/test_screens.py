@@ -153,7 +153,7 @@ def test_what_is_no_list_takes_table_and_json(node: Node, words: str) -> None:
     for output in ("name", "wide"):
         done = cnictl(node, *words.split(), "-o", output, check=False)
         assert (done.status, done.stdout) == (2, "")
-        assert "it takes -o table or -o json" in done.stderr
+        assert "use -o table or -o json" in done.stderr
 
 
 def test_doctor_shows_at_a_terminal_which_check_is_at_work(node: Node) -> None:
