@@ -69,11 +69,11 @@ def main(environ: Mapping[str, str]) -> int:
     typed = (typed + [""] * (at + 1))[: at + 1]
     if asked == "complete_bash":
         words, kept = _joined(typed)
-        status, found = answer(words)
-        print("\n".join(word[kept:] for word, _ in found), end="\n" if found else "")
+        status, completions = answer(words)
+        print("\n".join(word[kept:] for word, _ in completions), end="\n" if completions else "")
     elif asked in ("words_zsh", "words_fish"):
-        status, found = answer(typed)
-        print("\n".join(f"{word}\t{about}" for word, about in found), end="\n" if found else "")
+        status, completions = answer(typed)
+        print("\n".join(f"{word}\t{about}" for word, about in completions), end="\n" if completions else "")
     else:
         return FILES
     return status
@@ -94,13 +94,13 @@ def answer(typed: Sequence[str]) -> tuple[int, Words]:
             return NO_FILES, []
         path = word
     if path in COMMANDS:
-        status, found = _in_command(path, before, begun)
+        status, completions = _in_command(path, before, begun)
     else:
-        status, found = NO_FILES, _commands(path, begun)
+        status, completions = NO_FILES, _commands(path, begun)
         if path in DEFAULTS:
             status, values = _in_command(f"{path} {DEFAULTS[path]}", [], begun)
-            found = list(dict([*found, *values]).items())
-    return status, [(word, about) for word, about in found if word.startswith(begun)]
+            completions = list(dict([*completions, *values]).items())
+    return status, [(word, about) for word, about in completions if word.startswith(begun)]
 
 
 def _commands(group: str, begun: str) -> Words:
@@ -137,8 +137,8 @@ def _in_command(path: str, before: list[str], begun: str) -> tuple[int, Words]:
     if begun.startswith("-") and not ended:
         name, equals, value = begun.partition("=")
         if equals and name in by_name and by_name[name][1]:
-            status, found = _values(f"{path} {name}", by_name[name][1], value)
-            return status, [(f"{name}={word}", about) for word, about in found]
+            status, completions = _values(f"{path} {name}", by_name[name][1], value)
+            return status, [(f"{name}={word}", about) for word, about in completions]
         return NO_FILES, _options(options, used)
     if arguments and (positions < len(arguments) or arguments[-1].endswith("...")):
         metavar = arguments[min(positions, len(arguments) - 1)].removesuffix("...")
@@ -162,7 +162,7 @@ def _values(place: str, metavar: str, begun: str) -> tuple[int, Words]:
         return _PATHS[metavar], []
     head = f"{begun.rpartition(',')[0]}," if metavar == "NAMES" and "," in begun else ""
     named = head.split(",")
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for names in _LIVE.get(place) or _LIVE.get(metavar) or ():
         try:
             for name, about in names():
@@ -170,12 +170,12 @@ def _values(place: str, metavar: str, begun: str) -> tuple[int, Words]:
                     name not in named
                     and f"{head}{name}".startswith(begun)
                     and _HARMLESS.issuperset(name)
-                    and len(found) < _MOST
+                    and len(values) < _MOST
                 ):
-                    found.setdefault(f"{head}{name}", about if about.isprintable() else "")
+                    values.setdefault(f"{head}{name}", about if about.isprintable() else "")
         except Exception:  # skip a list that can't be read, because a shell can't show its error
             continue
-    return NO_FILES, list(found.items())
+    return NO_FILES, list(values.items())
 
 
 def _joined(typed: list[str]) -> tuple[list[str], int]:

@@ -111,14 +111,14 @@ def test_connectivity(
     trace.sweep()
     chain = None if source else request.chain_of(conf, bin_dir or [])
     with working() as tell:
-        pods_to_check = _looked_at(asked, chosen, bool(only), source, chain, tell)
+        pods_to_check = _checked_pods(asked, chosen, bool(only), source, chain, tell)
         if watch:
-            with connectivity_watch.until_interrupted() as last_round, pods_to_check as look:
-                connectivity_watch.follow(look.run, interval, output, last_round, tell, reports.show)
+            with connectivity_watch.until_interrupted() as last_round, pods_to_check as pair:
+                connectivity_watch.follow(pair.run, interval, output, last_round, tell, reports.show)
             report = last_round.result
         else:
-            with pods_to_check as look:
-                report = look.run()
+            with pods_to_check as pair:
+                report = pair.run()
                 tell("removing the pods")
     if not watch and output is Format.JSON:
         print_json(report.as_json())
@@ -129,7 +129,7 @@ def test_connectivity(
 
 
 @dataclass(frozen=True)
-class _Look:
+class _PodPair:
     """The pod to check from, a second pod, and how to run the checks."""
 
     round: Round
@@ -142,9 +142,9 @@ class _Look:
 
 
 @contextmanager
-def _looked_at(
+def _checked_pods(
     asked: Request, chosen: frozenset[str], named: bool, source: str, chain: Chain | None, tell: Progress
-) -> Iterator[_Look]:
+) -> Iterator[_PodPair]:
     """Yield the pods to check: a running pod and its neighbour, else two probe pods made by `chain`.
 
     `named`: the operator named the chosen checks.
@@ -152,12 +152,12 @@ def _looked_at(
     if chain is None:
         pod = existing_pod(source)
         without = "--from checks a running pod, and only a probe pod gets a mapped port"
-        yield _Look(Round(asked.spec, asked.wanted, chosen, without), pod, neighbour_of(pod, asked.spec.name), tell)
+        yield _PodPair(Round(asked.spec, asked.wanted, chosen, without), pod, neighbour_of(pod, asked.spec.name), tell)
         return
     without = _without_mapping(chain, chosen, named)
     tell(f"making two pods through {' → '.join(chain.types)}")
     with probe_pods(chain, 2, mapped=not without) as (first, second):
-        yield _Look(Round(asked.spec, asked.wanted, chosen, without), first, second, tell)
+        yield _PodPair(Round(asked.spec, asked.wanted, chosen, without), first, second, tell)
 
 
 def _without_mapping(chain: Chain, chosen: frozenset[str], named: bool) -> str:

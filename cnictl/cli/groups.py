@@ -72,8 +72,8 @@ class Group(TyperGroup):
             path = str(ctx.command_path)
             near = mistyped.command(args[0], path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
             # `probing` recognizes other versions of cnictl by the first three words
-            said = f"No such command {args[0]!r} (see: {path} --help)"
-            raise UsageProblem(said, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
+            message = f"No such command {args[0]!r} (see: {path} --help)"
+            raise UsageProblem(message, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
         return super().resolve_command(ctx, args)
 
 

@@ -78,7 +78,7 @@ def show(
     listing = observe(name or former, "", "pod show")
     with working("looking at the pod"):
         rows = attachment.choose(listing, who)
-        shown = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))
+        shown = attachment.collect(listing, rows, attachment.target(listing, rows, to, node_file.load()))
     if output is Format.JSON:
         print_json(shown)
     else:

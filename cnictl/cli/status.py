@@ -58,7 +58,7 @@ def status(
     spec = node_file.load()
     if spec is None:
         raise reset.no_node()
-    shown = _watch(spec, output) if watch else status_view.look(spec)
+    shown = _watch(spec, output) if watch else status_view.collect(spec)
     if not watch and output is Format.JSON:
         print_json(shown)
     elif not watch:
@@ -72,7 +72,7 @@ def _watch(spec: node_spec.NodeSpec, output: Format) -> dict[str, Any]:
     fits = output is not Format.JSON and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     with _resizes() as resized:
         while True:
-            shown, at = status_view.look(spec), time.strftime("%H:%M:%S")
+            shown, at = status_view.collect(spec), time.strftime("%H:%M:%S")
             end = time.monotonic() + _EVERY
             _draw(shown, output, at, fits)
             while fits and select.select([resized], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -101,13 +101,13 @@ def _draw(shown: dict[str, Any], output: Format, at: str, fits: bool) -> None:
 @contextmanager
 def _resizes() -> Iterator[int]:
     """Yield a descriptor that becomes readable when the terminal's size changes."""
-    ours, its = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     former = signal.signal(signal.SIGWINCH, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(its, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield ours
+        yield reader
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGWINCH, former)
-        os.close(ours)
-        os.close(its)
+        os.close(reader)
+        os.close(writer)

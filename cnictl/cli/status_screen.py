@@ -38,14 +38,14 @@ def fitted(listed: list[Line], columns: int, rows: int, last: str) -> list[Line]
 
 
 def _verdict(shown: dict[str, Any]) -> Line:
-    said = shown["verdict"]
-    if said == HEALTHY:
+    verdict = shown["verdict"]
+    if verdict == HEALTHY:
         peers = len(shown["peers"])
         asked = f", and every peer answers ({peers})" if peers else ""
         words = f"{len(shown['resources'])} resources match node.toml{asked}"
     else:
         words = "; ".join(shown["reasons"])
-    return [Segment(said, _COLOURS[said]), Segment(f": {words}")]
+    return [Segment(verdict, _COLOURS[verdict]), Segment(f": {words}")]
 
 
 def _differences(shown: dict[str, Any], width: int | None) -> Iterator[Line]:

@@ -136,8 +136,8 @@ def doctor_fault(before: Answer, after: Answer) -> str:
     """Return what doctor finds after an upgrade but did not find before it; empty if nothing. Pure."""
     if after.fault or after.document() is None:
         return f"doctor: {after.fault or after.error}"
-    known, found = errors_of(before), errors_of(after)
-    new = [message for key, message in found.items() if key not in known]
+    errors_before, errors_after = errors_of(before), errors_of(after)
+    new = [message for key, message in errors_after.items() if key not in errors_before]
     if new:
         return f"doctor: {'; '.join(new[:2])}"
     if after.status != 0 and before.status == 0:

@@ -206,28 +206,28 @@ def hint_of(node: ClusterNode, answer: Answer) -> str:
 
 def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFinding]:
     """Return the faults between hosts. Each names the hosts that it is about. `cluster` has all nodes. Pure."""
-    looked_at = [status for status in statuses if status.is_set_up]
+    set_up = [status for status in statuses if status.is_set_up]
     return [
-        *_not_set_up(statuses, looked_at),
-        *_shared_cidrs(looked_at),
-        *_other_cidrs(looked_at, cluster),
-        *_differences(looked_at, "network", lambda status: ", ".join(status.networks)),
-        *_differences(looked_at, "bridge MTU", lambda status: str(status.mtu) if status.mtu else ""),
+        *_not_set_up(statuses, set_up),
+        *_shared_cidrs(set_up),
+        *_other_cidrs(set_up, cluster),
+        *_differences(set_up, "network", lambda status: ", ".join(status.networks)),
+        *_differences(set_up, "bridge MTU", lambda status: str(status.mtu) if status.mtu else ""),
         *_differences(
             [status for status in statuses if status.version], "cnictl version", lambda status: status.version
         ),
-        *_differences(looked_at, "plugin version", lambda status: status.plugin.partition("+")[0]),
-        *_peers(looked_at, cluster),
+        *_differences(set_up, "plugin version", lambda status: status.plugin.partition("+")[0]),
+        *_peers(set_up, cluster),
     ]
 
 
-def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
+def _not_set_up(statuses: Sequence[HostStatus], set_up: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
     """Yield hosts that are not nodes although others route pods' packets to them."""
     for status in statuses:
         if status.state != NO_NODE:
             continue
         expected = set(status.node.pod_cidrs)
-        routing = [other.name for other in looked_at if expected & _peers_by_cidr(other).keys()]
+        routing = [other.name for other in set_up if expected & _peers_by_cidr(other).keys()]
         if routing:
             yield ClusterFinding(
                 f"{status.name} is not set up as a node (it was reset, or never set up), but {_names(routing)} still "
@@ -237,8 +237,8 @@ def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus])
             )
 
 
-def _shared_cidrs(looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
-    owned = [(status.name, parse_cidr(text)) for status in looked_at for text in status.subnets]
+def _shared_cidrs(set_up: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
+    owned = [(status.name, parse_cidr(text)) for status in set_up for text in status.subnets]
     for first, second in overlapping([cidr for _, cidr in owned]):
         (name, cidr), (other_name, other_cidr) = owned[first], owned[second]
         words = (
@@ -250,10 +250,10 @@ def _shared_cidrs(looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
         yield ClusterFinding(words, (name, other_name), hint)
 
 
-def _other_cidrs(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
+def _other_cidrs(set_up: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
     """Yield hosts whose pod CIDR differs from the file, with the node that the file gives that pod CIDR to."""
     owners = {text: node.name for node in cluster.nodes for text in node.pod_cidrs}
-    for status in looked_at:
+    for status in set_up:
         for text in status.subnets:
             if not status.node.pod_cidrs or text in status.node.pod_cidrs:
                 continue
@@ -285,14 +285,14 @@ def _differences(
             )
 
 
-def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
+def _peers(set_up: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
     """Yield peers that are missing, one-sided, reached at a wrong address, silent, or that belong to no node."""
-    known = {status.name: _peers_by_cidr(status) for status in looked_at}
-    by_name = {status.name: status for status in looked_at}
+    known = {status.name: _peers_by_cidr(status) for status in set_up}
+    by_name = {status.name: status for status in set_up}
     reachable = set(by_name)
     owned = [(node, text, parse_cidr(text).bits) for node in cluster.nodes for text in _has(by_name, node)]
     everyone = {text for _, text, _ in owned} | {text for node in cluster.nodes for text in node.pod_cidrs}
-    for status in looked_at:
+    for status in set_up:
         lacking: list[str] = []
         families = {parse_cidr(text).bits for text in status.subnets}
         for node, text, bits in owned:

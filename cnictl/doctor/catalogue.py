@@ -53,12 +53,12 @@ def by_id(name: str) -> Check | None:
     return next((check for check in CHECKS if check.id == name), None)
 
 
-def _untold(_: str) -> None:
-    """Tell nobody."""
+def _ignore_progress(_: str) -> None:
+    """Ignore the name of a check that starts."""
 
 
 def examine(
-    facts: Facts, only: Collection[str] = (), skip: Collection[str] = (), tell: Callable[[str], None] = _untold
+    facts: Facts, only: Collection[str] = (), skip: Collection[str] = (), tell: Callable[[str], None] = _ignore_progress
 ) -> Examined:
     """Run the checks. Findings that another finding explains are left out. Raises UsageProblem if no check is left.
 

@@ -78,7 +78,7 @@ class Facts:
         return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property
-    def looked(self) -> RouteFindings:
+    def route_findings(self) -> RouteFindings:
         """Where the kernel sends packets of pods."""
         return pod_routes.look(self.spec) if self.spec is not None else RouteFindings()
 
@@ -100,7 +100,7 @@ class Facts:
     @cached_property
     def served(self) -> dict[Peer, str]:
         """Whether each peer with a working route has its pod CIDR, as `probe.owning` names it."""
-        return owning.ask(peer_routes.reached_peers(self.spec, self.looked)) if self.spec is not None else {}
+        return owning.ask(peer_routes.reached_peers(self.spec, self.route_findings)) if self.spec is not None else {}
 
     @cached_property
     def ports(self) -> list[Link]:

@@ -20,7 +20,7 @@ def _diverted(facts: Facts) -> Iterable[HostFault]:
     """Report diverted packets. Packets to external addresses may use another table if an answer comes back."""
     if facts.spec is None:
         return
-    for diversions in pod_routes.causes(facts.looked.diversions):
+    for diversions in pod_routes.causes(facts.route_findings.diversions):
         lost = [diversion for diversion in diversions if diversion.certain or not _is_answered(facts, diversion)]
         if lost:
             rule = lost[0].rule
@@ -59,7 +59,7 @@ def _is_answered(facts: Facts, diversion: Diversion) -> bool:
 
 
 def _unforwarded(facts: Facts) -> Iterable[HostFault]:
-    for name in facts.looked.unforwarded:
+    for name in facts.route_findings.unforwarded:
         yield HostFault(
             name, "is 0: pods' packets that arrive on this link are not forwarded", pod_routes.switch_on(name)
         )

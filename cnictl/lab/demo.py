@@ -201,13 +201,13 @@ class _Server:
         """The pod's address of each family, once the pod is up. Raises Problem if it does not come up."""
         lines = [self._process.stdout.readline() if self._process.stdout else "" for _ in self._node.families]
         if not all(lines):
-            raise Problem(f"{self._node.name}: the pod to ping did not start: {self._said().strip()}")
+            raise Problem(f"{self._node.name}: the pod to ping did not start: {self._output().strip()}")
         return [line.strip() for line in lines]
 
     def heard(self, sender: str) -> bool:
         """Return whether the pod saw a ping from the address `sender`."""
         deadline = time.monotonic() + _HEARD_SECONDS
-        while f"pinged by {sender}" not in self._said().splitlines():
+        while f"pinged by {sender}" not in self._output().splitlines():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
@@ -222,7 +222,7 @@ class _Server:
         self._process.communicate(timeout=_COMMAND_SECONDS)
         os.close(self._log)
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return os.pread(self._log, 1 << 20, 0).decode(errors="replace")
 
 

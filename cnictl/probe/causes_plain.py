@@ -48,12 +48,12 @@ def no_route(source: Origin, to: Target) -> FailureCause | None:
 def neighbour_unresolved(source: Origin, to: Target) -> FailureCause | None:
     """Return the cause if the next hop does not answer ARP or neighbour solicitations."""
 
-    def look() -> tuple[str, str, str]:
+    def next_hop() -> tuple[str, str, str]:
         route = route_lookup.look_up(Packet(to.address, oif=to.scope), entries=False)
         hop = route.gateway or to.address
         return hop, route.dev, neighbours.state_of(hop)
 
-    hop, dev, state = inside(source.pod.netns, look)
+    hop, dev, state = inside(source.pod.netns, next_hop)
     if state not in ("FAILED", "INCOMPLETE"):
         return None
     words = f"next hop {hop} does not answer on {dev} (neighbour table: {state})"

@@ -146,15 +146,15 @@ def target(
         return Target(pod.name, POD, _choose(name, pod.addresses, source, ipv6), place, pod=pod)
     if name in known.peers:
         return Target(name, PEER, _choose(name, known.peers[name], source, ipv6), place)
-    found = _resolve(name, known, source, ipv6)
-    chosen = _choose(name, found.addresses, source, ipv6)
-    return Target(name, DNS_NAME, chosen, place, resolved=found, pod=_pod_at(chosen))
+    resolved = _resolve(name, known, source, ipv6)
+    chosen = _choose(name, resolved.addresses, source, ipv6)
+    return Target(name, DNS_NAME, chosen, place, resolved=resolved, pod=_pod_at(chosen))
 
 
 def _namespace(path: str) -> CheckedPod:
     """Return a network namespace as a pod, with its addresses. Raises CniError if there is none at the path."""
 
-    def look() -> list[str]:
+    def read_addresses() -> list[str]:
         with Netlink() as netlink:
             return [
                 format_address(packed)
@@ -166,7 +166,7 @@ def _namespace(path: str) -> CheckedPod:
 
     if not os.path.exists(path):
         raise Problem(f"{path}: there is no network namespace", "ip netns list")
-    return CheckedPod(path, path, tuple(sorted(inside(path, look), key=is_ipv6)))
+    return CheckedPod(path, path, tuple(sorted(inside(path, read_addresses), key=is_ipv6)))
 
 
 def _well_known(name: str, spec: NodeSpec | None, source: Origin) -> Sequence[str]:

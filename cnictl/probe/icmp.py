@@ -277,8 +277,8 @@ def receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
         elif kind in (UNREACHABLE, REDIRECT, TIME_EXCEEDED):
             quoted = _refused(message[_HEADER.size :], sender, by_number)
             if quoted is not None:
-                told = reported_mtu(message, sender.family == socket.AF_INET6) if code == TOO_BIG else 0
-                quoted[0].refusals.append(Refusal(source, kind, code, told, quoted[1]))
+                mtu = reported_mtu(message, sender.family == socket.AF_INET6) if code == TOO_BIG else 0
+                quoted[0].refusals.append(Refusal(source, kind, code, mtu, quoted[1]))
 
 
 def kind_of(message: bytes, ipv6: bool) -> tuple[int, int]:

@@ -110,7 +110,7 @@ def steps(events: Iterable[Event], sources: Sources) -> list[Step]:
     for event in events:
         if event.table == TABLE and event.kind == RULE:
             packet = packets[REQUEST if event.chain in _REQUESTS else REPLY]
-        _look(packet, event)
+        _update(packet, event)
         if event.table == TABLE:
             path += _own(packet, event, sources)
         elif not packet.ended:
@@ -123,7 +123,7 @@ def steps(events: Iterable[Event], sources: Sources) -> list[Step]:
     return sorted(path, key=lambda step: step.packet != REQUEST)
 
 
-def _look(packet: _Packet, event: Event) -> None:
+def _update(packet: _Packet, event: Event) -> None:
     packet.mark = event.mark
     if event.seen is not None:
         old, new = packet.seen, event.seen

@@ -95,15 +95,15 @@ def _inside(source: Origin, to: Target) -> list[Step]:
     if source.is_host:
         return []
 
-    def look() -> list[Step]:
+    def steps_inside() -> list[Step]:
         route = route_lookup.look_up(Packet(to.address, oif=to.scope))
-        found = [Step(REQUEST, f"{ROUTE} in the pod", packet_path.route_words(route))]
+        steps = [Step(REQUEST, f"{ROUTE} in the pod", packet_path.route_words(route))]
         hop = route.gateway or to.address
         if route.dev and not route.errno and route.kind == route_lookup.UNICAST:
-            found.append(Step(REQUEST, f"{NEIGHBOUR} in the pod", f"{hop}: {_neighbour(hop, route.dev)}"))
-        return found
+            steps.append(Step(REQUEST, f"{NEIGHBOUR} in the pod", f"{hop}: {_neighbour(hop, route.dev)}"))
+        return steps
 
-    return inside(source.pod.netns, look)
+    return inside(source.pod.netns, steps_inside)
 
 
 def _sources() -> Sources:

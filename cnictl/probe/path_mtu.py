@@ -37,11 +37,11 @@ def path_mtu(netns: str, to: str, most: int = 0, timeout: float = 0.3) -> PathMt
         return PathMtu(0, most)
     low, high, size, trusted, by = smallest, most + 1, most, 0, ""
     while high - low > 1:
-        passes, told = _passes(netns, to, size, timeout)
+        passes, report = _passes(netns, to, size, timeout)
         low, high = (size, high) if passes else (low, size)
-        reported = told.mtu if told is not None else 0
-        if told is not None and reported:
-            by = told.by
+        reported = report.mtu if report is not None else 0
+        if report is not None and reported:
+            by = report.by
         if low < reported < high:
             size = trusted = reported
         else:  # a size one byte above a reported MTU shows whether the report is right
@@ -58,5 +58,5 @@ def _passes(netns: str, to: str, size: int, timeout: float) -> tuple[bool, Answe
     finally:
         requests.close()
     answers = list(exchange.answers.values())
-    told = next((answer for answer in answers if answer.state == TOO_BIG), None)
-    return any(answer.came for answer in answers), told
+    report = next((answer for answer in answers if answer.state == TOO_BIG), None)
+    return any(answer.came for answer in answers), report

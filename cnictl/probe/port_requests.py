@@ -71,7 +71,7 @@ class PortRequests:
 
     def read(self) -> list[Answer]:
         """Return new answers (`Requests.read`)."""
-        answers = [self._look(sequence) for sequence in list(self._asking)]
+        answers = [self._read_answer(sequence) for sequence in list(self._asking)]
         return [answer for answer in answers if answer is not None]
 
     def give_up(self, sequence: int) -> None:
@@ -97,7 +97,7 @@ class PortRequests:
             return _PAYLOAD.ljust(self._size - UDP_HEADERS[self._ipv6], b"\0")
         return dns.query(".", dns.NS, sequence & 0xFFFF) if self._port == _DNS_PORT else _PAYLOAD
 
-    def _look(self, sequence: int) -> Answer | None:
+    def _read_answer(self, sequence: int) -> Answer | None:
         asking = self._asking[sequence]
         number = asking.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         try:

@@ -62,7 +62,7 @@ class Attempt:
         except OSError as error:
             self._failed(error.errno or 0)
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Read what arrived and update `state`."""
         assert self.asking is not None
         try:
@@ -186,8 +186,8 @@ class AttemptThread:
 
     def _register(self, selector: selectors.BaseSelector) -> None:
         for listener in self._listeners:
-            for ear in (listener.tcp, listener.udp):
-                selector.register(ear, selectors.EVENT_READ, listener)
+            for endpoint in (listener.tcp, listener.udp):
+                selector.register(endpoint, selectors.EVENT_READ, listener)
         for attempt in self._attempts:
             if attempt.state == UNTRIED and attempt.asking is not None:
                 wanted = selectors.EVENT_WRITE if attempt.protocol == TCP else selectors.EVENT_READ
@@ -197,7 +197,7 @@ class AttemptThread:
     def _take_events(selector: selectors.BaseSelector, timeout: float) -> None:
         for key, _ in selector.select(timeout):
             if isinstance(key.data, Attempt):
-                key.data.look()
+                key.data.read()
                 if key.data.state != UNTRIED:
                     selector.unregister(key.fileobj)
             elif isinstance(key.fileobj, socket.socket):

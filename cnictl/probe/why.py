@@ -97,18 +97,18 @@ def _smaller(failed: Failed, mtu: int) -> Hint:
 def _of_service(failed: Failed, on_step: Callable[[str], None]) -> FailureCause | None:
     """Return the cause if the target is a Service's address; None if it is not."""
     to = failed.to
-    found = service.find(to.address) if failed.sent_to is None else None
-    if found is None:
+    target_service = service.find(to.address) if failed.sent_to is None else None
+    if target_service is None:
         return None
-    listed = ", ".join(f"{port.port}/{port.protocol}" for port in found.ports) or "not known"
+    listed = ", ".join(f"{port.port}/{port.protocol}" for port in target_service.ports) or "not known"
     if not to.place.port:
         words = f"{to.address} is a Service address, which does not answer pings; its ports: {listed}"
-        example = next((f"{port.port}/{port.protocol}" for port in found.ports), "PORT")
+        example = next((f"{port.port}/{port.protocol}" for port in target_service.ports), "PORT")
         return FailureCause("service-address", words, hint.advice(
             f"name one of its ports, such as {_with_port(to.address, example)}", because="the operator chose the target"
         ))  # fmt: skip
-    ports = [port for port in found.ports if (port.protocol, port.port) == failed.port]
-    if found.ports and not ports:
+    ports = [port for port in target_service.ports if (port.protocol, port.port) == failed.port]
+    if target_service.ports and not ports:
         words = f"Service {to.address} has no {to.place.service}; its ports: {listed}"
         return FailureCause("no-such-port", words, hint.advice(
             "name one of these ports", because="the operator chose the port"

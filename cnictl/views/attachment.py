@@ -39,7 +39,7 @@ def choose(listing: Listing, who: str) -> list[Row]:
     return matching
 
 
-def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
+def collect(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
     """Return the attachment as JSON values. `to` is the address to test. Values that can't be read are left out."""
     record = next((row.record for row in rows if row.record is not None and row.record.host_veth), None)
     host_veth = next((row.host_veth for row in rows if row.host_veth), "")

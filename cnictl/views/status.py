@@ -26,7 +26,7 @@ from cnictl.watch import repairs
 
 
 @reading.once()
-def look(spec: NodeSpec) -> dict[str, Any]:
+def collect(spec: NodeSpec) -> dict[str, Any]:
     """Return the whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)

@@ -155,7 +155,7 @@ def _versions() -> str:
 
 
 def _status(facts: Facts) -> dict[str, Any] | None:
-    return status.look(facts.spec) if facts.spec is not None else None
+    return status.collect(facts.spec) if facts.spec is not None else None
 
 
 def _command(argv: list[str], form: Form) -> Callable[[Words], str]:

@@ -48,7 +48,7 @@ class Keeper:
         self._repairs = Repairs()
         self._causes: list[str] = []
         self._unseen: list[Event] = []
-        self._last_look = 0.0
+        self._last_check = 0.0
         self._cost = 0.0
         self._retry = REGULAR
         self._follower: Follower | None = None
@@ -64,11 +64,11 @@ class Keeper:
         with _signals() as (wakeup, ended):
             try:
                 self._follow_source()
-                self._look()
+                self._check()
                 notify("READY=1")
                 self._tell("watching: links, addresses, routes, forwarding, and nftables' rules")
                 while not ended():
-                    self._hear(events, wakeup)
+                    self._wait_and_check(events, wakeup)
             finally:
                 events.close()
                 if self._follower is not None:
@@ -88,11 +88,11 @@ class Keeper:
             self._checked = time.monotonic()
             self._follower.check()
 
-    def _hear(self, events: Events, wakeup: int) -> None:
+    def _wait_and_check(self, events: Events, wakeup: int) -> None:
         self._follow_source()
         sources = (self._follower,) if self._follower is not None else ()
         patience = 0.0 if self._unseen else max(0.0, self._retry)
-        heard = self._unseen + events.wait(patience, wakeup, _links(_spec()), sources)
+        received = self._unseen + events.wait(patience, wakeup, _links(_spec()), sources)
         if self._follower is not None and self._follower.seen():
             self._source_changed = True
         self._unseen = []
@@ -102,18 +102,18 @@ class Keeper:
         if signal.SIGTERM in woken or signal.SIGINT in woken:
             return
         notify("WATCHDOG=1")
-        if heard:
-            pause = self._last_look + min(_SHARE * self._cost, _MOST) - time.monotonic()
+        if received:
+            pause = self._last_check + min(_SHARE * self._cost, _MOST) - time.monotonic()
             if select.select([wakeup], [], [], max(_GATHER, pause))[0]:
-                self._unseen = heard  # handle the signal first
+                self._unseen = received  # handle the signal first
                 return
-            heard += events.wait(0, wakeup, _links(_spec()))
-        self._causes = [cause for cause in map(_culprit, heard) if cause]
-        if self._look():
+            received += events.wait(0, wakeup, _links(_spec()))
+        self._causes = [cause for cause in map(_culprit, received) if cause]
+        if self._check():
             # drop the events of our own repairs; the next check finds what others changed meanwhile
             events.wait(0, wakeup, set())
 
-    def _look(self) -> bool:
+    def _check(self) -> bool:
         """Check and repair the node once; return whether anything changed."""
         changed = False
         start = time.monotonic()
@@ -129,8 +129,8 @@ class Keeper:
         except (Problem, OSError) as error:
             self._tell(f"error: {error}")
             self._retry = 5.0
-        self._last_look = time.monotonic()
-        self._cost = self._last_look - start
+        self._last_check = time.monotonic()
+        self._cost = self._last_check - start
         return changed
 
     def _finish_undo(self) -> None:

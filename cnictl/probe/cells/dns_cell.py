@@ -34,17 +34,17 @@ class Servers:
     source: str
 
 
-def servers_of(pod: CheckedPod, found: Sequence[ServicePort]) -> Servers:
-    """Return the DNS servers of a pod. `found` are the Services that this host has rules for."""
+def servers_of(pod: CheckedPod, services: Sequence[ServicePort]) -> Servers:
+    """Return the DNS servers of a pod. `services` are the Services that this host has rules for."""
     if pod.dns:
         return Servers(pod.dns, "the CNI result")
     resolver = resolvers.resolver_of(pod.netns)
     if resolver.netns and _reachable(resolver.servers):
         return Servers(_reachable(resolver.servers), resolver.source)
-    services = [preferred(found, UDP, ipv6, _CLUSTER_DNS, _PORT) for ipv6 in (False, True)]
-    of_cluster = tuple(service.address for service in services if service is not None)
+    dns_services = [preferred(services, UDP, ipv6, _CLUSTER_DNS, _PORT) for ipv6 in (False, True)]
+    of_cluster = tuple(service.address for service in dns_services if service is not None)
     if of_cluster:
-        names = dict.fromkeys(service.name for service in services if service is not None and service.name)
+        names = dict.fromkeys(service.name for service in dns_services if service is not None and service.name)
         return Servers(of_cluster, f"Service {' '.join(names)}" if names else "a Service of port 53")
     for path in _RESOLV_CONFS:
         addresses = _reachable(resolvers.servers_in(path))

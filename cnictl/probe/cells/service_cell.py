@@ -16,9 +16,9 @@ from cnictl.probe.ports import TCP
 _API = "default/kubernetes"
 
 
-def plan(part: Part, found: Sequence[ServicePort]) -> Iterator[Cell]:
+def plan(part: Part, services: Sequence[ServicePort]) -> Iterator[Cell]:
     """Yield the one cell of a family: the API server's Service, else any other."""
-    chosen = preferred(found, TCP, part.host.ipv6, _API)
+    chosen = preferred(services, TCP, part.host.ipv6, _API)
     if chosen is None:
         reason = f"no {part.host.family} Service has rules on this host (kube-proxy's iptables, nftables or IPVS)"
         yield Skipped(Row(CLUSTER_IP, part.family, part.pod.address, ""), reason)

@@ -36,15 +36,17 @@ class ServicePort:
 
 def services() -> list[ServicePort]:
     """Return the Services whose connections this host's rules forward, each port once."""
-    found: dict[tuple[str, str, int], ServicePort] = {}
+    by_port: dict[tuple[str, str, int], ServicePort] = {}
     for service in (*_by_iptables(), *_by_nftables(), *_by_ipvs()):
-        found.setdefault((service.address, service.protocol, service.port), service)
-    return list(found.values())
+        by_port.setdefault((service.address, service.protocol, service.port), service)
+    return list(by_port.values())
 
 
-def preferred(found: Iterable[ServicePort], protocol: str, ipv6: bool, name: str, port: int = 0) -> ServicePort | None:
+def preferred(
+    services: Iterable[ServicePort], protocol: str, ipv6: bool, name: str, port: int = 0
+) -> ServicePort | None:
     """Return the Service called `name`, else any other of the protocol, family and, if given, port."""
-    fitting = [s for s in found if s.protocol == protocol and is_ipv6(s.address) == ipv6 and port in (0, s.port)]
+    fitting = [s for s in services if s.protocol == protocol and is_ipv6(s.address) == ipv6 and port in (0, s.port)]
     return next((service for service in fitting if service.name == name), next(iter(fitting), None))
 
 

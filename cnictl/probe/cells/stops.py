@@ -43,13 +43,13 @@ class SentOn:
 def sent_on(source: str, asked: Asked) -> SentOn | None:
     """Return where destination NAT sent the requests of `source`; None if they were not translated."""
     target, wanted = parse_address(asked.to), parse_address(source)
-    found = None
+    sent = None
     try:
         for entry in connections.connections(sent_on=True):
             if (entry.protocol, entry.source, entry.target, entry.port) == (
                 _NUMBERS[asked.protocol == TCP], wanted, target, asked.port,
             ) and entry.answering not in (target, b""):  # fmt: skip
-                found = SentOn(format_address(entry.answering), entry.answering_port)
+                sent = SentOn(format_address(entry.answering), entry.answering_port)
     except OSError:
         return None
-    return found
+    return sent
