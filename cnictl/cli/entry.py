@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _prints_version() -> bool:
-    """Print the version if nothing else is asked for, and return whether that is done.
+    """Print the version if only that is requested, and return whether it was printed.
 
     The whole program answers instead if a run waits for its confirmation, or if the output can't be written.
     """

@@ -22,7 +22,7 @@ class Command(TyperCommand):
     """A command whose module is imported when more than its name and summary is needed."""
 
     def __init__(self, words: str) -> None:
-        """`words` are those that are typed for it, a key of `_COMMANDS`."""
+        """`words` are the command's words, a key of `_COMMANDS`."""
         self.place = _COMMANDS[words]
         super().__init__(words.rpartition(" ")[2], hidden=words in _HIDDEN)
         self.context_settings = dict(_SETTINGS.get(words, {}))

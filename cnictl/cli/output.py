@@ -227,7 +227,7 @@ def print_list(
 
 
 def print_names(names: Iterable[str]) -> None:
-    """Print names, each once and on a line of its own, for other commands to read."""
+    """Print names, each once and on its own line, for other commands to read."""
     for name in dict.fromkeys(filter(None, names)):
         print(untrusted_text.line(name, _LONGEST_LINE))
 

@@ -118,7 +118,7 @@ class Rollout:
         if not before.cnictl and self.is_upgrade:
             return "has no cnictl", f"cnictl cluster install --limit {node.name}"
         if before.is_from_kubernetes and not self.bundle.has_kubernetes:
-            hint = "`make bundle EXTRA=kubernetes` in a checkout makes one that has it; name it with --bundle"
+            hint = "`make bundle EXTRA=kubernetes` in a checkout makes a bundle with it; pass that with --bundle"
             return "learns its peers from Kubernetes, but the bundle lacks the extra for that", hint
         return "", ""
 

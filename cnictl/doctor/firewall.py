@@ -228,8 +228,8 @@ def _forget(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 CHECKS = (
     Check(
         "forward-off", 9, "error",
-        "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
-        "Where cnictl adds no accept rules, the host's own rules have to accept pods' packets.",
+        "base chains at forward (nftables, iptables) if node.toml says forward = false; tables with owners",
+        "If cnictl adds no accept rules, the host's own rules have to accept pods' packets.",
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,

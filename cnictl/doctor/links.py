@@ -126,7 +126,7 @@ CHECKS = (
     ),
     Check(
         "hairpin-off", 24, "error",
-        "/sys/class/net/PORT/brport/hairpin_mode, where the conf asks for hairpinMode",
+        "/sys/class/net/PORT/brport/hairpin_mode, if the conf sets hairpinMode",
         "A bridge never sends a packet back to its port, so a pod that is its own Service's endpoint gets no reply.",
         "bridge -d link show | grep -A1 veth\\nbridge link set dev veth1a2b3c4d5e6 hairpin on",
         _hairpin, _hairpin_on,

@@ -83,7 +83,7 @@ CHECKS = (
         "Policy rules come before the main table, and more specific routes before a peer's, so a VPN may divert pods' "
         "packets.",
         "ip rule; ip route get 10.244.1.2 from 10.244.0.2 iif cni0\n"
-        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # ahead of the rule that diverts them",
+        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # before the rule that diverts them",
         _diverted,
         behind=("forwarding", "link-forwarding", "bridge", "bridge-address", "uplink-down", "peer-link", "peer-route",
                 "overlap"),

@@ -118,7 +118,7 @@ def forwarding_off(failure: Failure) -> FailureCause | None:
 
 
 def diverted(failure: Failure) -> FailureCause | None:
-    """A policy rule or a more specific route sends the request or its reply elsewhere."""
+    """A policy rule or a more specific route diverts the request or its reply."""
     host, target, pod = failure.host, failure.target, failure.pod.address
     spec, bridge = host.whole, host.spec.bridge
     peer = failure.at_peer.peer if failure.at_peer is not None else None

@@ -1,7 +1,7 @@
 """Run a network's CNI plugins as containerd, CRI-O or podman runs them.
 
 Specification 1.1.0: section 2 (environment, stdin), section 3 (order, prevResult, errors), "Deriving request
-configuration from plugin configuration". The conf names the plugins; they are found where the runtime looks.
+configuration from plugin configuration". The conf names the plugins, which are in the runtime's folders.
 """
 
 import json

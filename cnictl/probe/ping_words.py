@@ -29,7 +29,7 @@ def resolved(to: Target, source: str) -> str:
         return f"{to.name} is {to.address}, from the hosts file"
     name = f"{to.name} is {to.resolved.name}, " if to.resolved.name.strip(".") != to.name.strip(".") else ""
     took = f"{to.resolved.seconds * 1000:.1f} ms"
-    return f"{name}{to.resolved.server} says {', '.join(to.resolved.addresses)} in {took} ({source})"
+    return f"{name}{to.resolved.server} answers {', '.join(to.resolved.addresses)} in {took} ({source})"
 
 
 def line(answer: Answer, timeout: float) -> str:

@@ -157,13 +157,13 @@ def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved
                 break
         if answers.get(server) == _NO_NAME:
             break  # the next server has the same names
-    listed = "; ".join(f"{server} says {what}" if what != _SILENCE else f"{server} does not answer"
+    listed = "; ".join(f"{server} answers {what}" if what != _SILENCE else f"{server} does not answer"
                        for server, what in answers.items())  # fmt: skip
     raise NotResolved(f"{name} has no address: {listed} ({resolver.source})", tuple(answers.items()))
 
 
 def _ask(server: str, name: str, netns: str, families: Sequence[bool]) -> Resolved | str:
-    """Return the addresses of a name; if there are none, what the server says. Raises OSError, ValueError."""
+    """Return the addresses of a name; if there are none, the server's answer in words. Raises OSError, ValueError."""
     words = _SILENCE
     addresses: list[str] = []
     seconds = 0.0

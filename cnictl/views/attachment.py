@@ -147,7 +147,7 @@ def _connections(packed: set[bytes]) -> list[dict[str, Any]]:
 
 
 def _as_json(entry: connections.Connection) -> dict[str, Any]:
-    """Return a connection as JSON values. It works if TCP is established both ways; otherwise, if a reply came back."""
+    """Return a connection as JSON values. TCP works if both sides talk; other protocols, if a reply came back."""
     return {
         "protocol": _PROTOCOLS.get(entry.protocol, str(entry.protocol)),
         "from": format_address(entry.source),

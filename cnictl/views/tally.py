@@ -1,6 +1,6 @@
 """Count the plugin's calls from its log: totals that only grow, across rotations and reboots.
 
-The plugin itself counts nothing: each call is a process of its own, and a counter would be one more file to lock and
+The plugin itself counts nothing: each call is a separate process, and a counter would be one more file to lock and
 write. Each reading continues where the last one ended. The position and the totals are kept in one file, so that two
 readers get the same result and a reader that is killed loses nothing.
 """

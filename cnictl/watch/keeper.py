@@ -75,7 +75,7 @@ class Keeper:
                     self._follower.close()
 
     def _follow_source(self) -> None:
-        """Start or stop following a source, as the applied node file says."""
+        """Start or stop following a source, according to the applied node file."""
         spec = _spec()
         applied = original_state.specs()[-1:]
         reach = spec.reach if spec is not None and applied and applied[0].reach == spec.reach else Reach()

@@ -342,7 +342,7 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
     made = f"mkdir -p /etc/netns/web; printf '{conf}' >/etc/netns/web/resolv.conf"
     with done_and_undone(world, made, "rm -r /etc/netns/web"):
         said = world.ping("web", "db.example").stdout
-        assert said.startswith(f"{world.far.address} says {world.db.address} in ")
+        assert said.startswith(f"{world.far.address} answers {world.db.address} in ")
         assert "(/etc/netns/web/resolv.conf)" in said.splitlines()[0]
         process = world.web.popen(["sleep", "60"])  # ip netns exec gives it that file as /etc/resolv.conf
         try:
@@ -357,7 +357,7 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
         }  # fmt: skip
         done = world.ping("web", "wbe.example")
         assert done.status == 1
-        assert f"{world.far.address} says no such name (/etc/netns/web/resolv.conf)" in done.stderr
+        assert f"{world.far.address} answers no such name (/etc/netns/web/resolv.conf)" in done.stderr
 
 
 def test_names_that_are_wrong_are_met_with_those_that_are_meant(world: World) -> None:
