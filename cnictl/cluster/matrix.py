@@ -386,7 +386,7 @@ class _Joining:
         return CellCause("wrong-host", words)
 
     def _masquerades(self, cell: Cell, seen: str) -> CellCause:
-        """Return the cause if the receiver saw a source other than the pod's address, and name the host that has it."""
+        """Return the cause for a source that is not the pod's address. It names the host that has the address."""
         host = self._addresses.get(seen, "")
         for name in (cell.sender, cell.receiver):
             if any(seen == gateway_of(cidr) for cidr in self._ready[name].pod_cidrs):

@@ -20,7 +20,7 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of a call's duration, in seconds."""
 
 Totals = dict[str, dict[str, Any]]
-"""`VERB outcome` (ok, error) to `count`, `sum` in seconds, and `buckets`: for each bound, the calls not above it."""
+"""`VERB outcome` maps to `count`, `sum` in seconds, and `buckets`: for each bound, the calls not above it."""
 
 
 def totals(path: str) -> Totals:

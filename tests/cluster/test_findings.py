@@ -44,7 +44,7 @@ def test_peer_at_another_address_names_both_hosts(cluster: World) -> None:
     text = cluster.text(cluster.nodes, with_cidrs=True).replace(cluster.nodes[1].address, "10.0.9.9")
     _reinit(cluster, cluster.nodes[0], text)
     message = cluster.status()[1][0]
-    assert message.startswith("node1 sends the pods' packets for node2 (10.244.1.0/24) to 10.0.9.9, and the address")
+    assert message.startswith("node1 sends the pods' packets for node2 (10.244.1.0/24) to 10.0.9.9, but the address")
 
 
 def test_removed_route_names_both_hosts(cluster: World) -> None:

@@ -54,7 +54,7 @@ def servers_of(pod: CheckedPod, services: Sequence[ServicePort]) -> Servers:
 
 
 def _reachable(servers: Sequence[str]) -> tuple[str, ...]:
-    """Return the servers without loopback addresses, at which a pod reaches only itself."""
+    """Return the servers except loopback addresses, at which a pod reaches only itself."""
     return tuple(server for server in servers if not _is_loopback(parse_address(server)))
 
 

@@ -59,7 +59,7 @@ class ServiceCell:
         return f"Service {self._asked.place}{name}"
 
     def _leads_to_endpoints(self) -> bool:
-        """Return whether the rules lead to an endpoint; the kernel forgets a connection that is refused at once.
+        """Return whether the rules lead to an endpoint. Tracked connections don't show it: a refused one is forgotten.
 
         IPVS has no rules. It lists the Service with its endpoints, which `service_list` has seen.
         """

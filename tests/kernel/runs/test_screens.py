@@ -118,7 +118,7 @@ def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
         for one, other in ((here, there), (there, here)):
             init(one, "--peer", f"{other.pod_cidr}={other.address}")
         first = cnictl(here, "status").stdout.splitlines()[0]
-    assert re.fullmatch(r"healthy: \d+ resources are as node\.toml says, and every peer answers \(1\)", first)
+    assert re.fullmatch(r"healthy: \d+ resources match node\.toml, and every peer answers \(1\)", first)
 
 
 def test_names_of_pods_are_what_pod_takes(node: Node) -> None:
