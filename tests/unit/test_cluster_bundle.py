@@ -225,4 +225,4 @@ def test_host_with_a_package_is_left_to_its_package_manager(
     (tmp_path / "usr-bin").mkdir()
     (tmp_path / "usr-bin" / "cnictl").write_text("")
     assert installed_in(installer, tmp_path, small, monkeypatch) == 1
-    assert "belongs to a package" in capsys.readouterr().err
+    assert "is of a package" in capsys.readouterr().err
