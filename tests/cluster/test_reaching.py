@@ -366,7 +366,7 @@ def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> No
             rows = {row["node"]: row for row in json.loads(done.stdout)["items"]}
             assert done.status == 1
             assert rows["node3"]["state"] == "lost"
-            assert "undoes the change by itself within 30 s" in rows["node3"]["why"]
+            assert "reverts the change by itself within 30 s" in rows["node3"]["why"]
             assert rows["node1"]["state"] == ("changed" if stays else "reverted"), rows["node1"]
             for node in three.nodes[:2]:
                 assert _routes(node) == stays

@@ -472,7 +472,7 @@ def test_every_cell_has_a_row_in_each_family(dual: Node) -> None:
     ports = [one for one in of_node(dual).checks if one["check"] in ("host-port", "hairpin")]
     assert [one["state"] for one in ports] == ["skipped"] * 4
     assert "no pod of this host has had a host port yet" in ports[0]["cause"]
-    assert "--only host-port tries it" in ports[0]["cause"]
+    assert "--only host-port runs it" in ports[0]["cause"]
     assert shell(dual, "nft list tables") == tables
     assert {one["state"] for one in of_node(dual, "--only", "host-port").checks} == {"ok"}
     outcome = of_node(dual)
