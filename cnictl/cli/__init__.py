@@ -1,1 +1,1 @@
-"""The operator's commands: arguments in, core and node calls, rendering out. No logic."""
+"""The operator's commands. They parse arguments, call core and node, and render results; they contain no logic."""

@@ -1,4 +1,4 @@
-"""`cnictl bridge`: the pods' bridge by itself."""
+"""`cnictl bridge`: bring up, remove and show the pods' bridge."""
 
 import os
 from typing import Annotated, Any
@@ -75,7 +75,7 @@ def down(
     cnictl bridge down
     """
     steps.require_root("bridge down", "removes the bridge")
-    nothing = f"nothing to change: {converge.current_spec().bridge} is not there"
+    nothing = f"nothing to change: {converge.current_spec().bridge} does not exist"
     options = steps.options_of(dry_run, exit_code, force, no_wait)
     engine.take_bridge_down(options, steps.Terminal(output, exit_code, yes, nothing))
 

@@ -139,7 +139,7 @@ def apply(
     cnictl cluster apply --confirm-within 60 --revert
     """
     if (keep or revert) and not confirm_within:
-        raise UsageProblem("--keep and --revert need --confirm-within: without it, a host that fails undoes its change")
+        raise UsageProblem("--keep and --revert need --confirm-within: without it, a failed host reverts its change")
     if keep and revert:
         raise UsageProblem("--keep and --revert exclude each other")
     keeps = keep or not (revert or asking.asks(yes))
@@ -202,7 +202,7 @@ def remove(
             hint = (
                 f"if the host is gone for good: cnictl cluster remove {node} --gone; else {state.hint or 'repair it'}"
             )
-            raise Problem(f"{node} can't be asked which pods live there: {state.why}", hint)
+            raise Problem(f"can't ask {node} which pods live there: {state.why}", hint)
         pods = change.pods_on(hosts, node) if reachable else []
         if pods:
             unnamed = f" and {len(pods) - 5} more" if pods[5:] else ""
@@ -215,7 +215,7 @@ def remove(
         if output is Format.TABLE:
             _show_plan(planned)
         also = "and resets its host" if reachable else "but can't reach its host to reset it"
-        say(f"removes {node} from {known.path}, {also}")
+        say(f"this removes {node} from {known.path}, {also}")
         if asking.asks(yes):
             asking.confirm(f"Remove {node}?")
         leaver = change.reset(hosts, leaving)
@@ -230,7 +230,7 @@ def remove(
 def _end(
     rows: Sequence[change.HostChange], assigned: dict[str, tuple[str, ...]], output: Format, message: str = ""
 ) -> None:
-    """Show the outcome on each host, and a message. Exit status 1 unless every host is as the file says."""
+    """Show the outcome on each host, and a message. Exit status 1 unless every host matches the file."""
     if output is Format.JSON:
         _print_changes(rows, assigned)
     else:
@@ -264,7 +264,7 @@ def _settle(changing: change.ClusterChange, rows: list[change.HostChange], rever
 
 @contextmanager
 def _telling(changing: change.ClusterChange) -> Iterator[None]:
-    """If the block is interrupted or fails, print what is known of each host."""
+    """If the block is interrupted or fails, print what is known about each host."""
     try:
         yield
     except BaseException:

@@ -91,7 +91,7 @@ def _roll_out(
             try:
                 rows = rolling.carry_out(rows)
             except KeyboardInterrupt:
-                say("interrupted: the host at work may have either version; the same command goes on from there")
+                say("interrupted: the host in progress may have either version; run the same command to continue")
                 raise
     if output is Format.JSON:
         described = {"version": sent.version, "name": sent.name, "sha256": sent.sha256}

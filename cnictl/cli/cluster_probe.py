@@ -28,7 +28,7 @@ def cluster_probe(
     spec = converge.current_spec()
     require_root("cluster-probe", "makes a pod and enters its network namespace")
     for name in pods.sweep():
-        say(f"cleaned up {name}, which an earlier run left")
+        say(f"cleaned up {name}, which an earlier run left behind")
     trace.sweep()
     try:
         pair_service.serve(spec, request.chain_of(conf, bin_dir or []), seconds, _write, lambda _: None)

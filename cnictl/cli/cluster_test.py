@@ -46,7 +46,7 @@ def test(
     nodes = inventory.read(file).limited(limit or [])
     if len(nodes) < 2:
         raise UsageProblem(
-            f"cluster test pings between hosts, and {nodes[0].name} is the only one here",
+            f"cluster test pings between hosts, but {nodes[0].name} is the only one here",
             f"cnictl test-connectivity on {nodes[0].name} tests one host",
         )
     with inventory.hosts(nodes) as hosts:

@@ -1,7 +1,7 @@
-"""Answer a shell that asks how a command line may go on: commands, options, and names that are on this host now.
+"""Print completions of a command line for a shell: commands, options, and names that exist on this host.
 
-Each Tab starts this program, so it loads neither typer nor rich: `completion_words` has what they know of the commands.
-A shell passes its words by environment variables, never as arguments: a wrapper that drops the variables, as sudo does,
+Each Tab starts this program, so it loads neither typer nor rich: `completion_words` lists the commands and options. The
+shell passes the words in environment variables, never as arguments: a wrapper that drops the variables, as sudo does,
 must not run the command that is being typed.
 """
 
@@ -12,12 +12,12 @@ from cnictl.cli.completion_words import CHOICES, COMMANDS, DEFAULTS, GROUPS, PRO
 from cnictl.views import live_names
 
 Words = list[tuple[str, str]]
-"""Words that may stand at a place, and what each is."""
+"""Completions, each with a description."""
 
 NO_FILES, FILES, FOLDERS = 0, 3, 4
-"""Exit status: the words are all there is, or the shell adds its files or folders."""
+"""Exit status: there are no other completions, or the shell adds files or folders."""
 _BREAKS = frozenset(":=")
-"""Characters at which bash takes a word apart (COMP_WORDBREAKS)."""
+"""Characters at which bash splits a word (COMP_WORDBREAKS)."""
 _MOST = 2000
 """The number of live names that are printed."""
 _HARMLESS = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._/:-@%+,=")
@@ -41,7 +41,7 @@ _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "lab down --lab": (live_names.labs,),
     "lab status --lab": (live_names.labs,),
 }
-"""The names for a value, by its placeholder in the help; by command and parameter where the placeholder says less."""
+"""The names for a value, by its placeholder in the help; by command and parameter if the placeholder is ambiguous."""
 _NEW = frozenset(
     (
         "init-node --subnet", "init-node --network", "init-node --peer", "init-node --name", "init-node --external",
@@ -49,15 +49,15 @@ _NEW = frozenset(
         "kubernetes kubeconfig --server", "lab up --lab",
     )
 )  # fmt: skip
-"""Values that are no name of anything on this host."""
+"""Parameters whose values name nothing on this host."""
 _PATHS = {"FILE": FILES, "FOLDER": FOLDERS, "COMMAND": FILES}
 
 
 def main(environ: Mapping[str, str]) -> int:
-    """Print the words that may stand at the end of a command line; return the exit status for the shell."""
+    """Print the completions of a command line; return the exit status for the shell."""
     asked = environ["_CNICTL_COMPLETE"]
     if asked == "complete_zsh":
-        # by the script of cnictl 0.1: it evaluates what it gets, so it gets its successor
+        # the script of cnictl 0.1 evaluates the answer, so the answer is its successor
         print(completion_scripts.ZSH, end="")
         return 0
     script = completion_scripts.SCRIPTS.get(asked.removeprefix("source_"))
@@ -69,18 +69,18 @@ def main(environ: Mapping[str, str]) -> int:
     typed = (typed + [""] * (at + 1))[: at + 1]
     if asked == "complete_bash":
         words, kept = _joined(typed)
-        status, found = answer(words)
-        print("\n".join(word[kept:] for word, _ in found), end="\n" if found else "")
+        status, completions = answer(words)
+        print("\n".join(word[kept:] for word, _ in completions), end="\n" if completions else "")
     elif asked in ("words_zsh", "words_fish"):
-        status, found = answer(typed)
-        print("\n".join(f"{word}\t{about}" for word, about in found), end="\n" if found else "")
+        status, completions = answer(typed)
+        print("\n".join(f"{word}\t{about}" for word, about in completions), end="\n" if completions else "")
     else:
         return FILES
     return status
 
 
 def answer(typed: Sequence[str]) -> tuple[int, Words]:
-    """Return the exit status, and the words that may take the place of the last one typed. The first is the program."""
+    """Return the exit status and the completions of the last typed word. The first word is the program."""
     *before, begun = typed[1:]
     path = ""
     while before and not path:
@@ -94,13 +94,13 @@ def answer(typed: Sequence[str]) -> tuple[int, Words]:
             return NO_FILES, []
         path = word
     if path in COMMANDS:
-        status, found = _in_command(path, before, begun)
+        status, completions = _in_command(path, before, begun)
     else:
-        status, found = NO_FILES, _commands(path, begun)
+        status, completions = NO_FILES, _commands(path, begun)
         if path in DEFAULTS:
             status, values = _in_command(f"{path} {DEFAULTS[path]}", [], begun)
-            found = list(dict([*found, *values]).items())
-    return status, [(word, about) for word, about in found if word.startswith(begun)]
+            completions = list(dict([*completions, *values]).items())
+    return status, [(word, about) for word, about in completions if word.startswith(begun)]
 
 
 def _commands(group: str, begun: str) -> Words:
@@ -137,8 +137,8 @@ def _in_command(path: str, before: list[str], begun: str) -> tuple[int, Words]:
     if begun.startswith("-") and not ended:
         name, equals, value = begun.partition("=")
         if equals and name in by_name and by_name[name][1]:
-            status, found = _values(f"{path} {name}", by_name[name][1], value)
-            return status, [(f"{name}={word}", about) for word, about in found]
+            status, completions = _values(f"{path} {name}", by_name[name][1], value)
+            return status, [(f"{name}={word}", about) for word, about in completions]
         return NO_FILES, _options(options, used)
     if arguments and (positions < len(arguments) or arguments[-1].endswith("...")):
         metavar = arguments[min(positions, len(arguments) - 1)].removesuffix("...")
@@ -162,7 +162,7 @@ def _values(place: str, metavar: str, begun: str) -> tuple[int, Words]:
         return _PATHS[metavar], []
     head = f"{begun.rpartition(',')[0]}," if metavar == "NAMES" and "," in begun else ""
     named = head.split(",")
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for names in _LIVE.get(place) or _LIVE.get(metavar) or ():
         try:
             for name, about in names():
@@ -170,16 +170,16 @@ def _values(place: str, metavar: str, begun: str) -> tuple[int, Words]:
                     name not in named
                     and f"{head}{name}".startswith(begun)
                     and _HARMLESS.issuperset(name)
-                    and len(found) < _MOST
+                    and len(values) < _MOST
                 ):
-                    found.setdefault(f"{head}{name}", about if about.isprintable() else "")
-        except Exception:  # a list that can't be read offers nothing, and a Tab is no place for its error
+                    values.setdefault(f"{head}{name}", about if about.isprintable() else "")
+        except Exception:  # skip a list that can't be read, because a shell can't show its error
             continue
-    return NO_FILES, list(found.items())
+    return NO_FILES, list(values.items())
 
 
 def _joined(typed: list[str]) -> tuple[list[str], int]:
-    """Return the words that bash took apart, whole, and how much of the last one it keeps by itself."""
+    """Return the words that bash split, joined again, and how many letters of the last one bash keeps itself."""
     words: list[str] = []
     joins = False
     for word in typed:

@@ -104,21 +104,21 @@ def test_connectivity(
     asked = request.parse(pod or [], external or [], peer or [], count, timeout)
     require_root("test-connectivity", "enters the network namespaces of pods")
     for name in pods.sweep():
-        say(f"cleaned up {name}, which an earlier run left")
+        say(f"cleaned up {name}, which an earlier run left behind")
     if serve:
         _serve(request.chain_of(conf, bin_dir or []), seconds, output)
         return
     trace.sweep()
     chain = None if source else request.chain_of(conf, bin_dir or [])
     with working() as tell:
-        pods_to_check = _looked_at(asked, chosen, bool(only), source, chain, tell)
+        pods_to_check = _checked_pods(asked, chosen, bool(only), source, chain, tell)
         if watch:
-            with connectivity_watch.until_interrupted() as last_round, pods_to_check as look:
-                connectivity_watch.follow(look.run, interval, output, last_round, tell, reports.show)
+            with connectivity_watch.until_interrupted() as last_round, pods_to_check as pair:
+                connectivity_watch.follow(pair.run, interval, output, last_round, tell, reports.show)
             report = last_round.result
         else:
-            with pods_to_check as look:
-                report = look.run()
+            with pods_to_check as pair:
+                report = pair.run()
                 tell("removing the pods")
     if not watch and output is Format.JSON:
         print_json(report.as_json())
@@ -129,8 +129,8 @@ def test_connectivity(
 
 
 @dataclass(frozen=True)
-class _Look:
-    """A pod to check from, with another one beside it."""
+class _PodPair:
+    """The pod to check from, a second pod, and how to run the checks."""
 
     round: Round
     pod: CheckedPod
@@ -142,29 +142,29 @@ class _Look:
 
 
 @contextmanager
-def _looked_at(
+def _checked_pods(
     asked: Request, chosen: frozenset[str], named: bool, source: str, chain: Chain | None, tell: Progress
-) -> Iterator[_Look]:
-    """Give the pods to check: a running one and its neighbour, else two probe pods made by `chain`.
+) -> Iterator[_PodPair]:
+    """Yield the pods to check: a running pod and its neighbour, else two probe pods made by `chain`.
 
     `named`: the operator named the chosen checks.
     """
     if chain is None:
         pod = existing_pod(source)
         without = "--from checks a running pod, and only a probe pod gets a mapped port"
-        yield _Look(Round(asked.spec, asked.wanted, chosen, without), pod, neighbour_of(pod, asked.spec.name), tell)
+        yield _PodPair(Round(asked.spec, asked.wanted, chosen, without), pod, neighbour_of(pod, asked.spec.name), tell)
         return
     without = _without_mapping(chain, chosen, named)
     tell(f"making two pods through {' → '.join(chain.types)}")
     with probe_pods(chain, 2, mapped=not without) as (first, second):
-        yield _Look(Round(asked.spec, asked.wanted, chosen, without), first, second, tell)
+        yield _PodPair(Round(asked.spec, asked.wanted, chosen, without), first, second, tell)
 
 
 def _without_mapping(chain: Chain, chosen: frozenset[str], named: bool) -> str:
     """Return why no port of this host is mapped to a probe pod; empty if one is to be mapped."""
     wanted = [name for name in (names.HOST_PORT, names.HAIRPIN) if name in chosen]
     if not wanted:
-        return "neither is chosen"
+        return "no check of a mapped port is chosen"
     if not chain.maps_ports:
         return f"no plugin of the conf maps ports (capability portMappings): {' → '.join(chain.types)}"
     return "" if named or mapped_before() else REASON.format(wanted[0])

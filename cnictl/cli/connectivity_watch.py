@@ -33,7 +33,7 @@ class LastRound:
 
 @contextmanager
 def until_interrupted() -> Iterator[LastRound]:
-    """End the context at Ctrl-C without an error. What it holds is cleaned up by then."""
+    """End the context at Ctrl-C without an error. Everything inside the context is cleaned up first."""
     try:
         yield LastRound()
     except KeyboardInterrupt:

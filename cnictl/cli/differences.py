@@ -11,7 +11,7 @@ from cnictl.node import spine
 
 _STYLES = {"": "", "+": "green", "-": "red", "@": "cyan", "#": "dim", "=": "dim", "~": "bold yellow"}
 _LONGEST = 100
-"""The longest value, in characters, that gets a line of its own; the manual command shows longer ones."""
+"""The longest value, in characters, that is shown on its own line; the manual command shows longer ones."""
 
 _INDENT = "    "
 

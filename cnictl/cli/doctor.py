@@ -72,7 +72,7 @@ def doctor(
     facts, fixed = host.Facts(), list[tuple[str, str]]()
     if facts.spec is None:
         say("this host is not set up as a cnictl node: only checks that do not need /etc/cnictl/node.toml are run")
-    with working("looking at this node") as tell:
+    with working("checking this node") as tell:
         if fix and not dry_run:
             examined, fixed = fixes.fix(
                 facts, only or (), skip or (), lambda change, outcome: say(f"{outcome}: {change.summary}"), tell
@@ -110,7 +110,7 @@ def _show(examined: catalogue.Examined, output: Format, note: str, is_node: bool
         write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
-        say(f"cnictl: checks that could not be made: {', '.join(names)}: {reason}")
+        say(f"cnictl: checks that could not run: {', '.join(names)}: {reason}")
 
 
 def _fix_words(finding: checks.Finding) -> str:
@@ -152,8 +152,8 @@ def _explain(name: str, output: Format) -> None:
     write(f"{check.id} ({check.severity}{', fixed by --fix' if check.fix is not None else ''})\n\n{check.why}\n")
     write(f"Looks at: {check.looks_at}")
     if check.behind:
-        write(f"Left out if another finding explains it: {', '.join(check.behind)}")
-    write("\nBy hand:")
+        write(f"Left out if a finding of another check explains it: {', '.join(check.behind)}")
+    write("\nManual commands:")
     for line in check.by_hand.splitlines():
         write(f"    {line}")
 
@@ -173,5 +173,5 @@ def _list(output: Format) -> None:
         )
         for check in catalogue.CHECKS
     ]
-    columns = ("check", "severity", "fix", "why", "looks at", "left out behind")
+    columns = ("check", "severity", "fix", "why", "looks at", "explained by")
     print_list(output, columns, rows, (check.id for check in catalogue.CHECKS), more=2)

@@ -1,4 +1,4 @@
-"""The encodings that `cnictl` reads and writes with, set once when it starts.
+"""Set the encodings that `cnictl` reads and writes with, once when it starts.
 
 File names and input are UTF-8, whatever the locale. Output has the terminal's encoding. A character that this encoding
 lacks is printed in plain ASCII or as an escape, so that it never ends a command.
@@ -11,7 +11,7 @@ from io import TextIOWrapper
 _FALLBACK = "cnictl"
 """Name of the error handler."""
 _TERMINAL = "terminal"
-"""Name of the interpreter's `-X` option that carries the terminal's encoding into an interpreter started anew."""
+"""Name of the interpreter's `-X` option that passes the terminal's encoding to a restarted interpreter."""
 
 _PLAIN = {
     "…": "...", "→": "->", "←": "<-", "\u2013": "-", "\u2014": "--", "\u00d7": "x", "·": "-", "•": "*", "✔": "+",
@@ -34,11 +34,11 @@ def options() -> list[str]:
 
 
 def make_lenient() -> None:
-    """Let every text be printed, whatever the encoding of stdout and stderr is, and any bytes be read from stdin."""
+    """Make stdout and stderr print any text, whatever their encoding, and stdin read any bytes."""
     codecs.register_error(_FALLBACK, _substitute)
     given = sys._xoptions.get(_TERMINAL)
     for stream, errors in ((sys.stdout, _FALLBACK), (sys.stderr, _FALLBACK), (sys.stdin, "backslashreplace")):
-        if isinstance(stream, TextIOWrapper):  # a test may have another
+        if isinstance(stream, TextIOWrapper):  # a test may replace the stream
             stream.reconfigure(encoding=given if isinstance(given, str) else None, errors=errors)
 
 

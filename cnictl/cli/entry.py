@@ -25,7 +25,7 @@ def main() -> None:
     sys.stdout = sys.stdout or os.fdopen(1, "w", encoding="utf-8")
     sys.stderr = sys.stderr or os.fdopen(2, "w", encoding="utf-8", buffering=1)
     try:
-        _start_anew_if_needed()
+        _restart_if_needed()
         encoding.make_lenient()
         if _prints_version():
             return
@@ -42,7 +42,7 @@ def main() -> None:
 
 
 def _prints_version() -> bool:
-    """Print the version if nothing else is asked for, and return whether that is done.
+    """Print the version if only that is requested, and return whether it was printed.
 
     The whole program answers instead if a run waits for its confirmation, or if the output can't be written.
     """
@@ -55,19 +55,19 @@ def _prints_version() -> bool:
     return True
 
 
-def _start_anew_if_needed() -> None:
-    """Start anew under `python -I` if root's process would load code from a place that another user may have named.
+def _restart_if_needed() -> None:
+    """Restart under `python -I` if root's process would load code from a place that another user may have named.
 
     PYTHONPATH and its like, the current folder (`python -m`) and a user's site-packages are such places. What the
-    interpreter loaded from them before this line can't be undone: units and scripts name `-I` themselves. An
-    interpreter that names files in the encoding of a locale is started anew too: it could not open every file.
+    interpreter loaded from them before this line can't be undone: units and scripts pass `-I` themselves. An
+    interpreter that names files in a locale's encoding is restarted too, because it could not open every file.
     """
     by_name = sys.orig_argv[1:2] != ["-m"]
     isolates = os.geteuid() == 0 and not sys.flags.isolated and _may_load_foreign_code(by_name)
     if not isolates and encoding.is_utf8():
         return
     if sys.flags.isolated and not sys.argv[0].startswith("/"):
-        return  # started by a script of its own (root's copy), which says `-X utf8` itself
+        return  # root's copy: its own script started it and passes `-X utf8`
     flags = ["-I"] if isolates or sys.flags.isolated else []
     program = ["-m", "cnictl"] if os.path.basename(sys.argv[0]) == "__main__.py" else [sys.argv[0]]
     os.execv(sys.executable, [sys.executable, *flags, *encoding.options(), *program, *sys.argv[1:]])

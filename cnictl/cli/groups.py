@@ -1,4 +1,4 @@
-"""The commands, and the loader that imports a command's module when it is needed."""
+"""Define the commands, and import a command's module only when it is needed."""
 
 import importlib
 import re
@@ -22,7 +22,7 @@ class Command(TyperCommand):
     """A command whose module is imported when more than its name and summary is needed."""
 
     def __init__(self, words: str) -> None:
-        """`words` are those that are typed for it, a key of `_COMMANDS`."""
+        """`words` are the command's words, a key of `_COMMANDS`."""
         self.place = _COMMANDS[words]
         super().__init__(words.rpartition(" ")[2], hidden=words in _HIDDEN)
         self.context_settings = dict(_SETTINGS.get(words, {}))
@@ -53,10 +53,10 @@ class Command(TyperCommand):
 
 
 class Group(TyperGroup):
-    """A group of commands, one of which may be left out."""
+    """A group of commands, one of which may be the default."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put in the command that was left out, and return the words that are left over."""
+        """Insert the default command if none was given, and return the remaining words (typer)."""
         default = DEFAULTS.get(self.name or "")
         if default and args and args[0] not in (*self.commands, "--help", "-h"):
             args = [default, *args]
@@ -71,16 +71,16 @@ class Group(TyperGroup):
         if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             path = str(ctx.command_path)
             near = mistyped.command(args[0], path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
-            # `probing` knows other versions of cnictl by the first three words
-            said = f"No such command {args[0]!r} (see: {path} --help)"
-            raise UsageProblem(said, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
+            # `probing` recognizes other versions of cnictl by the first three words
+            message = f"No such command {args[0]!r} (see: {path} --help)"
+            raise UsageProblem(message, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
         return super().resolve_command(ctx, args)
 
 
 class _Postponing:
-    """Finds cnictl's modules, and has each executed only when something of it is used.
+    """Finds cnictl's modules, and postpones the execution of each until it is used.
 
-    It is no `importlib.abc.MetaPathFinder`: importing that takes a tenth of a short command.
+    It does not inherit from `importlib.abc.MetaPathFinder`: importing that takes a tenth of a short command's time.
     """
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class _Postponing:
 
 @contextmanager
 def _postponed() -> Iterator[Callable[[], None]]:
-    """Postpone the execution of cnictl's modules until something of them is used. The result executes the rest.
+    """Postpone the execution of cnictl's modules until they are used. The yielded function executes the rest.
 
     Help and completion need a command's options, not what the command works with. A command that runs needs all of it
     immediately: it may start threads or enter a namespace without cnictl's files.

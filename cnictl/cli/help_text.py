@@ -12,7 +12,7 @@ from typing import Any
 
 _WIDEST, _NARROWEST = 100, 40
 _LONGEST_NAME = 28
-"""Columns; the explanation of a longer name stands in the lines below it."""
+"""Columns; the explanation of a longer name is on the lines below it."""
 _VERBATIM = "\b"
 """The line that opens a paragraph which must not be wrapped: a help text's examples."""
 

@@ -143,7 +143,7 @@ def undo(
     todo, done = engine.undo_run(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
     if todo.in_effect is not None:
         say(
-            "/etc/cnictl/node.toml still asks for what this run made: unless you edit it, `cnictl apply` makes it again"
+            "/etc/cnictl/node.toml still contains what this run made: unless you edit it, `cnictl apply` makes it again"
         )
     terminal = Terminal(output, nothing=f"run {todo.run.number} ({todo.run.command}): nothing of it is left to undo")
     terminal.json_extra = _about(todo)

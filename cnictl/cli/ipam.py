@@ -234,7 +234,7 @@ def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
 def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
     """Return a row for each range set, and one for leases outside of all if there are several."""
     if listing.total is None:
-        return [(listing.network, f"{listing.used} used; no conf here says how many addresses there are")]
+        return [(listing.network, f"{listing.used} used; no conf here defines its ranges")]
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
         of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"

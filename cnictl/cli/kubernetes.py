@@ -55,7 +55,7 @@ def kubeconfig(
         credential = extras.kubernetes_credential(path, server)
     changes = kubernetes_access.write(output, credential, dry_run)
     if credential.is_local:
-        say(f"{credential.server} is an address of this host alone: for other nodes add --server https://ADDRESS:6443")
+        say(f"{credential.server} is an address of this host only: for other nodes add --server https://ADDRESS:6443")
     if output_file.is_stdout(output) and not dry_run:
         return
     done = ("would write" if dry_run else "written") if changes else "unchanged"

@@ -37,7 +37,7 @@ def up(
     name = former or lab
     started = named.bring_up(name, nodes, dual_stack)
     if started is None:
-        say(f"lab {name!r} is up already")
+        say(f"lab {name!r} is already up")
     else:
         say(f"lab {name!r} is up: {', '.join(node.name for node in started.nodes)}, outside")
 
@@ -53,7 +53,7 @@ def down(lab: LabOption = "lab", former: FormerLabOption = "", yes: YesOption = 
     asks = asking.asks(yes)
     shown = named.running(name) if asks else None
     if shown is not None:
-        asking.show(f"{machine.name} ({machine.interface}), with all that runs in it" for machine, _ in shown.machines)
+        asking.show(f"{machine.name} ({machine.interface}), and everything in it" for machine, _ in shown.machines)
         asking.confirm(f"End lab {name!r}?")
     was_up = named.end(name, asks, shown)
     say(f"lab {name!r} is down" if was_up else f"lab {name!r} was not up")

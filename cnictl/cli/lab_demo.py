@@ -41,7 +41,7 @@ def demo(
     start = time.monotonic()
     if nodes is not None:
         if svg:
-            raise UsageProblem("--svg saves the matrix of the walk-through, and --nodes runs a different demo")
+            raise UsageProblem("--svg saves the matrix of the walk-through, but --nodes runs a different demo")
         _cluster(nodes, dual_stack, output)
         return
     acts = []
@@ -121,7 +121,7 @@ def _as_json(played: Played) -> dict[str, Any]:
 def _commands(played: Played) -> list[str]:
     first = next(iter(played.commands))
     lines = [f"  {name}$ {command}" for name, command in played.commands.items()]
-    lines.append(f"  by hand on {first}:")
+    lines.append(f"  manual commands on {first}:")
     return lines + [f"    {line}" for line in played.by_hand[first]]
 
 

@@ -1,10 +1,10 @@
-"""Lay rows out in columns, for a screen of any width. Pure: texts in, lines out; it imports nothing that draws.
+"""Lay rows out in columns, for a screen of any width. Pure: texts in, lines out; it imports no drawing library.
 
-Columns are separated by two blanks, without lines around them. Where a row is wider than the screen, the last column
-gives way first: it is wrapped at blanks, within its own column. On a screen below 80 columns, or if that leaves the
-last column too narrow, the fields that do not fit move under their row, each with its heading. A word is never split,
-and nothing is left out: an address, a CIDR or a time always stands whole on one line. Only a word that is longer than
-the screen, such as a name of 253 letters, is left to the terminal to fold, on a line without other fields.
+Columns are separated by two spaces, without lines around them. If a row is wider than the screen, the last column is
+wrapped at spaces. On a screen below 80 columns, or if that leaves the last column too narrow, the fields that do not
+fit move under their row, each with its heading. Nothing is left out, and no word is split: an address, a CIDR or a time
+is always on one line. Only a word that is longer than the screen, such as a name of 253 letters, is folded by the
+terminal, on a line without other fields.
 """
 
 import unicodedata
@@ -12,15 +12,15 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 NARROW = 80
-"""Columns of a screen below which no column is wrapped: fields move under their row."""
+"""On a screen with fewer columns, no column is wrapped: fields move under their row."""
 _GAP = 2
-"""Blanks between columns."""
+"""Spaces between columns."""
 _INDENT = 4
-"""Blanks before the fields under a row."""
+"""Spaces before the fields under a row."""
 _LEAST = 24
-"""The fewest columns that a wrapped column is given."""
+"""The least width of a wrapped column."""
 _WIDEST = 80
-"""The most columns that a cell is padded to, so that one long name does not pad every row."""
+"""The greatest width that a cell is padded to, so that one long name does not pad every row."""
 
 
 class Segment(NamedTuple):
@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
     text: str
     cell: str = ""
-    """The whole cell that it is part of, which decides its colour; empty for blanks and headings."""
+    """The whole cell that it is part of, which decides its colour; empty for spaces and headings."""
     heading: bool = False
 
 
@@ -46,8 +46,8 @@ def width_of(text: str) -> int:
 def table(columns: Row, rows: Sequence[Row], width: int | None = None, whole: int = 0, prose: int = 0) -> list[Line]:
     """Return the lines of a table. `width` is the screen's; None: unlimited, with one line for each row.
 
-    The last `whole` columns hold commands: each gets a line of its own under the row, and is never wrapped, so that it
-    can be copied. The `prose` columns ahead of them hold sentences: they are under the row, too, but wrapped.
+    The last `whole` columns hold commands: each gets its own line under the row and is never wrapped, so that it can be
+    copied. The `prose` columns before them hold sentences, which are also under the row, but wrapped.
     """
     return _Table(columns, rows, width, whole, prose).lines()
 
@@ -58,7 +58,7 @@ def text_of(line: Line) -> str:
 
 
 def wrapped(text: str, width: int) -> list[str]:
-    """Return a text in lines of at most `width` columns, broken at blanks; a longer word gets a line of its own."""
+    """Return a text in lines of at most `width` columns, broken at spaces; a longer word gets its own line."""
     lines, line, taken = list[str](), "", 0
     for word in text.split(" "):
         needed = width_of(word)
@@ -83,10 +83,10 @@ class _Table:
         self._whole = len(columns) - whole
         """The first column of those that hold commands."""
         self._count = self._whole - prose
-        """How many columns may stand beside each other."""
+        """The number of columns that may share a line."""
         self._widths = self._natural(_WIDEST)
         self._beside = self._count
-        """How many of them do."""
+        """The number of columns that do share a line."""
         self._room: int | None = None
         """The columns that the last one is wrapped to; None if it is not wrapped."""
         if width is not None:
@@ -101,7 +101,7 @@ class _Table:
         return heading + [line for row in self._rows for line in self._row(row)]
 
     def _natural(self, cap: int) -> list[int]:
-        """Return each column's width. A cell that is wider than `cap` does not count, but for the last column."""
+        """Return each column's width. Cells wider than `cap` do not count, except in the last column."""
         widths = [[width_of(row[column]) for row in self._rows] for column in range(self._count)]
         caps = [cap] * (self._count - 1) + [max(widths[-1], default=0)]
         return [
@@ -148,7 +148,7 @@ class _Table:
         yield from self._under(row, beside)
 
     def _fitting(self, row: Row) -> int:
-        """Return how many cells of a row stand beside each other: a longer one begins the fields under it."""
+        """Return how many cells of a row share a line. The first cell that is too long begins the fields under it."""
         for place in range(self._beside):
             last = place == self._count - 1
             if self._room is not None and last:
@@ -160,7 +160,7 @@ class _Table:
         return self._beside
 
     def _under(self, row: Row, beside: int) -> Iterator[Line]:
-        """Yield the fields under a row: as many on a line as fit; then those that keep a line of their own."""
+        """Yield the fields under a row: as many on a line as fit; then those that get their own line."""
         width = self._width or 0
         line: Line = []
         for place in range(beside, self._count):
@@ -190,7 +190,7 @@ class _Table:
 
 
 def _folded(label: str, cell: str, width: int) -> Iterator[Line]:
-    """Yield a field that is longer than a line, wrapped at blanks."""
+    """Yield a field that is longer than a line, wrapped at spaces."""
     for number, text in enumerate(wrapped(f"{label}{cell}", width - _INDENT - _GAP)):
         indent = _INDENT + (_GAP if number else 0)
         yield [Segment(" " * max(0, min(indent, width - width_of(text)))), Segment(text, cell)]

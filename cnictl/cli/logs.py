@@ -36,7 +36,7 @@ def logs(
     """
     verbs = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
     if verb and verb.upper() not in verbs:
-        raise UsageProblem(f"--verb {verb}: is not a CNI verb", f"the verbs are {', '.join(verbs)}")
+        raise UsageProblem(f"--verb {verb}: not a CNI verb", f"the verbs are {', '.join(verbs)}")
 
     def wanted(call: Call) -> bool:
         return (not who or call.is_of(who)) and verb.upper() in ("", call.verb) and (call.failed or not failed)

@@ -1,4 +1,4 @@
-"""The entry point: assembles the command groups, and prints every error once, in one line."""
+"""Run the command line, and print every error once, in one line."""
 
 import os
 import sys
@@ -39,7 +39,7 @@ def cnictl(
 
 
 _INTERRUPTED = 130
-"""Exit status: 128 and SIGINT's number, as a shell gives it."""
+"""Exit status: 128 plus SIGINT's number, as in a shell."""
 
 
 def main() -> None:
@@ -101,7 +101,7 @@ def _run() -> int:
 
 
 def _say_usage(error: Exception, fault: str) -> None:
-    """Say what is wrong with the command line, with the option that was meant by one that does not exist."""
+    """Print what is wrong with the command line, and suggest an option in place of one that does not exist."""
     context, typed = getattr(error, "ctx", None), getattr(error, "option_name", "")
     command = context.command_path if context is not None else "cnictl"
     if context is not None and hasattr(error, "possibilities"):
@@ -120,7 +120,7 @@ def _undo_unconfirmed() -> None:
     try:
         undone = confirm.undo_if_due()
     except Problem as problem:
-        say(f"cnictl: undoing what was not confirmed: {problem.message}")
+        say(f"cnictl: undoing the unconfirmed run: {problem.message}")
         return
     if undone is not None:
         for line in (str(undone), *(f"left: {note}" for note in undone.left)):
@@ -128,12 +128,12 @@ def _undo_unconfirmed() -> None:
 
 
 def _drop_output() -> None:
-    """Send stdout to /dev/null: nobody reads it, and the interpreter would flush it once more at exit."""
+    """Send stdout to /dev/null, because nobody reads it and the interpreter would flush it again at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fault(error: Exception) -> str:
-    """Return an unexpected error in one line; of a fault in cnictl, also the place."""
+    """Return an unexpected error in one line; for a bug in cnictl, with its location."""
     if isinstance(error, OSError):
         return f"{error.filename}: {error.strerror}" if error.filename else str(error)
     trace = error.__traceback__

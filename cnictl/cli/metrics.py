@@ -35,7 +35,7 @@ def metrics(
     if textfile and not textfile.endswith(".prom"):
         raise UsageProblem(f"--textfile {textfile}: node_exporter reads only *.prom", f"{textfile}.prom")
     if no_doctor and ask_peers:
-        raise UsageProblem("--ask-peers adds checks to those that --no-doctor leaves out", "give one of the two")
+        raise UsageProblem("--ask-peers adds checks, but --no-doctor leaves out all checks", "give one of the two")
     require_root("metrics", "reads the firewall's rules and the attachment records")
 
     text = metric_families.text(with_doctor=not no_doctor, ask_peers=ask_peers)

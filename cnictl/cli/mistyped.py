@@ -1,17 +1,17 @@
-"""Suggest the command or option that was meant by one that does not exist."""
+"""Suggest the command or option that a mistyped one probably means."""
 
 from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
 _NEAR = 0.65
-"""How much of two words must be the same (difflib)."""
+"""The required similarity of two words (difflib)."""
 
 
 def command(typed: str, group: str, known: Collection[str]) -> str:
     """Return the words of the command that `typed` may mean in a group (empty: the program); empty if none is near.
 
-    `known` has the words of every command. A word of another group counts if it is the same: `gc` means `ipam gc`.
+    `known` has the words of every command. A word of another group counts only if it is the same: `gc` means `ipam gc`.
     """
     before = f"{group} " if group else ""
     inside = {words.removeprefix(before).split(" ")[0] for words in known if words.startswith(before)}

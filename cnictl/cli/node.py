@@ -330,16 +330,16 @@ def reset_node(
     if dry_run:
         _preview_reset(shown, terminal)
         return
-    goes = reset.in_words(shown)
-    if goes and not yes:
+    removals = reset.in_words(shown)
+    if removals and not yes:
         say("this removes from this host:")
-        asking.show(goes)
+        asking.show(removals)
     detached: list[str] = []
     terminal.json_extra = {"detached": detached}
     engine.refuse_reset(shown, options, terminal)
-    if goes and not yes:
+    if removals and not yes:
         if not sys.stdin.isatty():
-            raise Problem("reset-node asks before it removes anything, and there is no terminal to ask at", "use --yes")
+            raise Problem("reset-node asks before it removes anything, but there is no terminal to ask at", "use --yes")
         asking.confirm("Remove all of this?")
     todo, done = engine.reset_node(None if yes else shown, options, terminal, lambda pod: detached.append(str(pod)))
     terminal.json_extra["left"] = list(todo.left)

@@ -1,6 +1,6 @@
 """Print the output of commands: tables without boxes, names, or one JSON document on stdout.
 
-A table looks the same at a terminal and in a pipe, except that a terminal adds colour and is only so wide. Messages go
+A table looks the same at a terminal and in a pipe, except that a terminal adds colour and limits the width. Messages go
 to stderr. Colour never carries meaning alone: every state is also a word.
 """
 
@@ -33,9 +33,9 @@ _SINGLE = (Format.TABLE, Format.JSON)
 
 
 def refuse_list_format(chosen: Format, command: str) -> None:
-    """Raise UsageProblem if a command that prints no list, such as `history RUN`, shall print it as one."""
+    """Raise UsageProblem if a list format is chosen for a command that prints no list, such as `history RUN`."""
     if chosen not in _SINGLE:
-        raise UsageProblem(f"-o {chosen}: {command} prints no list", "it takes -o table or -o json")
+        raise UsageProblem(f"-o {chosen}: {command} prints no list", "use -o table or -o json")
 
 
 def _of_one_thing(context: typer.Context, chosen: Format) -> Format:
@@ -67,7 +67,7 @@ ListOption = Annotated[
 """The option of commands that list things."""
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
-"""The most characters of a line on stderr and of one on stdout, where a command to copy must stay whole."""
+"""The most characters of a line on stderr and of a line on stdout, on which a command to copy must stay whole."""
 
 
 def plain(text: str, longest: int = _LONGEST_LINE) -> str:
@@ -85,13 +85,13 @@ def say(message: str) -> None:
 
 
 def say_diversions(diversions: Sequence[dict[str, Any]]) -> None:
-    """Print where the kernel sends pods' packets elsewhere."""
+    """Print how the kernel diverts pods' packets."""
     for line in diversion_lines(diversions):
         say(line)
 
 
 def diversion_lines(diversions: Sequence[dict[str, Any]]) -> Iterator[str]:
-    """Yield where the kernel sends pods' packets elsewhere: each cause once, and each hint once below its causes."""
+    """Yield how the kernel diverts pods' packets: each cause once, and each hint once below its causes."""
     causes_by_hint: dict[str, list[str]] = {}
     for diversion in diversions:
         causes_by_hint.setdefault(diversion["hint"]["text"], []).append(diversion["cause"])
@@ -101,7 +101,7 @@ def diversion_lines(diversions: Sequence[dict[str, Any]]) -> Iterator[str]:
 
 
 def write(text: str = "", flush: bool = False) -> None:
-    """Print lines of the command's result on stdout; `flush`: at once, also into a pipe."""
+    """Print lines of the command's result on stdout; `flush`: immediately, also into a pipe."""
     print(plain(text), flush=flush)
 
 
@@ -156,7 +156,7 @@ def print_items(items: Iterable[Mapping[str, Any]], facts: Mapping[str, Any] | N
 
 
 def print_json_line(document: Mapping[str, Any]) -> None:
-    """Print one JSON object on a line of its own immediately: further lines may follow it."""
+    """Print one JSON object on its own line immediately, because further lines may follow."""
     print(json.dumps({"version": JSON_VERSION, **document}), flush=True)
 
 
@@ -165,8 +165,8 @@ def print_table(
 ) -> None:
     """Print rows in columns, as `cnictl.cli.layout` lays them out for the screen.
 
-    The last `whole` columns hold commands to copy, and the `prose` columns ahead of them sentences: they stand on lines
-    of their own. `wide`: never wrap a line, as in a pipe.
+    The last `whole` columns hold commands to copy, and the `prose` columns before them sentences: each gets its own
+    lines. `wide`: never wrap a line, as in a pipe.
     """
     width = None if wide else screen_width()
     print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else untrusted_text.LONGEST_TEXT, prose))
@@ -182,7 +182,7 @@ def laid_out(
 ) -> list[layout.Line]:
     """Return the lines of a table for a screen of this width, with control characters escaped.
 
-    `longest`: the most characters of a cell, but for the last `whole` ones, which are copied and run.
+    `longest`: the most characters of a cell, except in the last `whole` columns, which are copied and run.
     """
     end = len(columns) - whole
     cells = [
@@ -193,7 +193,7 @@ def laid_out(
 
 
 def print_layout(lines: Iterable[layout.Line]) -> None:
-    """Print lines that are laid out already: in colour at a terminal."""
+    """Print lines that are already laid out; in colour at a terminal."""
     if sys.stdout.isatty():
         groups.terminal().print_layout(lines)
         return
@@ -211,7 +211,7 @@ def print_list(
 ) -> None:
     """Print a list for people, or its names for scripts.
 
-    The last `more` columns ahead of the last `whole` ones, which are as in `print_table`, are for `-o wide` alone.
+    The last `more` columns before the last `whole` ones (see `print_table`) are shown only with `-o wide`.
     """
     if output is Format.NAME:
         print_names(names)
@@ -227,7 +227,7 @@ def print_list(
 
 
 def print_names(names: Iterable[str]) -> None:
-    """Print names, each once and on a line of its own, for other commands to read."""
+    """Print names, each once and on its own line, for other commands to read."""
     for name in dict.fromkeys(filter(None, names)):
         print(untrusted_text.line(name, _LONGEST_LINE))
 
@@ -240,7 +240,7 @@ def screen_width() -> int | None:
 
 
 def screen_size() -> os.terminal_size:
-    """Return the size of the terminal that stdout is. The environment's COLUMNS and LINES come first."""
+    """Return the size of the terminal that stdout is. The environment's COLUMNS and LINES take precedence."""
     try:
         columns, lines = os.get_terminal_size(sys.stdout.fileno())
     except (OSError, ValueError):

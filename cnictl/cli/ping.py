@@ -1,4 +1,4 @@
-"""`cnictl ping`: ask one target from one place, over ICMP, TCP or UDP, and say why it does not answer."""
+"""`cnictl ping`: ping one target from one source, over ICMP, TCP or UDP, and report why it does not answer."""
 
 from __future__ import annotations  # a type would execute the module that the loader postpones
 
@@ -76,7 +76,7 @@ def ping(
     pinging.check(to, options)
     steps.require_root("ping", "opens raw sockets and enters the network namespaces of pods")
     for name in pods.sweep():
-        say(f"cleaned up {name}, which an earlier run left")
+        say(f"cleaned up {name}, which an earlier run left behind")
     trace.sweep()
     with pinging.between(source, to, options, lambda: request.chain_of("", [])) as run:
         served = _shown(run, traced, output)
@@ -85,7 +85,7 @@ def ping(
 
 
 def _shown(run: pinging.Run, traced: bool, output: Format) -> bool:
-    """Send the requests, show what becomes of them, and return whether all were answered."""
+    """Send the requests, show their outcomes, and return whether all were answered."""
     own = run.source.source(run.to.address, run.to.scope)
     lines = output is not Format.JSON
     if lines:

@@ -78,7 +78,7 @@ def show(
     listing = observe(name or former, "", "pod show")
     with working("looking at the pod"):
         rows = attachment.choose(listing, who)
-        shown = attachment.look(listing, rows, attachment.target(listing, rows, to, node_file.load()))
+        shown = attachment.collect(listing, rows, attachment.target(listing, rows, to, node_file.load()))
     if output is Format.JSON:
         print_json(shown)
     else:
@@ -110,7 +110,7 @@ def _show(shown: dict[str, Any]) -> None:
         lines.append(("", f"and {shown['more_connections']} more tracked connections"))
     way = shown.get("way")
     if way:
-        lines.append((f"way to {way['to']}", _answer_words(way)))
+        lines.append((f"path to {way['to']}", _answer_words(way)))
         for where, key in (("inside", "inside"), ("on the host", "on_the_host")):
             if way[key] or not way.get("unasked"):
                 lines.append(("", f"{where}: {_route_words(way[key]) if way[key] else 'no route'}"))
@@ -119,9 +119,9 @@ def _show(shown: dict[str, Any]) -> None:
 
 
 def _connection_words(connection: dict[str, Any]) -> str:
-    """Return what was sent, as the kernel still tracks it, and what came back."""
+    """Return a tracked connection, and what came back, in words."""
     sent_on = (
-        f", sent on to {_place(connection['sent_on_to'], connection['sent_on_to_port'])}"
+        f", forwarded to {_place(connection['sent_on_to'], connection['sent_on_to_port'])}"
         if connection["sent_on_to"]
         else ""
     )
@@ -130,7 +130,7 @@ def _connection_words(connection: dict[str, Any]) -> str:
     elif connection["answered_by"]:
         came = "refused, or never opened"
     else:
-        came = "no answer has come"
+        came = "no answer"
     target = _place(connection["to"], connection["port"])
     return f"{connection['protocol']} {connection['from']} to {target}{sent_on}: {came}"
 
@@ -141,7 +141,7 @@ def _place(address: str, port: int | None) -> str:
 
 
 def _answer_words(way: dict[str, Any]) -> str:
-    """Return what answered. If only the ping was not answered, also say which connections work."""
+    """Return what answered, in words. If only the ping was not answered, also name the connections that work."""
     service = way.get("service")
     if way.get("unasked"):
         return f"not asked: {way['unasked']}"
@@ -154,7 +154,7 @@ def _answer_words(way: dict[str, Any]) -> str:
     ports = ", ".join(f"{port['port']}/{port['protocol']} {_PORT_WORDS[port['state']]}" for port in service["ports"])
     behind = ", ".join(service["endpoints"])
     reached = ports or (f"its connections are answered by {behind}" if behind else "")
-    return f"a Service address, which answers no ping: {reached}"
+    return f"a Service address, which does not answer pings: {reached}"
 
 
 _PORT_WORDS = {

@@ -1,4 +1,4 @@
-"""Options that have another name now. The former one works for one release, with a warning, and help leaves it out."""
+"""Define the former names of renamed options. Each works for one release, with a warning; help leaves it out."""
 
 from typing import Annotated, Any
 
@@ -12,7 +12,7 @@ def _former(old: str, new: str) -> Any:
     """Return the option `old`, whose value the command takes as that of `new`."""
 
     def warn(context: typer.Context, name: str) -> str:
-        # completion reads the options too, and a CIDR is refused in words of its own
+        # completion also reads the options, and a CIDR gets its own error message
         if name and not context.resilient_parsing and not swapped.is_cidr(name):
             say(f"cnictl: {old} is now {new}, and the next release removes {old}: use {new} {name}")
         return name

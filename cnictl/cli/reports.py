@@ -25,7 +25,7 @@ def show_matrix(reports: Sequence[tuple[str, Report]]) -> None:
 
 
 def lines(reports: Sequence[tuple[str, Report]], width: int | None) -> list[layout.Line]:
-    """Return the matrix's lines, and what its numbers are."""
+    """Return the matrix's lines, with a line that explains its numbers."""
     columns, rows = matrix.matrix(reports)
     laid_out = layout.table(columns, rows, width)
     if any(check.rtt_ms for _, report in reports for check in report.checks):

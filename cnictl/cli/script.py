@@ -1,7 +1,7 @@
 """Print what a command would change as a shell script: first a summary, then each step with its manual command.
 
-Whatever is no command is a comment, so the whole can be pasted into a shell of root's, and does what the command would
-do. The content of a file stands there once, in the command that writes it.
+Everything that is not a command is a comment, so the whole can be pasted into root's shell, where it does what the
+command would do. The content of a file appears once, in the command that writes it.
 """
 
 from collections.abc import Iterable, Iterator, Sequence

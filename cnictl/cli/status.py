@@ -29,7 +29,7 @@ from cnictl.node.spec import node_file, node_spec
 from cnictl.views import status as status_view
 
 _EVERY = 2.0
-"""Seconds between two looks of --watch."""
+"""Seconds between two refreshes of --watch."""
 
 
 def status(
@@ -58,7 +58,7 @@ def status(
     spec = node_file.load()
     if spec is None:
         raise reset.no_node()
-    shown = _watch(spec, output) if watch else status_view.look(spec)
+    shown = _watch(spec, output) if watch else status_view.collect(spec)
     if not watch and output is Format.JSON:
         print_json(shown)
     elif not watch:
@@ -68,11 +68,11 @@ def status(
 
 
 def _watch(spec: node_spec.NodeSpec, output: Format) -> dict[str, Any]:
-    """Show the status again and again until Ctrl-C: on a terminal in one screen, whatever its size is by then."""
+    """Refresh the status until Ctrl-C. A terminal shows it on one screen, also after its size changes."""
     fits = output is not Format.JSON and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     with _resizes() as resized:
         while True:
-            shown, at = status_view.look(spec), time.strftime("%H:%M:%S")
+            shown, at = status_view.collect(spec), time.strftime("%H:%M:%S")
             end = time.monotonic() + _EVERY
             _draw(shown, output, at, fits)
             while fits and select.select([resized], [], [], max(0.0, end - time.monotonic()))[0]:
@@ -100,14 +100,14 @@ def _draw(shown: dict[str, Any], output: Format, at: str, fits: bool) -> None:
 
 @contextmanager
 def _resizes() -> Iterator[int]:
-    """Give a descriptor that can be read whenever the terminal gets another size."""
-    ours, its = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+    """Yield a descriptor that becomes readable when the terminal's size changes."""
+    reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
     former = signal.signal(signal.SIGWINCH, lambda *_: None)
-    wakeup = signal.set_wakeup_fd(its, warn_on_full_buffer=False)
+    wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
-        yield ours
+        yield reader
     finally:
         signal.set_wakeup_fd(wakeup)
         signal.signal(signal.SIGWINCH, former)
-        os.close(ours)
-        os.close(its)
+        os.close(reader)
+        os.close(writer)

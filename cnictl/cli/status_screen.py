@@ -1,4 +1,4 @@
-"""The screen of `cnictl status`: the verdict, then what differs, then the rest."""
+"""Lay out the screen of `cnictl status`: the verdict, then what differs, then the rest."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -25,7 +25,7 @@ def lines(shown: dict[str, Any], width: int | None) -> list[Line]:
 
 
 def fitted(listed: list[Line], columns: int, rows: int, last: str) -> list[Line]:
-    """Return the first lines that fit a screen of so many columns and rows, with a last one that counts the others."""
+    """Return the first lines that fit a screen of this size, and a last line that counts the others."""
     room, taken = max(1, rows - 1), list[Line]()
     for line in listed:
         room -= max(1, -(-sum(width_of(segment.text) for segment in line) // columns))
@@ -38,18 +38,18 @@ def fitted(listed: list[Line], columns: int, rows: int, last: str) -> list[Line]
 
 
 def _verdict(shown: dict[str, Any]) -> Line:
-    said = shown["verdict"]
-    if said == HEALTHY:
+    verdict = shown["verdict"]
+    if verdict == HEALTHY:
         peers = len(shown["peers"])
         asked = f", and every peer answers ({peers})" if peers else ""
-        words = f"{len(shown['resources'])} resources are as node.toml says{asked}"
+        words = f"{len(shown['resources'])} resources match node.toml{asked}"
     else:
         words = "; ".join(shown["reasons"])
-    return [Segment(said, _COLOURS[said]), Segment(f": {words}")]
+    return [Segment(verdict, _COLOURS[verdict]), Segment(f": {words}")]
 
 
 def _differences(shown: dict[str, Any], width: int | None) -> Iterator[Line]:
-    """Yield what differs and what is wrong, each with what to do about it."""
+    """Yield what differs and what is wrong, each with its hint."""
     off = [row for row in shown["resources"] if row["state"] != "ok"]
     if off:
         cells = [(*status_cells(row), row["hint"]["text"] if row["hint"] else "") for row in off]
@@ -76,7 +76,7 @@ def _rest(shown: dict[str, Any], width: int | None) -> Iterator[list[Line]]:
     bridge = shown["bridge"]
     yield output.laid_out(("", ""), _summary(shown), width)
     if bridge is not None and bridge["ports"]:
-        ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a pod of ours",
+        ports = [(port["name"], "up" if port["up"] else "down", port["pod"] or "not a cnictl pod",
                   ", ".join(port["addresses"])) for port in bridge["ports"]]  # fmt: skip
         yield output.laid_out(("port", "state", "pod", "addresses"), ports, width)
     if shown["peers"]:
@@ -123,7 +123,7 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("conf", f"{folder}: {first}{mark}"))
     watch = shown["watch"]
     if watch is not None:
-        given_up = f", given up: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
+        given_up = f", no longer repaired: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
         lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
     if shown["boot"]:
         lines.append(("boot", shown["boot"]))
@@ -140,7 +140,7 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Return a row of the table: the resource, its state, and if it drifted, what is there and what should be."""
+    """Return a row of the table: the resource, its state and, if it drifted, its present and its wanted value."""
     now, wanted = row["now"], row["wanted"]
     if row["state"] == "not known":
         return row["resource"], row["state"], row["summary"], ""

@@ -1,4 +1,4 @@
-"""The terminal of commands that change this node: it shows plans and runs, and asks."""
+"""Show the plans and runs of commands that change this node, and ask before changes."""
 
 from __future__ import annotations  # a type would execute the module that the loader postpones
 

@@ -1,4 +1,4 @@
-"""Colours and the spinner, as a terminal shows them. Imported only where there is a terminal."""
+"""Draw colours and the spinner. This module is imported only if there is a terminal."""
 
 import io
 import sys
@@ -22,7 +22,7 @@ _STYLES = {
 
 
 def print_layout(lines: Iterable[Line]) -> None:
-    """Print lines that are laid out for the screen, on stdout. The terminal folds a word that is longer than it."""
+    """Print lines that are laid out for the screen, on stdout. The terminal folds a word that is wider than it."""
     stdout = console.Console(soft_wrap=True, highlight=False)
     for line in lines:
         text = coloured(line)
@@ -51,7 +51,7 @@ def _style(segment: Segment) -> str:
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:
     """Print lines on stdout, each a style and its text."""
-    stdout = console.Console(soft_wrap=True, highlight=False)  # people copy commands from here, so lines stay whole
+    stdout = console.Console(soft_wrap=True, highlight=False)  # people copy commands from here: don't wrap lines
     for style, text in lines:
         stdout.print(Text(text, style=style))
 

@@ -13,7 +13,7 @@ def version(output: OutputOption = Format.TABLE) -> None:
     cnictl version
     cnictl version -o json | jq -r .plugin
     """
-    shown = program_versions.look()
+    shown = program_versions.collect()
     if output is Format.JSON:
         print_items(shown.pop("items"), shown)
         return

@@ -5,7 +5,7 @@
     cnictl-0.2.0/requirements.txt           their names and hashes, for pip, pipx and uv
     cnictl-0.2.0/SHA256SUMS                 the digest of every file, which the installer checks
 
-The same files give the same bundle, byte by byte.
+The same files always give the same bundle, byte for byte.
 """
 
 import gzip
@@ -33,7 +33,7 @@ _KUBERNETES = "wheels/lightkube-"
 
 @dataclass(frozen=True)
 class Bundle:
-    """A bundle whose digests are right."""
+    """A bundle whose digests were verified."""
 
     contents: bytes
     version: str
@@ -69,13 +69,13 @@ def load(path: str) -> Bundle:
 
 
 def parse(contents: bytes, path: str) -> Bundle:
-    """Return the bundle that these bytes are; `path` stands in errors. Raises UsageProblem."""
+    """Return the bundle in these bytes; errors name `path`. Raises UsageProblem."""
     files = _unpacked(contents, path)
     listed = {name: digest for digest, _, name in (line.partition("  ") for line in _text(files, path).splitlines())}
     for name in sorted({*files, *listed} - {_SUMS}):
         if name not in files or hashlib.sha256(files[name]).hexdigest() != listed.get(name):
             raise UsageProblem(
-                f"{path}: {untrusted_text.line(name)} is not as its {_SUMS} says", "fetch or make the bundle again"
+                f"{path}: {untrusted_text.line(name)} does not match its {_SUMS}", "fetch or make the bundle again"
             )
     return _described(contents, files, path)
 
@@ -103,7 +103,7 @@ def _unpacked(contents: bytes, path: str) -> dict[str, bytes]:
     """Return the files in a bundle by path, without its outer folder. Raises UsageProblem."""
     files: dict[str, bytes] = {}
     if len(contents) > _LARGEST:
-        raise UsageProblem(f"{path} has over {_LARGEST >> 20} MiB")
+        raise UsageProblem(f"{path} is larger than {_LARGEST >> 20} MiB")
     try:
         size = 0
         with tarfile.open(fileobj=io.BytesIO(contents), mode="r:gz") as archive:
@@ -116,7 +116,7 @@ def _unpacked(contents: bytes, path: str) -> dict[str, bytes]:
                 assert content is not None
                 files[name] = content.read()
     except (tarfile.TarError, EOFError, OSError) as error:
-        raise UsageProblem(f"{path} is not a tar.gz that can be read: {error}") from None
+        raise UsageProblem(f"{path} is not a readable tar.gz: {error}") from None
     return files
 
 
@@ -129,7 +129,7 @@ def _text(files: Mapping[str, bytes], path: str) -> str:
 
 def _packed(files: Mapping[str, bytes]) -> bytes:
     version = next(match[1] for name in files if (match := _OWN_WHEEL.match(name)))
-    packed = io.BytesIO()  # wheels are compressed already
+    packed = io.BytesIO()  # wheels are already compressed
     with (
         gzip.GzipFile(fileobj=packed, mode="wb", compresslevel=1, mtime=0) as compressed,
         tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT) as archive,

@@ -54,7 +54,7 @@ class HostChange:
 
     @property
     def is_good(self) -> bool:
-        """Whether the host is or will be as the file says."""
+        """Whether the host matches or will match the file."""
         return self.state in _GOOD
 
     def as_json(self) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class ClusterChange:
     versions: Mapping[str, Answer] = field(default_factory=dict)
     """Each host's answer to `cnictl --version`, set by `plan`."""
     so_far: dict[str, str] = field(default_factory=dict)
-    """What is known of each host while `carry_out` runs: changed, unchanged, not known, or another outcome."""
+    """What is known about each host while `carry_out` runs: changed, unchanged, not known, or another outcome."""
     _path: str = field(default_factory=lambda: f"{RUN_DIR}/cluster-{secrets.token_hex(8)}.toml")
     _copied: list[str] = field(default_factory=list)
 
@@ -97,7 +97,7 @@ class ClusterChange:
         rows = {node.name: _barred(node, self.versions[node.name]) for node in self.nodes}
         usable = [name for name, row in rows.items() if row is None]
         copy = Command(("sh", "-c", _COPY, "sh", self._path), self.text)
-        self._copied = usable  # before the first copy: an interrupt leaves none behind
+        self._copied = usable  # set before the first copy, so that an interrupt leaves none behind
         copied = self.hosts.run(dict.fromkeys(usable, copy), _COPY_SECONDS, lambda _: None)
         has_file = [name for name in usable if copied[name].status == 0]
         previews = self.hosts.run(dict.fromkeys(has_file, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
@@ -137,7 +137,7 @@ class ClusterChange:
         return row
 
     def _unconfirmed(self, row: HostChange) -> HostChange:
-        """Return the row of an unchanged host; as `unconfirmed` if it is as the file says only until it reverts."""
+        """Return the row of an unchanged host: `unconfirmed` if it matches the file only until it reverts a run."""
         document = self._ask(row, Command(("cnictl", "confirm", "--status", "-o", "json"))).document()
         why = survey.unconfirmed(document or {})
         hint = survey.on_host(row.node, "cnictl confirm")
@@ -210,7 +210,7 @@ def pods_on(hosts: Hosts, name: str) -> list[str]:
 
 
 def reset(hosts: Hosts, node: ClusterNode) -> HostChange:
-    """Reset a host that leaves the cluster; one that is not a node any more is unchanged."""
+    """Reset a host that leaves the cluster. A host that is no longer a node is unchanged."""
     command = Command(("cnictl", "reset-node", "--yes", "-o", "json"))
     answer = hosts.run({node.name: command}, _CHANGE_SECONDS, lambda _: None)[node.name]
     if answer.fault:
@@ -247,9 +247,9 @@ def _planned(node: ClusterNode, answer: Answer) -> HostChange:
 
 
 def _hint_of_set_up(node: ClusterNode, answer: Answer) -> str:
-    """Return the hint of a host's `init-node`. An option that it names is none of this command, so show how to give it.
+    """Return the hint of a host's `init-node`. This command lacks the option that it names, so show how to give it.
 
-    The file that this command copied there is removed when it ends.
+    The copy of the file on the host is removed when this command ends, so the hint copies it again.
     """
     text = survey.hint_of(node, answer)
     if "--force" not in text:
@@ -260,7 +260,7 @@ def _hint_of_set_up(node: ClusterNode, answer: Answer) -> str:
 
 
 def _other_node(node: ClusterNode, subnets: Sequence[str], name: str = "") -> tuple[str, str]:
-    """Return that ssh reaches a different node from the file's, and the hint. `subnets` are that node's."""
+    """Return the message that ssh reaches another node than the file says, and the hint. `subnets` are that node's."""
     whose = f"{name}, with" if name else "another node, with"
     return (
         f"ssh leads to {whose} the pod CIDR {', '.join(subnets)}; the file has {', '.join(node.pod_cidrs)} "
@@ -286,7 +286,7 @@ def _steps(document: Mapping[str, Any], outcome: str) -> tuple[Mapping[str, Any]
 
 
 def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> HostChange:
-    back = f"; it undoes the change by itself within {confirm_within} s" if confirm_within else ""
+    back = f"; it reverts the change by itself within {confirm_within} s" if confirm_within else ""
     if answer.fault:
         return replace(row, state=LOST, why=f"{answer.fault}{back}", hint=answer.hint)
     document = answer.document()
@@ -299,7 +299,7 @@ def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> Hos
 
 def _verified(row: HostChange, status: HostStatus, confirm_within: int | None) -> HostChange:
     """Return the row of a host that was changed, given its status on a new connection."""
-    back = f"; it undoes the change by itself within {confirm_within} s" if confirm_within else ""
+    back = f"; it reverts the change by itself within {confirm_within} s" if confirm_within else ""
     if not status.is_set_up:
         state = LOST if status.state == UNREACHABLE else FAILED
         return replace(row, state=state, why=f"{status.why}{back}", hint=status.hint)
@@ -309,9 +309,9 @@ def _verified(row: HostChange, status: HostStatus, confirm_within: int | None) -
 
 
 def _ended(row: HostChange, answer: Answer, state: str) -> HostChange:
-    """Return the row of a host after it was told to keep or to revert its change."""
+    """Return the row of a host after it was asked to keep or to revert its change."""
     if answer.fault:
-        return replace(row, state=LOST, why=f"{answer.fault}; it undoes its change by itself", hint=answer.hint)
+        return replace(row, state=LOST, why=f"{answer.fault}; it reverts its change by itself", hint=answer.hint)
     if answer.status != 0:
         return replace(row, state=FAILED, why=answer.error, hint=survey.hint_of(row.node, answer))
     return replace(row, state=state, run=0)

@@ -1,4 +1,4 @@
-"""What runs on a host when cnictl is installed there, and how its answers are read.
+"""Define the commands that install cnictl on a host, and read their answers.
 
 A host needs `sh`, `tar`, `base64`, `sha256sum` and a Python, but no cnictl.
 """
@@ -15,7 +15,7 @@ from cnictl.core import untrusted_text
 HOME = "/usr/local/lib/cnictl-cli"
 """Where bundles are installed (conf/install.py)."""
 BEFORE_BUNDLE = "before-bundle"
-"""How the bundle's installer calls the command that was there before the first bundle."""
+"""The installer's name for the command that was there before the first bundle."""
 INSTALL_SECONDS, SHORT_SECONDS, CHECK_SECONDS = 900.0, 60.0, 300.0
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH\n"
@@ -35,14 +35,14 @@ trap 'rm -rf -- "$folder"' EXIT; trap 'exit 1' HUP INT TERM
 base64 -d > "$folder/bundle.tar.gz"
 sum=$(sha256sum < "$folder/bundle.tar.gz")
 if [ "${{sum%% *}}" != "$1" ]; then
-    echo "cnictl: the bundle arrived with another SHA-256 than it was sent with; nothing was installed" >&2
+    echo "cnictl: the SHA-256 of the bundle changed on the way; nothing was installed" >&2
     exit 1
 fi
 mkdir "$folder/bundle"
 tar -xzf "$folder/bundle.tar.gz" -C "$folder/bundle" --strip-components=1 --no-same-owner
 sh "$folder/bundle/install.sh" >&2
 """
-"""Gets the bundle on stdin, and its digest as an argument. What is run afterwards is what the digest is of."""
+"""Reads the bundle on stdin, and its digest as an argument. Only a bundle that matches the digest is run."""
 _BACK = f"""{_PATH}
 installer={HOME}/$1/install.sh
 if [ -z "$2" ]; then exec sh "$installer" uninstall >&2; fi
@@ -58,7 +58,7 @@ DOCTOR = Command(("cnictl", "doctor", "-o", "json"))
 PLUGIN_INSTALL = Command(("cnictl", "plugin", "install", "-o", "json"))
 HISTORY = Command(("cnictl", "history", "-o", "json"))
 RESTART_WATCH = Command(("sh", "-c", _RESTART, "sh"))
-"""Has `cnictl watch` start its new copy, where systemd runs it."""
+"""Restarts `cnictl watch` with its new copy, if systemd runs it."""
 
 _LOCAL_CHECKS = ("own-host", "pod-same-host")
 """The checks of `test-connectivity` that depend on nothing but the host itself."""
@@ -73,7 +73,7 @@ class Installed:
     cnictl: str = ""
     """The release of its command; empty without one."""
     bundle: str = ""
-    """The bundle's version that the command is from; empty if it was installed otherwise."""
+    """The bundle's version that the command is from; empty if it was installed in another way."""
     plugin: str = ""
     """The version of the plugin in use; empty if the host is not a node."""
     is_node: bool = False
@@ -133,11 +133,11 @@ def errors_of(answer: Answer) -> dict[tuple[str, str], str]:
 
 
 def doctor_fault(before: Answer, after: Answer) -> str:
-    """Return what doctor finds after an upgrade and did not find before; empty if nothing. Pure."""
+    """Return what doctor finds after an upgrade but did not find before it; empty if nothing. Pure."""
     if after.fault or after.document() is None:
         return f"doctor: {after.fault or after.error}"
-    known, found = errors_of(before), errors_of(after)
-    new = [message for key, message in found.items() if key not in known]
+    errors_before, errors_after = errors_of(before), errors_of(after)
+    new = [message for key, message in errors_after.items() if key not in errors_before]
     if new:
         return f"doctor: {'; '.join(new[:2])}"
     if after.status != 0 and before.status == 0:

@@ -1,4 +1,4 @@
-"""Define how commands run on many hosts at the same time, and what each answers. The transport is ssh or a lab."""
+"""Define how commands run on many hosts at the same time, and how each host answers. The transport is ssh or a lab."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -51,7 +51,7 @@ class Answer:
         return untrusted_text.line(hints[0].removeprefix("hint: ")) if hints else ""
 
     def document(self) -> dict[str, Any] | None:
-        """Return the JSON object that the command printed; None if it printed none, or one nested too deep."""
+        """Return the JSON object that the command printed; None if it printed none, or one nested too deeply."""
         try:
             document = json.loads(self.stdout, parse_constant=_refuse)
         except (ValueError, RecursionError):
@@ -65,7 +65,7 @@ def _refuse(word: str) -> None:
 
 
 def _is_shallow(document: object) -> bool:
-    """Return whether whoever goes through a document by calling itself stays within Python's limit."""
+    """Return whether a recursive walk through a document stays within Python's recursion limit."""
     level: list[Any] = [document]
     for _ in range(_DEEPEST):
         inner = (value.values() if isinstance(value, dict) else value for value in level)

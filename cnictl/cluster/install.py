@@ -1,7 +1,7 @@
-"""Install or upgrade cnictl on the hosts of a cluster file, one after the other, and go back where it fails.
+"""Install or upgrade cnictl on the hosts of a cluster file, one after the other, and roll back a host that fails.
 
 A host gets the bundle, then the plugin of its version, and is verified by doctor and a probe pod before the next host
-is touched. If a host fails, its former plugin and command come back, and the hosts after it stay as they are.
+is touched. If a host fails, its former plugin and command are restored, and the hosts after it are not changed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ _NO_PYTHON_HINT = "install the distribution's python3 there (Debian 12 or newer:
 
 @dataclass(frozen=True)
 class HostInstall:
-    """What would become or became of a host."""
+    """The planned or the actual outcome for a host."""
 
     node: ClusterNode
     state: str
@@ -43,7 +43,7 @@ class HostInstall:
 
     @property
     def now(self) -> Installed:
-        """What is installed as far as it is known."""
+        """What is installed now, as far as it is known."""
         return self.after or self.before
 
     def as_json(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Rollout:
     on_step: Callable[[str], None] = lambda _: None
 
     def plan(self) -> list[HostInstall]:
-        """Ask every host what is installed there, all at once, and return what would become of each."""
+        """Ask all hosts at the same time what is installed, and return the planned outcome for each."""
         names = [node.name for node in self.nodes]
         self.on_step(f"asking {len(names)} host{'s' if names[1:] else ''}")
         observed = self._observe(names)
@@ -99,7 +99,7 @@ class Rollout:
         return HostInstall(node, REFUSED if why else WOULD_CHANGE, why, hint, before)
 
     def _is_done(self, before: Installed) -> bool:
-        """Return whether a host has the bundle's version. Two builds count as one, except those of a `.dev`."""
+        """Return whether a host has the bundle's version. Builds of a version count as equal, except of a `.dev`."""
         if before.cnictl != self.bundle.version or not self.is_upgrade:
             return before.cnictl == self.bundle.version
         is_same = before.bundle == self.bundle.name or _DEVELOPMENT not in self.bundle.version
@@ -110,7 +110,7 @@ class Rollout:
         """Return why a host is left as it is, and the hint; both empty if it can be changed. Pure."""
         if before.packaged:
             hint = "upgrade the package (apt), or remove it first: pods keep running"
-            return f"{before.packaged} there is of a package", hint
+            return f"{before.packaged} there belongs to a package", hint
         if not before.has_python:
             return "has no Python 3.11 or newer", _NO_PYTHON_HINT
         if before.cnictl and not self.is_upgrade:
@@ -118,12 +118,12 @@ class Rollout:
         if not before.cnictl and self.is_upgrade:
             return "has no cnictl", f"cnictl cluster install --limit {node.name}"
         if before.is_from_kubernetes and not self.bundle.has_kubernetes:
-            hint = "`make bundle EXTRA=kubernetes` in a checkout makes one that has it; name it with --bundle"
-            return "learns its peers from Kubernetes, and the bundle lacks the extra for that", hint
+            hint = "`make bundle EXTRA=kubernetes` in a checkout makes a bundle with it; pass that with --bundle"
+            return "learns its peers from Kubernetes, but the bundle lacks the extra for that", hint
         return "", ""
 
     def _change(self, row: HostInstall) -> HostInstall:
-        """Change one host and verify it; go back if that fails."""
+        """Change one host and verify it; roll back if that fails."""
         name = row.node.name
         healthy = self._ask(name, host_install.DOCTOR, CHECK_SECONDS) if row.before.is_node else Answer(name)
         self.on_step(f"{name}: installing cnictl {self.bundle.version}")
@@ -151,13 +151,13 @@ class Rollout:
         return host_install.probe_fault(probed) or host_install.doctor_fault(healthy, diagnosed)
 
     def _revert(self, row: HostInstall) -> HostInstall:
-        """Put the former plugin and command back, and return how the host is then."""
+        """Restore the former plugin and command, and return the host's outcome."""
         name, before = row.node.name, row.before
-        self.on_step(f"{name}: failed, going back")
+        self.on_step(f"{name}: failed, restoring the former version")
         self.hosts.reconnect([name])
         now = row.after or self._installed_on(name)
         if now is None:
-            return replace(row, state=LOST, why=f"{row.why}; what it has now is not known")
+            return replace(row, state=LOST, why=f"{row.why}; its present version is not known")
         faults = []
         if now.plugin != before.plugin:
             run = host_install.run_of(self._ask(name, host_install.HISTORY, SHORT_SECONDS), _PLUGIN_RUN)
@@ -174,7 +174,7 @@ class Rollout:
         is_back = (now.cnictl, now.bundle, now.plugin) == (before.cnictl, before.bundle, before.plugin)
         if is_back:
             return replace(row, state=REVERTED, after=now)
-        why = "; ".join([row.why, "and it could not go back", *filter(None, faults)])
+        why = "; ".join([row.why, "and the former version could not be restored", *filter(None, faults)])
         return replace(row, state=FAILED, why=why, after=now)
 
     def _installed_on(self, name: str) -> Installed | None:

@@ -1,4 +1,4 @@
-"""The cluster file on the operator's machine, and the hosts that it names."""
+"""Read and write the cluster file on the operator's machine, and list its hosts."""
 
 import difflib
 import os
@@ -35,7 +35,7 @@ class Inventory:
     def limited(self, names: Iterable[str]) -> tuple[ClusterNode, ...]:
         """Return the nodes with these names, in the file's order; all without `names`. Raises UsageProblem.
 
-        A text without any name in it, such as a variable of a script that is empty, does not mean all.
+        A text without any name, such as an empty variable of a script, does not mean all nodes.
         """
         texts = tuple(names)
         wanted = {part.strip() for text in texts for part in text.split(",") if part.strip()}
@@ -67,7 +67,7 @@ class Inventory:
 
 
 def read(path: str) -> Inventory:
-    """Read the cluster file: of `-f`, else of the current folder, else of this host. Raises UsageProblem."""
+    """Read the cluster file: that of `-f`, else of the current folder, else of this host. Raises UsageProblem."""
     if not path:
         path = next((place for place in (HERE, CLUSTER_FILE) if os.path.lexists(place)), "")
     if not path:
@@ -84,8 +84,8 @@ def read(path: str) -> Inventory:
 
 
 def hosts(nodes: Iterable[ClusterNode], first: Command = VERSION) -> Ssh:
-    """Return the nodes' hosts, each at its `ssh` value, or else at its first address.
+    """Return the nodes' hosts, each reached at its `ssh` value, or else at its first address.
 
-    `first`: the command that makes each connection.
+    `first`: the first command on each connection.
     """
     return Ssh({node.name: node.ssh or node.addresses[0] for node in nodes}, first)

@@ -9,7 +9,7 @@ from cnictl.lab.lab import Lab, environment
 
 
 class LabTransport:
-    """Starts commands in the nodes of a lab; a host's name is its node's."""
+    """Starts commands in the nodes of a lab; a host's name is its node's name."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab

@@ -1,7 +1,7 @@
 """Combine the reports of all hosts into one matrix: the state of each pair, and each failure's cause and host.
 
-Pure: reports in, values out. The state of a pair follows from two reports: the sender's, which says what was answered,
-and the receiver's, which says what its pod received.
+Pure: reports in, values out. The state of a pair follows from two reports: the sender's, with the answers that it got,
+and the receiver's, with the requests that its pod received.
 """
 
 from collections import Counter
@@ -26,7 +26,7 @@ PASSING = (OK, LOSS, SKIPPED)
 
 _UNCLAIMED = "unclaimed"
 _WITHOUT_PEER = ("no-route", _UNCLAIMED)
-"""Names of causes that a host finds on itself where it lacks a peer."""
+"""Names of causes that a host finds on itself if it lacks a peer."""
 
 _BACK = {POD_POD: POD_POD, NODE_POD: POD_NODE, POD_NODE: NODE_POD}
 """The check in the other direction."""
@@ -292,7 +292,7 @@ class _Joining:
     def _cause_of(self, cell: Cell) -> CellCause:
         """Return why a pod's request was not answered.
 
-        A fault that a host found on itself comes first, and of two such faults the sender's.
+        A fault that a host found on itself takes precedence; of two such faults, the sender's does.
         """
         assert cell.ping is not None
         sender, receiver = cell.sender, cell.receiver
@@ -304,7 +304,7 @@ class _Joining:
         if theirs is not None and theirs.here and back is not None:
             return self._own(receiver, sender, back)
         if cell.seen_as and back is not None and not back.received and not back.via:
-            # requests may pass by a route that somebody else made, but cnictl knows no route for the answers
+            # requests may use another program's route, but cnictl knows no route for the replies
             return self._no_peer(receiver, sender, back, cell.ping)
         return self._cause_by(sender, receiver, cell.ping) or _unexplained(cell, bool(cell.seen_as))
 
@@ -314,7 +314,7 @@ class _Joining:
             return None
         if ping.cause.here:
             return self._own(host, other, ping)
-        # the next hop, or what refused the request, may be a router: then the words name its address, not `other`'s
+        # the next hop, or the host that refused the request, may be a router: the words then name its address
         may_be_router = ping.cause.name in ("neighbour-unresolved", "refused")
         named = {word.strip(",;:()") for word in ping.cause.words.split()}
         if not other or (may_be_router and not named.intersection((*self._ready[other].node, ping.via))):
@@ -362,7 +362,7 @@ class _Joining:
         return CellCause("not-reached", f"{name} stopped reporting: {fault}", name)
 
     def _shared_cidr(self, sender: str, receiver: str, family: str) -> CellCause | None:
-        """Return the cause if one of the two shares its pod CIDR with any host, so that the wrong pod may answer."""
+        """Return the cause if either host shares its pod CIDR with another host, so that the wrong pod may answer."""
         for name in (sender, receiver):
             other = self._shared.get((name, family))
             if other is not None:
@@ -386,15 +386,15 @@ class _Joining:
         return CellCause("wrong-host", words)
 
     def _masquerades(self, cell: Cell, seen: str) -> CellCause:
-        """Return the cause that the receiver saw a source other than the pod's address, and whose address that was."""
+        """Return the cause for a source that is not the pod's address. It names the host that has the address."""
         host = self._addresses.get(seen, "")
         for name in (cell.sender, cell.receiver):
             if any(seen == gateway_of(cidr) for cidr in self._ready[name].pod_cidrs):
                 host = host or name
         pod = cell.ping.source if cell.ping else ""
-        words = f"{cell.receiver}'s pod saw {seen} instead of {pod}: a rule on the way changes the source"
+        words = f"{cell.receiver}'s pod saw {seen} instead of {pod}: a rule on the path changes the source"
         if host:
-            words = f"{host} masquerades what pod {pod} sends to other pods: they see {seen}"
+            words = f"{host} masquerades packets from pod {pod} to other pods: they see {seen}"
         where = f"on {host}: " if host else ""
         text = f"{where}look for the rule: nft list ruleset; iptables -t nat -S POSTROUTING"
         return CellCause("masqueraded", words, host, _hint_on(host, text))
@@ -426,7 +426,7 @@ def _sharing(ready: Mapping[str, Ready]) -> dict[tuple[str, str], str]:
 
 
 def _unexplained(cell: Cell, seen: bool) -> CellCause:
-    """Return how far a request came, if no host knows the cause."""
+    """Return how far a request got, if no host knows the cause."""
     who = {NODE_POD: f"{cell.sender} itself", POD_EXTERNAL: f"{cell.sender}'s pod"}
     whom = cell.receiver and (cell.receiver if cell.check == POD_NODE else f"{cell.receiver}'s pod")
     sender = who.get(cell.check, f"{cell.sender}'s pod")

@@ -7,9 +7,9 @@ from cnictl.cluster.sample import EACH, WHOLE
 from cnictl.probe.pair_reports import CHECKS, NODE_POD, POD_EXTERNAL, POD_NODE, POD_POD
 
 _TIMES_UP_TO = 6
-"""The most hosts of a table that also shows round trip times."""
+"""The largest number of hosts for which the table also shows round-trip times."""
 _NAMED = 6
-"""The most pairs that a cause names; it counts the others."""
+"""The largest number of pairs that a cause names; the others are only counted."""
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
@@ -57,7 +57,7 @@ def rows(matrix: Matrix) -> Rows:
 def causes(matrix: Matrix) -> list[tuple[str, str]]:
     """Return each cause once, with the pairs that it explains, and its hint.
 
-    Of several sentences about one host with the same cause and hint, which differ only in the pair, the first is shown.
+    If sentences about one host have the same cause and hint and differ only in the pair, only the first is shown.
     """
     explained: dict[tuple[str, ...], tuple[list[str], list[str]]] = {}
     for cell in matrix.failed_cells:

@@ -61,7 +61,7 @@ def gather(
 
     `choose` takes the hosts whose pod is up, and returns the partners that each of them pings.
     """
-    talks = [_Talk(host, transport) for host in hosts]
+    talks = [_Conversation(host, transport) for host in hosts]
     try:
         on_step(f"making a pod on each of {len(talks)} hosts")
         _await(talks, lambda report: report.ready, limits.ready + len(talks) * limits.each, "did not start its pod")
@@ -84,29 +84,29 @@ def gather(
     return [talk.report for talk in talks]
 
 
-def _await(talks: "Sequence[_Talk]", part: Callable[[HostReport], object], seconds: float, late: str) -> None:
+def _await(talks: "Sequence[_Conversation]", part: Callable[[HostReport], object], seconds: float, late: str) -> None:
     """Wait until each host has sent this part of its report or has ended. Disconnect the hosts that are late."""
     deadline = time.monotonic() + seconds
-    late_talks = [talk for talk in talks if not talk.told_by(deadline, part)]
+    late_talks = [talk for talk in talks if not talk.wait_for(deadline, part)]
     for talk in late_talks:
         talk.fail(f"{late} within {seconds:g} s")
     _end(late_talks)
 
 
-def _end(talks: "Sequence[_Talk]") -> None:
-    """Close the sessions that are still open, all at the same time: one that hangs takes seconds to close."""
+def _end(talks: "Sequence[_Conversation]") -> None:
+    """Close the open sessions, all at the same time, because a session that hangs takes seconds to close."""
     with ThreadPoolExecutor(len(talks) or 1) as pool:
-        list(pool.map(_Talk.end, talks))
+        list(pool.map(_Conversation.end, talks))
 
 
 @dataclass(eq=False)
-class _Talk:
+class _Conversation:
     """The conversation with one host."""
 
     name: str
     transport: Transport
     report: HostReport = field(init=False)
-    told: threading.Condition = field(default_factory=threading.Condition)
+    changed: threading.Condition = field(default_factory=threading.Condition)
     """Notified at each part of the report and at the end."""
     ended: bool = False
     session: Session | None = None
@@ -117,24 +117,24 @@ class _Talk:
         self.report = HostReport(self.name)
         threading.Thread(target=self._run, daemon=True).start()
 
-    def told_by(self, deadline: float, part: Callable[[HostReport], object]) -> bool:
-        """Wait until the monotonic time `deadline` for a part of the report or the end. Return whether it came."""
-        with self.told:
-            return self.told.wait_for(
+    def wait_for(self, deadline: float, part: Callable[[HostReport], object]) -> bool:
+        """Wait until the monotonic time `deadline` for a part of the report or the end. Return whether either came."""
+        with self.changed:
+            return self.changed.wait_for(
                 lambda: self.ended or part(self.report) is not None, max(0.0, deadline - time.monotonic())
             )
 
     def answer(self, line: str) -> None:
         """Send a line to the host if it is still connected."""
-        with self.told:
+        with self.changed:
             self._answers.append(line)
-            self.told.notify_all()
+            self.changed.notify_all()
 
     def end(self) -> None:
         """Close the session, if it is still open."""
-        with self.told:
+        with self.changed:
             self._closing = True
-            self.told.notify_all()
+            self.changed.notify_all()
             session = None if self.ended else self.session
         if session is not None:
             session.close()
@@ -142,7 +142,7 @@ class _Talk:
     def _run(self) -> None:
         try:
             session = self.transport.start(self.name, COMMAND)
-            with self.told:
+            with self.changed:
                 self.session = session
             try:
                 if not self._closing:
@@ -154,18 +154,18 @@ class _Talk:
         except OSError as error:
             self.fail(str(error.strerror or error))
         finally:
-            with self.told:
+            with self.changed:
                 self.ended = True
-                self.told.notify_all()
+                self.changed.notify_all()
 
     def _talk(self, session: Session) -> None:
         lines = session.lines()
         ready = pair_reports.read_ready(self._next(lines))
-        self._told("ready", ready)
+        self._store("ready", ready)
         session.send(self._answer())
-        self._told("pings", pair_reports.read_pings(self._next(lines)))
+        self._store("pings", pair_reports.read_pings(self._next(lines)))
         session.send(self._answer())
-        self._told("seen", pair_reports.read_seen(self._next(lines)))
+        self._store("seen", pair_reports.read_seen(self._next(lines)))
         for _ in lines:  # ends when the pod is gone
             pass
 
@@ -173,25 +173,26 @@ class _Talk:
     def _next(lines: Iterator[str]) -> str:
         line = next(lines, None)
         if line is None:
-            raise Problem("cnictl there ended before the test was over")
+            raise Problem("cnictl on that host ended before the test was over")
         return line
 
     def _answer(self) -> str:
-        with self.told:
-            self.told.wait_for(lambda: self._answers or self._closing)
+        with self.changed:
+            self.changed.wait_for(lambda: self._answers or self._closing)
             if not self._answers:
                 raise Problem("the test ended")
             return self._answers.pop(0)
 
-    def _told(self, part: str, value: object) -> None:
-        with self.told:
+    def _store(self, part: str, value: object) -> None:
+        with self.changed:
             setattr(self.report, part, value)
-            self.told.notify_all()
+            self.changed.notify_all()
 
     def fail(self, message: str, hint: str = "") -> None:
         """Note why the host reports no more. The first reason is kept."""
         if _UNKNOWN_COMMAND in message:
-            message, hint = "cnictl there is too old for the test", "cnictl cluster upgrade puts this version there"
-        with self.told:
+            message = "cnictl on that host is too old for the test"
+            hint = "cnictl cluster upgrade installs this version there"
+        with self.changed:
             self.report.fault = self.report.fault or untrusted_text.line(message)
             self.report.hint = self.report.hint or untrusted_text.line(hint)

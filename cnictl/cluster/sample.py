@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from random import Random
 
 WHOLE = 16
-"""The largest number of hosts of which every pair is tested."""
+"""The largest number of hosts for which every pair is tested."""
 EACH = 4
 """Partners of each host in a sample; an even number."""
 
@@ -25,10 +25,10 @@ class Pairs:
 
 
 def choose(hosts: Sequence[str], full: bool, seed: int) -> Pairs:
-    """Return every pair of up to `WHOLE` hosts or if `full`, else a sample in which each host has `EACH` partners.
+    """Return every pair if `full` or for up to `WHOLE` hosts, else a sample in which each host has `EACH` partners.
 
     The sample places the hosts in a circle, in an order that depends on `seed`, and pairs each host with its
-    neighbours. So all hosts are tested equally often, and a chain of pairs connects each host to every other.
+    neighbours. All hosts are thus tested equally often, and a chain of pairs connects each host to every other.
     """
     if full or len(hosts) <= WHOLE:
         return Pairs({host: tuple(other for other in hosts if other != host) for host in hosts})

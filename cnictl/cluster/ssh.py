@@ -27,13 +27,13 @@ from cnictl.core.process import run
 
 CONNECT_SECONDS = 10
 _SILENT_SECONDS, _SILENT_TIMES = 5, 3
-"""ssh closes a connection that is silent for the product of the two, in seconds."""
+"""ssh closes a connection that is silent for the product of the two numbers, in seconds."""
 _LARGEST_ANSWER = 32 << 20
 """Bytes. `status -o json` of a node with 5,000 peers has about three million."""
 _LONGEST_LINE = 4 << 20
 _AT_ONCE = 32
 _CONNECTS_AT_ONCE = 8
-"""sshd, also on a jump host, drops connections if over ten are not authenticated yet (sshd_config(5), MaxStartups)."""
+"""sshd, also on a jump host, drops connections while over ten are unauthenticated (sshd_config(5), MaxStartups)."""
 _END_SECONDS = 5.0
 
 _DESTINATION = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Za-z0-9_.:-]{0,252}\Z")
@@ -49,19 +49,19 @@ program=$(command -v "$1") || {{ echo "$1: not found" >&2; exit 127; }}
 shift
 exec sudo -n -- "$program" "$@"
 """
-"""Runs its arguments as root. sudo gets the full path, because it searches other folders than the user's shell.
+"""Runs its arguments as root. sudo gets the full path, because it searches other folders than the user's shell does.
 
-Output before the first line is not the command's: a login shell reads files that may print a greeting.
+Output before the first line does not come from the command: a login shell reads files that may print a greeting.
 """
 _REFUSED = re.compile(
     r"sudo: (?!unable to resolve host )|Sorry, user |.* is not in the sudoers file|.* may not run sudo"
 )
 """How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
 _END_ON_THE_WAY = "UNKNOWN port 65535"
-"""How ssh names the other end where a ProxyCommand has ended."""
+"""How ssh names the other end if a ProxyCommand has ended."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
 _OFFENDING = re.compile(r"Offending .*key in (\S+):\d+")
-_NO_CNICTL = ("cnictl is not installed there", "cnictl cluster install puts it there, into /usr/local/bin")
+_NO_CNICTL = ("cnictl is not installed there", "cnictl cluster install installs it there, into /usr/local/bin")
 VERSION = Command(("cnictl", "--version"))
 
 
@@ -81,7 +81,7 @@ class Ssh:
     def __init__(self, destinations: Mapping[str, str], first: Command = VERSION) -> None:
         """`destinations`: by name, a host or `user@host`. Raises UsageProblem for a destination of another form.
 
-        `first`: the command that makes each connection; if it can't be run on a host, nothing else is.
+        `first`: the first command on each connection. If it can't be run on a host, no other command is.
         """
         self._first = first
         for name, destination in destinations.items():
@@ -89,7 +89,7 @@ class Ssh:
                 raise UsageProblem(f"{name}: {untrusted_text.line(repr(destination))} is not a host or user@host")
         self._folder = ""
         self._former: dict[int, Any] = {}
-        """The handlers of signals that end the commands in place of leaving their connections behind."""
+        """The former handlers of the signals that end this command, so that it leaves no connection behind."""
         self._destinations = dict(destinations)
         self._hosts: dict[str, _Host] = {}
         self._connecting = threading.Semaphore(_CONNECTS_AT_ONCE)
@@ -104,7 +104,7 @@ class Ssh:
             raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
         self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
         for number, handler in self._former.items():
-            if handler == signal.SIG_DFL:  # else it is ignored (nohup), or somebody else's
+            if handler == signal.SIG_DFL:  # otherwise it is ignored (nohup), or has another handler
                 signal.signal(number, signal.default_int_handler)
         self._folder = tempfile.mkdtemp(prefix="cnictl-", dir=_runtime_folder())  # mode 0700
         self._hosts = {
@@ -194,7 +194,7 @@ class Ssh:
                 leaves_child=True,
             )
         except ProgramError as error:
-            # the command line of ssh is long, and none of the operator's doing
+            # leave out ssh's command line: it is long, and the operator did not write it
             fault = f"no answer: {error.reason}" if error.reason else error.message
             return Answer(host.name, fault=untrusted_text.line(fault))
         stdout, begun = _of_command(done.stdout)
@@ -207,7 +207,7 @@ class Ssh:
         return Answer(host.name, done.status, stdout, stderr, message, hint)
 
     def _words_on_the_way(self, host: _Host) -> str:
-        """Return ssh's errors with those of a jump host, which it discards if a connection is to be shared."""
+        """Return ssh's errors with those of a jump host, which ssh discards for a shared connection."""
         alone = ["-o", "ControlMaster=no", "-o", "ControlPath=none", "-o", "ControlPersist=no"]
         argv = ["ssh", *alone, *_options(host.control), "--", host.destination, "true"]
         try:
@@ -233,7 +233,7 @@ class Ssh:
 
 
 class Session:
-    """A command that runs on a host, with its stdin and stdout. `cnictl.cluster.transport` says what it promises."""
+    """A command that runs on a host, with its stdin and stdout. It implements `cnictl.cluster.transport.Session`."""
 
     def __init__(
         self, argv: Sequence[str], destination: str, environment: Mapping[str, str], marked: bool = False
@@ -315,13 +315,13 @@ class Session:
 
 
 def _of_command(output: str) -> tuple[str, bool]:
-    """Return what of an output is the command's own, and whether the command began at all."""
+    """Return the part of an output that the command itself printed, and whether the command began."""
     before, begins, after = output.partition(f"{_BEGINS}\n")
     return (after, True) if begins else (before, False)
 
 
 def _not_begun(status: int, output: str, destination: str) -> tuple[str, str]:
-    """Return what a login shell made of the command in place of running it, and the hint."""
+    """Return what the login shell printed instead of running the command, and the hint."""
     lines = [line.strip() for line in output.splitlines() if line.strip()]
     words = untrusted_text.line(lines[-1]) if lines else f"exit status {status}"
     return f"the login shell there does not run commands: {words}", f"try: ssh {destination} true"
@@ -345,13 +345,13 @@ def fault_of(status: int, stderr: str, destination: str, stdout: str = "") -> tu
 
 
 def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
-    """Return why ssh made no connection, and the hint."""
+    """Return why ssh could not connect, and the hint."""
     host = destination.rpartition("@")[2]
     if "REMOTE HOST IDENTIFICATION HAS CHANGED" in stderr:
         changed, offending = _CHANGED_KEY.search(stderr), _OFFENDING.search(stderr)
         name = (
             untrusted_text.word(changed[1]) if changed else host
-        )  # as known_hosts has it: not the alias of ssh_config(5)
+        )  # the name in known_hosts, not the alias of ssh_config(5)
         whose = "the host's key" if name == host else f"the key of {name}"
         file = f"-f {shlex.quote(untrusted_text.word(offending[1]))} " if offending else ""
         return (
@@ -361,7 +361,7 @@ def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
     if last.endswith(_END_ON_THE_WAY):
         said = [line.strip() for line in stderr.splitlines() if line.strip() and _END_ON_THE_WAY not in line]
         words = untrusted_text.line("; ".join(said[-2:]), 300) if said else "it let nothing through"
-        return f"can't be reached: a host on the way (ProxyJump, ProxyCommand): {words}", f"try: ssh {destination}"
+        return f"can't be reached: a host on the path (ProxyJump, ProxyCommand): {words}", f"try: ssh {destination}"
     if "Host key verification failed" in stderr or "host key is known" in stderr:
         return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"
     if "Permission denied" in last:

@@ -1,4 +1,4 @@
-"""Ask every host for its `cnictl status`, and find the faults between hosts that no host can see alone."""
+"""Ask every host for its `cnictl status`, and find the faults between hosts that no single host can see."""
 
 import re
 import shlex
@@ -20,11 +20,11 @@ from cnictl.node.spec.overlaps import overlapping
 STATUS_SECONDS = 90.0
 STATUS = Command(("cnictl", "status", "-o", "json"))
 _LONGEST_WAIT = 86400.0
-"""Seconds; a longer time until a revert is not believed. `--confirm-within` takes at most an hour."""
+"""Seconds. A longer time until a revert is treated as invalid. `--confirm-within` takes at most an hour."""
 _COMMAND = re.compile(r"cnictl [a-z][a-z -]*( [A-Za-z0-9./:@=,-]+)*\Z")
-"""A hint that is nothing but a command of cnictl, without a character that a shell reads otherwise."""
+"""A hint that consists of a cnictl command without characters that are special to a shell."""
 _NAMED = 5
-"""The most hosts that a message names; it counts the others."""
+"""The largest number of hosts that a message names; the others are only counted."""
 
 OK, UNREACHABLE, OTHER_VERSION, NO_NODE, FAULTY = "ok", "unreachable", "other version", "not a node", "faulty"
 """States of a host."""
@@ -51,7 +51,7 @@ class HostStatus:
     own_trouble: str = ""
     """What is wrong on the host itself, without faults of its peers."""
     unconfirmed: str = ""
-    """That the host reverts its last run by itself, and when; empty if no run waits to be confirmed."""
+    """When the host reverts its last run by itself, in words; empty if no run waits to be confirmed."""
 
     @property
     def name(self) -> str:
@@ -117,7 +117,7 @@ def other_version(answer: Answer) -> str:
     version = version_of(answer)
     if version == cnictl.__version__:
         return ""
-    return f"has cnictl {version or 'of an older version'}, and this is {cnictl.__version__}"
+    return f"has {f'cnictl {version}' if version else 'an older cnictl'}, but this machine has {cnictl.__version__}"
 
 
 def other_version_hint(name: str, version: str) -> str:
@@ -179,7 +179,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
 
 
 def unconfirmed(waiting: Mapping[str, Any]) -> str:
-    """Return in words that a host reverts its last run, and when, by this machine's clock; empty if it does not."""
+    """Return in words when a host reverts its last run, by this machine's clock; empty if it does not."""
     seconds = waiting.get("seconds_left")
     if seconds is None:
         return ""
@@ -196,7 +196,7 @@ def on_host(node: ClusterNode, command: str) -> str:
 
 
 def hint_of(node: ClusterNode, answer: Answer) -> str:
-    """Return the hint of a host's own command as what to do on that host: a command there, or the host's name."""
+    """Return the hint of a host's own command: as an ssh command if it is a command, else with the host's name."""
     text = answer.error_hint
     command, comment, note = text.partition("  # ")
     if _COMMAND.match(command):
@@ -206,28 +206,28 @@ def hint_of(node: ClusterNode, answer: Answer) -> str:
 
 def findings(statuses: Sequence[HostStatus], cluster: Cluster) -> list[ClusterFinding]:
     """Return the faults between hosts. Each names the hosts that it is about. `cluster` has all nodes. Pure."""
-    looked_at = [status for status in statuses if status.is_set_up]
+    set_up = [status for status in statuses if status.is_set_up]
     return [
-        *_not_set_up(statuses, looked_at),
-        *_shared_cidrs(looked_at),
-        *_other_cidrs(looked_at, cluster),
-        *_differences(looked_at, "network", lambda status: ", ".join(status.networks)),
-        *_differences(looked_at, "bridge MTU", lambda status: str(status.mtu) if status.mtu else ""),
+        *_not_set_up(statuses, set_up),
+        *_shared_cidrs(set_up),
+        *_other_cidrs(set_up, cluster),
+        *_differences(set_up, "network", lambda status: ", ".join(status.networks)),
+        *_differences(set_up, "bridge MTU", lambda status: str(status.mtu) if status.mtu else ""),
         *_differences(
             [status for status in statuses if status.version], "cnictl version", lambda status: status.version
         ),
-        *_differences(looked_at, "plugin version", lambda status: status.plugin.partition("+")[0]),
-        *_peers(looked_at, cluster),
+        *_differences(set_up, "plugin version", lambda status: status.plugin.partition("+")[0]),
+        *_peers(set_up, cluster),
     ]
 
 
-def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
+def _not_set_up(statuses: Sequence[HostStatus], set_up: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
     """Yield hosts that are not nodes although others route pods' packets to them."""
     for status in statuses:
         if status.state != NO_NODE:
             continue
         expected = set(status.node.pod_cidrs)
-        routing = [other.name for other in looked_at if expected & _peers_by_cidr(other).keys()]
+        routing = [other.name for other in set_up if expected & _peers_by_cidr(other).keys()]
         if routing:
             yield ClusterFinding(
                 f"{status.name} is not set up as a node (it was reset, or never set up), but {_names(routing)} still "
@@ -237,8 +237,8 @@ def _not_set_up(statuses: Sequence[HostStatus], looked_at: Sequence[HostStatus])
             )
 
 
-def _shared_cidrs(looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
-    owned = [(status.name, parse_cidr(text)) for status in looked_at for text in status.subnets]
+def _shared_cidrs(set_up: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
+    owned = [(status.name, parse_cidr(text)) for status in set_up for text in status.subnets]
     for first, second in overlapping([cidr for _, cidr in owned]):
         (name, cidr), (other_name, other_cidr) = owned[first], owned[second]
         words = (
@@ -246,21 +246,21 @@ def _shared_cidrs(looked_at: Sequence[HostStatus]) -> Iterator[ClusterFinding]:
             if cidr == other_cidr
             else f"{name} has the pod CIDR {cidr} and {other_name} has {other_cidr}, which overlap"
         )
-        hint = "cnictl cluster apply gives each the pod CIDR that the file has for it"
+        hint = "cnictl cluster apply gives each node its pod CIDR from the file"
         yield ClusterFinding(words, (name, other_name), hint)
 
 
-def _other_cidrs(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
+def _other_cidrs(set_up: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
     """Yield hosts whose pod CIDR differs from the file, with the node that the file gives that pod CIDR to."""
     owners = {text: node.name for node in cluster.nodes for text in node.pod_cidrs}
-    for status in looked_at:
+    for status in set_up:
         for text in status.subnets:
             if not status.node.pod_cidrs or text in status.node.pod_cidrs:
                 continue
             owner = owners.get(text)
             whose = f", which is {owner}'s in the cluster file" if owner else ""
             yield ClusterFinding(
-                f"{status.name} has the pod CIDR {text}{whose}; the file has {', '.join(status.node.pod_cidrs)} for it",
+                f"{status.name} has the pod CIDR {text}{whose}; the file gives it {', '.join(status.node.pod_cidrs)}",
                 (status.name, *([owner] if owner else [])),
                 f"move its pods elsewhere, then: cnictl cluster apply --limit {status.name}",
             )
@@ -281,18 +281,18 @@ def _differences(
             differing = [name for name, own in values.items() if own == value]
             verb = "has" if len(differing) == 1 else "have"
             yield ClusterFinding(
-                f"{_names(differing)} {verb} {what} {value}, and {like} has {usual}", (*differing, like)
+                f"{_names(differing)} {verb} {what} {value}, but {like} has {usual}", (*differing, like)
             )
 
 
-def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
-    """Yield peers that are missing, one-sided, reached at a wrong address, silent, or of no node in the file."""
-    known = {status.name: _peers_by_cidr(status) for status in looked_at}
-    by_name = {status.name: status for status in looked_at}
+def _peers(set_up: Sequence[HostStatus], cluster: Cluster) -> Iterator[ClusterFinding]:
+    """Yield peers that are missing, one-sided, reached at a wrong address, silent, or that belong to no node."""
+    known = {status.name: _peers_by_cidr(status) for status in set_up}
+    by_name = {status.name: status for status in set_up}
     reachable = set(by_name)
     owned = [(node, text, parse_cidr(text).bits) for node in cluster.nodes for text in _has(by_name, node)]
     everyone = {text for _, text, _ in owned} | {text for node in cluster.nodes for text in node.pod_cidrs}
-    for status in looked_at:
+    for status in set_up:
         lacking: list[str] = []
         families = {parse_cidr(text).bits for text in status.subnets}
         for node, text, bits in owned:
@@ -300,7 +300,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
                 continue
             peer = known[status.name].get(text)
             if peer is None and text not in node.pod_cidrs and known[status.name].keys() & set(node.pod_cidrs):
-                continue  # it follows the file, and the node does not: that is said of the node
+                continue  # this host follows the file and the node does not: another finding says so about the node
             if peer is None:
                 lacking.append(node.name)
             else:
@@ -310,7 +310,7 @@ def _peers(looked_at: Sequence[HostStatus], cluster: Cluster) -> Iterator[Cluste
         for text in unknown[:_NAMED]:
             via = untrusted_text.word(str(known[status.name][text].get("via", "")), 60)
             yield ClusterFinding(
-                f"{status.name} has a peer {text} through {via}, and no node of the cluster has that pod CIDR",
+                f"{status.name} has a peer {text} through {via}, but no node of the cluster has that pod CIDR",
                 (status.name,),
                 f"cnictl route del-peer {text} on {status.name}, if its node.toml names the peer",
             )
@@ -323,7 +323,7 @@ def _of_peer(
     via, state = untrusted_text.word(str(peer.get("via", "")), 60), untrusted_text.line(str(peer.get("state", "")), 200)
     if _canonical(via) not in node.addresses:
         yield ClusterFinding(
-            f"{name} sends the pods' packets for {node.name} ({pod_cidr}) to {via}, and the address of {node.name} "
+            f"{name} sends the pods' packets for {node.name} ({pod_cidr}) to {via}, but the address of {node.name} "
             f"is {', '.join(node.addresses)}",
             (name, node.name),
             f"cnictl cluster apply --limit {name}",
@@ -367,7 +367,7 @@ def _lacking(
         if name in known and not known[name].keys() & set(status.subnets):
             if status.name < name:  # report it once for both
                 yield ClusterFinding(
-                    f"neither {status.name} nor {name} has the other one as a peer",
+                    f"{status.name} and {name} do not have each other as peers",
                     (status.name, name),
                     f"cnictl cluster apply --limit {status.name},{name}",
                 )

@@ -1,6 +1,6 @@
-"""Make wheels of the running cnictl and of what it imports, as a registry or `pip wheel` would give them.
+"""Make wheels of the running cnictl and of its dependencies, as a registry or `pip wheel` would give them.
 
-Every installation has these files, so that `cnictl cluster install` needs no registry and no checkout.
+Every installation has the files for this, so `cnictl cluster install` needs no registry and no checkout.
 """
 
 import base64

@@ -1,1 +1,1 @@
-"""Find what keeps a node from working although cnictl is sound, name it in one line, and fix it."""
+"""Find faults of the host that keep a node from working, report each in one line, and fix it."""

@@ -1,4 +1,4 @@
-"""Make preflight checks on a host that is a node already."""
+"""Run preflight checks on a host that is already a node."""
 
 from collections.abc import Callable, Iterable
 
@@ -9,7 +9,7 @@ from cnictl.node.hint import Hint
 
 
 def preflight_check(*names: str) -> Callable[[Facts], Iterable[HostFault]]:
-    """Return a check that makes the preflight checks of these names; it finds nothing if this host is not a node."""
+    """Return a check that runs the named preflight checks; it finds nothing if this host is not a node."""
 
     def find(facts: Facts) -> Iterable[HostFault]:
         if facts.spec is None:
@@ -22,8 +22,8 @@ def preflight_check(*names: str) -> Callable[[Facts], Iterable[HostFault]]:
 
 
 def of_a_node(given: Hint) -> Hint:
-    """Return a preflight hint for a host that is a node: there is no refused command to add an option to."""
+    """Return a preflight hint for a host that is a node, where no refused command can take another option."""
     if not given.option:
         return given
-    words = f"set the node up with another one: cnictl init-node {given.option}"
-    return hint.advice(words, because="a node that is set up otherwise may lose its pods: the operator chooses when")
+    words = f"set the node up with another value: cnictl init-node {given.option}"
+    return hint.advice(words, because="another value may cut off the node's pods, so the operator chooses when")

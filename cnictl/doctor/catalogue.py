@@ -1,4 +1,4 @@
-"""List every check, and make them in that order."""
+"""List every check, and run them in that order."""
 
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -49,24 +49,24 @@ class Examined:
 
 
 def by_id(name: str) -> Check | None:
-    """Return the check of this id."""
+    """Return the check with this id; None if there is none."""
     return next((check for check in CHECKS if check.id == name), None)
 
 
-def _untold(_: str) -> None:
-    """Tell nobody."""
+def _ignore_progress(_: str) -> None:
+    """Ignore the name of a check that starts."""
 
 
 def examine(
-    facts: Facts, only: Collection[str] = (), skip: Collection[str] = (), tell: Callable[[str], None] = _untold
+    facts: Facts, only: Collection[str] = (), skip: Collection[str] = (), tell: Callable[[str], None] = _ignore_progress
 ) -> Examined:
-    """Make the checks. Findings that another finding explains are left out. Raises UsageProblem if no check is left.
+    """Run the checks. Findings that another finding explains are left out. Raises UsageProblem if no check is left.
 
-    Checks that wait for other hosts run in parallel with the rest. `tell` is called with the check that is at work.
+    Checks that wait for other hosts run in parallel with the rest. `tell` is called with each check's name first.
     """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
     if not chosen:
-        raise UsageProblem("every check is skipped", "name fewer with --skip")
+        raise UsageProblem("every check is skipped", "skip fewer checks")
     waiting = [check for check in chosen if check.waits]
     findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
@@ -104,7 +104,7 @@ def _explained(chosen: Sequence[Check], findings_by_check: dict[str, list[Findin
     left = []
     for check in chosen:
         explaining = [finding for other in check.behind for finding in findings_by_check.get(other, ())]
-        # an error that only a warning explains would leave the exit status at 0
+        # hiding an error behind a warning would leave the exit status at 0
         worst = {finding.severity for finding in explaining}
         if not worst or (check.severity == "error" and "error" not in worst):
             left += findings_by_check.get(check.id, [])

@@ -75,16 +75,16 @@ class Check:
     looks_at: str
     """The exact kernel setting, netlink attribute, firewall query or file under /proc."""
     why: str
-    """One sentence."""
+    """Why it matters, in one sentence."""
     by_hand: str
     """The commands that show the fault and the ones that fix it, for `--explain`."""
     find: Callable[[Facts], Iterable[HostFault]]
-    """Finds the faults; changes nothing. Raises Problem, OSError if it can't look."""
+    """Finds the faults; changes nothing. Raises Problem, OSError if it can't check."""
     fix: Callable[[Facts, Finding], Remedy] | None = None
     behind: tuple[str, ...] = ()
-    """Checks whose findings explain this one's, which are then left out."""
+    """Checks whose findings explain this check's findings, which are then left out."""
     waits: bool = False
-    """Whether it waits for answers from other hosts; then it runs in parallel with the other checks."""
+    """Whether it waits for answers from other hosts and therefore runs in parallel with the other checks."""
 
     def findings(self, facts: Facts) -> list[Finding]:
         """Return the findings on this host."""

@@ -36,7 +36,7 @@ _PARTS = (
     ),
     _Part(
         "sysctl-file", 1, "warning", ("file/etc/sysctl.d/",),
-        "forwarding would stay off after a boot", "/etc/sysctl.d/99-cnictl.conf",
+        "forwarding would be off after a reboot", "/etc/sysctl.d/99-cnictl.conf",
         "A setting that is only in the kernel is lost at the next boot.",
         "cat /etc/sysctl.d/99-cnictl.conf\ncnictl apply",
     ),
@@ -49,7 +49,7 @@ _PARTS = (
     ),
     _Part(
         "router-advertisements", 5, "error", ("sysctl/net.ipv6.accept_ra",),
-        "the host forwards, so it ignores the router from which it has its default route",
+        "the host forwards packets, so it ignores the router that announced its default route",
         "net.ipv6.conf.UPLINK.accept_ra, routes of protocol ra",
         "With forwarding on, the kernel drops the default route that a router announced unless accept_ra is 2.",
         "ip -6 route show proto ra\nsysctl net.ipv6.conf.eth0.accept_ra\nsysctl -w net.ipv6.conf.eth0.accept_ra=2",
@@ -64,15 +64,16 @@ _PARTS = (
     ),
     _Part(
         "forward-drop", 9, "error", ("forward/iptables", "forward/ip6tables"),
-        "pods' packets are not accepted where FORWARD drops", "iptables -S FORWARD, DOCKER-USER and CNICTL-FORWARD",
-        "Docker, firewalld and ufw drop forwarded packets, and an accept rule helps only in the chain that drops.",
+        "no rule accepts pods' packets before FORWARD drops them",
+        "iptables -S FORWARD, DOCKER-USER and CNICTL-FORWARD",
+        "Docker, firewalld and ufw drop forwarded packets, and an accept rule helps only in the chain that drops them.",
         "iptables -S FORWARD                # policy DROP, or a rule that drops all of pods' packets\n"
-        "iptables -A FORWARD -j CNICTL-FORWARD   # or -I, right ahead of that rule",
+        "iptables -A FORWARD -j CNICTL-FORWARD   # or -I, directly before that rule",
     ),
     _Part(
         "forward-drop-nft", 4, "error", ("forward/nft",),
         "a chain drops pods' packets", "nft -j list ruleset: base chains hooked at forward, families inet, ip, bridge",
-        "Packets pass every base chain at forward, and one that drops is enough, also between two pods of a node.",
+        "Packets traverse every base chain at forward, and a drop in one is final, even between two pods of a node.",
         "nft -a list ruleset | grep -B3 -A8 'hook forward'\n"
         "nft add rule inet filter forward iifname cni0 accept   # policy drop; else: nft insert rule … handle …",
         ("firewalld",),
@@ -80,7 +81,7 @@ _PARTS = (
     _Part(
         "firewalld", 10, "error", ("firewalld/",),
         "firewalld does not trust pods", "firewall-cmd --get-active-zones; cnictl.xml, cnictl-pods.xml",
-        "firewalld rejects what no zone accepts, and each reload rewrites its rules without others' accept rules.",
+        "firewalld rejects what no zone accepts, and each reload removes other programs' accept rules.",
         "firewall-cmd --get-active-zones\nfirewall-cmd --zone=trusted --change-interface=cni0\ncnictl apply",
     ),
     _Part(
@@ -88,13 +89,13 @@ _PARTS = (
         "pods' packets leave with the pod's own address, so replies can't return",
         "table inet cnictl, or CNICTL- chains",
         "Hosts outside the cluster have no route back to a pod's address.",
-        "nft list table inet cnictl         # is not there, or has other rules\ncnictl nat enable",
+        "nft list table inet cnictl         # is missing, or has other rules\ncnictl nat enable",
     ),
     _Part(
         "bridge", 19, "error", ("bridge/",),
         "the bridge is missing, down or misconfigured",
         "IFLA_INFO_KIND, IFF_UP, IFLA_MTU of the bridge; /sys/class/net/cni0/addr_assign_type (3: fixed MAC)",
-        "All pods' traffic passes the bridge, and pods know their gateway by its MAC.",
+        "All pods' traffic passes through the bridge, and pods know their gateway by its MAC.",
         "ip -d link show cni0; cat /sys/class/net/cni0/addr_assign_type\ncnictl bridge up",
     ),
     _Part(
@@ -106,37 +107,37 @@ _PARTS = (
     _Part(
         "bridge-address", 18, "error", ("address/",),
         "the bridge does not have the pods' gateway address", "RTM_GETADDR of the bridge",
-        "Pods send to the gateway address; if nobody has it, no packet leaves the node.",
+        "Pods send to the gateway address; if no link has it, no packet leaves the node.",
         "ip address show dev cni0\nip address add 10.244.0.1/24 broadcast + dev cni0", ("bridge", "bridge-ipv6"),
     ),
     _Part(
         "port-off", 23, "error", ("ports/",),
         "pods are cut off", "IFLA_MASTER and IFF_UP of each attachment's host veth",
-        "A pod whose port is down or not on the bridge reaches nobody, and nothing in the pod shows why.",
+        "A pod whose port is down or not on the bridge reaches nothing, and nothing in the pod shows why.",
         "ip -br link show type veth; bridge link\nip link set veth1a2b3c4d5e6 master cni0 up", ("bridge",),
     ),
     _Part(
-        "stale-route", 32, "warning", (), "a route of cnictl's leads to no peer's pods",
+        "stale-route", 32, "warning", (), "a cnictl route leads to no peer's pods",
         "RTM_GETROUTE, protocol 67, against the peers in node.toml",
-        "A route that outlives its peer misleads packets to the next owner of that pod CIDR.",
+        "A route that outlives its peer misdirects packets for the next owner of that pod CIDR.",
         "ip route show proto 67\nip route del 10.244.9.0/24 proto 67",
     ),
     _Part(
         "peer-route", 31, "error", ("route/",), "the route to a peer's pods is missing or wrong",
         "RTM_GETROUTE of each peer's pod CIDR in the main table",
-        "Without it pods' packets to that node take the default route and are lost.",
+        "Without it, pods' packets to that node take the default route and are lost.",
         "ip route show 10.244.1.0/24\nip route add 10.244.1.0/24 via 10.0.10.51 proto 67",
         ("peer-link", "uplink-down"),
     ),
     _Part(
-        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or of another version",
+        "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or has another version",
         "each runtime's bin dir, the version the launcher starts, and the one that node.toml names",
-        "Without it no pod starts or ends.",
+        "Without it, no pod can start or end.",
         "cnictl plugin list\ncnictl apply             # puts the chosen version into use", ("runtime-folders",),
     ),
     _Part(
         "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or changed",
-        "10-cnictl.conflist in each runtime's conf dir", "Without it the node is not ready, or pods get no network.",
+        "10-cnictl.conflist in each runtime's conf dir", "Without it, the node is not ready, or pods get no network.",
         "ls /etc/cni/net.d\ncnictl apply", ("runtime-folders",),
     ),
     _Part(
@@ -147,7 +148,7 @@ _PARTS = (
     ),
     _Part(
         "networkd-links", 21, "warning", ("file/etc/systemd/network/00-cnictl.network",),
-        "systemd-networkd would change the bridge and its ports by any .network file that matches them",
+        "systemd-networkd would change the bridge and its ports if any .network file matches them",
         "/etc/systemd/network/00-cnictl.network",
         "A .network file for `*` removes host veths from the bridge, and the bridge's address.",
         "networkctl                         # the bridge and veths are not `unmanaged`\ncnictl apply",
@@ -156,13 +157,13 @@ _PARTS = (
         "networkd-routes", 21, "warning", ("file/etc/systemd/networkd.conf.d/", "file/etc/systemd/network/"),
         "systemd-networkd would delete the routes to peers when it restarts",
         "/etc/systemd/networkd.conf.d/99-cnictl.conf, 99-cnictl.conf beside the .network file of the links to peers",
-        "When it starts, it deletes routes that it did not make, and addresses together with others' routes.",
+        "When it starts, it deletes routes that it did not create, and addresses along with other programs' routes.",
         "networkctl status eth0; ip route show proto 67\ncnictl apply",
     ),
     _Part(
-        "boot-unit", 1, "warning", ("boot/", "program/"), "the node would not come back after a boot",
+        "boot-unit", 1, "warning", ("boot/", "program/"), "the node would not come back after a reboot",
         "/etc/systemd/system/cnictl.service, whether it is enabled, and the copy of cnictl that it starts",
-        "A reboot removes bridge, routes and rules.", "systemctl status cnictl\ncnictl apply",
+        "A reboot removes the bridge, routes and rules.", "systemctl status cnictl\ncnictl apply",
     ),
 )  # fmt: skip
 
@@ -193,14 +194,14 @@ _TOO_EARLY = "cnictl's accept rule comes before another program's drop rule and 
 
 
 def _is_ahead(change: Change) -> bool:
-    """Return whether one of our rules comes ahead of another program's drop of particular packets."""
+    """Return whether one of our rules comes before another program's drop of particular packets."""
     return change.resource.startswith("forward/") and placed_rules.any_ahead(change.before or {})
 
 
 def _matters(facts: Facts, change: Change) -> bool:
-    """Return whether the difference drops packets or lets packets through; a missing jump where nothing drops does not.
+    """Return whether the difference affects packets; a missing jump does not if nothing drops packets.
 
-    Reads the present rules, not the difference, because other programs rewrite their rules at any time.
+    The present rules are read, because other programs may have rewritten them since the difference was found.
     """
     program = change.resource.removeprefix("forward/")
     family = "ip6" if program.startswith("ip6") else "ip"

@@ -1,4 +1,4 @@
-"""Send echo requests of any size that must not be fragmented, to many hosts at the same time."""
+"""Send unfragmented echo requests of any size to many hosts at the same time."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +13,7 @@ HEADERS = {False: 28, True: 48}
 """The bytes of the IP and ICMP headers, by whether the family is IPv6."""
 _SMALL = 56
 _AT_ONCE = 64
-"""Hosts to ask at the same time: a silent one takes 1.5 seconds."""
+"""Hosts to ask at the same time. A silent host takes 1.5 seconds."""
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -28,7 +28,7 @@ def answers(address: str, source: str = "", payload: int = _SMALL) -> bool:
 
 
 def largest(address: str, mtu: int) -> int:
-    """Return the size in bytes of the largest packet, up to `mtu`, that a host answers. It must answer small ones."""
+    """Return the size in bytes of the largest packet, up to `mtu`, that a host answers. Small packets must pass."""
     header = HEADERS[is_ipv6(address)]
     if answers(address, "", mtu - header):
         return mtu

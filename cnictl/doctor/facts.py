@@ -1,4 +1,4 @@
-"""Read the facts about the host that checks need: each once, when the first check asks, until `forget`."""
+"""Read the facts about the host that checks need. Each is read once, at its first use, until `forget`."""
 
 import glob
 import json
@@ -29,10 +29,10 @@ from cnictl.probe import neighbours, owning
 
 
 class Facts:
-    """The facts about this host. A property raises the errors of the read behind it."""
+    """The facts about this host. A property raises the errors of reading it."""
 
     def forget(self) -> None:
-        """Read everything again at the next use: something was fixed."""
+        """Discard all facts after a fix, so that they are read again."""
         self.__dict__.clear()
 
     @cached_property
@@ -42,7 +42,7 @@ class Facts:
 
     @cached_property
     def drift(self) -> list[Change]:
-        """Where the node differs from its spec, in the spine's order; empty if this host is not a node."""
+        """The node's differences from its spec, in the spine's order; empty if this host is not a node."""
         return list(self._plan.changes)
 
     @cached_property
@@ -73,12 +73,12 @@ class Facts:
 
     @cached_property
     def narrowest(self) -> Narrowest | None:
-        """The smallest MTU on the way to other hosts; None if no link to them is known."""
+        """The smallest MTU on the path to other hosts; None if no link to them is known."""
         narrowest = host_links.narrowest(self.spec) if self.spec is not None else None
         return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property
-    def looked(self) -> RouteFindings:
+    def route_findings(self) -> RouteFindings:
         """Where the kernel sends packets of pods."""
         return pod_routes.look(self.spec) if self.spec is not None else RouteFindings()
 
@@ -100,7 +100,7 @@ class Facts:
     @cached_property
     def served(self) -> dict[Peer, str]:
         """Whether each peer with a working route has its pod CIDR, as `probe.owning` names it."""
-        return owning.ask(peer_routes.reached_peers(self.spec, self.looked)) if self.spec is not None else {}
+        return owning.ask(peer_routes.reached_peers(self.spec, self.route_findings)) if self.spec is not None else {}
 
     @cached_property
     def ports(self) -> list[Link]:
@@ -126,7 +126,7 @@ class Facts:
         return tables[table, family]
 
     def _listed(self, table: str, family: str) -> list[list[str]]:
-        """Return the rules. Raises Problem if the program can't read the table, or not all of nat's POSTROUTING."""
+        """Return the rules. Raises Problem if the program can't read the table, or all of nat's POSTROUTING."""
         program = firewall.PROGRAMS[family]
         if not firewall.has_command(program):
             return []
@@ -147,7 +147,7 @@ class Facts:
 
     @cached_property
     def processes(self) -> set[str]:
-        """Names of the processes that run."""
+        """The names of the running processes."""
         return host_links.processes()
 
 
@@ -167,7 +167,7 @@ def counters(path: str, group: str) -> dict[str, int]:
 
 
 def per_cpu(path: str) -> dict[str, int]:
-    """Return a table of /proc/net/stat, which is hexadecimal with a line for each CPU, summed up."""
+    """Return a table of /proc/net/stat, which has a line of hexadecimal numbers per CPU, summed over all CPUs."""
     lines = text_of(path).splitlines()
     if len(lines) < 2:
         return {}
@@ -193,7 +193,7 @@ def text_of(path: str) -> str:
 
 
 def in_order(folders: Sequence[str]) -> list[str]:
-    """Return the `.conf` files of several folders by name; one hides its namesakes in later folders, as in systemd."""
+    """Return the `.conf` files of several folders by name. A file hides those of the same name in later folders."""
     files: dict[str, str] = {}
     for folder in folders:
         for path in glob.glob(f"{folder}/*.conf"):

@@ -1,4 +1,4 @@
-"""Check other programs' firewall rules that pods' packets pass."""
+"""Check the firewall rules of other programs that affect pods' packets."""
 
 import glob
 import re
@@ -31,7 +31,7 @@ _HINTS = {
 
 
 def _forward_off(facts: Facts) -> Iterable[HostFault]:
-    """Report drops that cnictl leaves: `forward` is false, or only the table's owner may change it."""
+    """Report drops that cnictl does not fix: `forward` is false, or only the table's owner may change it."""
     spec = facts.spec
     if spec is None:
         return
@@ -47,7 +47,7 @@ def _own_host(facts: Facts) -> Iterable[HostFault]:
 
 
 def _remnant_chains(facts: Facts) -> Iterable[HostFault]:
-    """Report masquerade chains that were left for this node's pod addresses; skip chains of other networks."""
+    """Report masquerade chains left behind for this node's pod addresses; skip chains of other networks."""
     spec = facts.spec
     if spec is None:
         return
@@ -189,7 +189,7 @@ def _port_race(facts: Facts) -> Iterable[HostFault]:
                     f"assigns source ports in order: {failed} connections failed because two got the same port",
                     hint.advice(
                         "add --random-fully to that rule, or leave the masquerade to cnictl: cnictl nat enable",
-                        because="the rule belongs to the program that made it, which would make it again",
+                        because="the rule belongs to the program that made it, which would add it again",
                     ),
                     False,
                 )
@@ -200,7 +200,7 @@ def _stale_connections(facts: Facts) -> Iterable[HostFault]:
         six = "-f ipv6 " if is_ipv6(address) else ""
         yield HostFault(
             address,
-            "the kernel tracks connections to it, but no pod has it: packets of old flows are lost",
+            "the kernel tracks connections to it, but no pod has this address: packets of old flows are lost",
             hint.command("cnictl doctor --fix --only stale-connection", f"or: conntrack -D {six}-r {address}"),
         )
 
@@ -228,8 +228,8 @@ def _forget(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
 CHECKS = (
     Check(
         "forward-off", 9, "error",
-        "base chains at forward (nftables, iptables) where node.toml says forward = false; tables with owners",
-        "Where cnictl adds no accept rules, the host's own rules have to accept pods' packets.",
+        "base chains at forward (nftables, iptables) if node.toml says forward = false; tables with owners",
+        "If cnictl adds no accept rules, the host's own rules have to accept pods' packets.",
         "nft -a list ruleset; iptables -S FORWARD\n"
         "sed -i 's/^forward = false/forward = true/' /etc/cnictl/node.toml; cnictl apply",
         _forward_off,
@@ -238,7 +238,8 @@ CHECKS = (
         "own-host", 9, "error",
         "base chains at prerouting, input and output (nftables, iptables INPUT and OUTPUT): TCP and UDP of pods' "
         "addresses on the bridge",
-        "Pods use DNS, published ports and agents on their node, and the node probes its pods; a ping proves neither.",
+        "Pods use DNS, published ports and agents on their node, and the node probes its pods: a ping tests none "
+        "of it.",
         "iptables -S INPUT; nft -a list ruleset | grep -A8 'hook input'\n"
         "iptables -I INPUT -i cni0 -s 10.244.0.0/24 -j ACCEPT",
         _own_host,
@@ -262,7 +263,7 @@ CHECKS = (
     Check(
         "port-race", 16, "warning",
         "insert_failed in /proc/net/stat/nf_conntrack; MASQUERADE rules for pods without --random-fully",
-        "If two connections take one source port at the same moment, the second one's first packet is dropped.",
+        "If two connections take the same source port at the same moment, the first packet of the second is dropped.",
         "conntrack -S | grep insert_failed\niptables -t nat -S POSTROUTING | grep MASQUERADE",
         _port_race,
     ),

@@ -18,8 +18,8 @@ def fix(
 ) -> tuple[Examined, list[tuple[str, str]]]:
     """Check, fix, and check again until nothing new can be fixed. Raises Problem.
 
-    A fix can reveal another fault: a new bridge has no ports. Return the remaining findings, and the check and subject
-    of each finding that is gone. `tell` is called with the check that is at work.
+    A fix can reveal another fault: for example, a new bridge has no ports. Return the remaining findings, and the check
+    and subject of each finding that is gone. `tell` is called with the name of each check as it starts.
     """
     tried: list[Finding] = []
     examined = catalogue.examine(facts, only, skip, tell)
@@ -41,7 +41,7 @@ def remedy_of(facts: Facts, finding: Finding) -> Remedy:
 
 
 def plan_of(facts: Facts, findings: Sequence[Finding]) -> tuple[Plan, list[tuple[Finding, Action]]]:
-    """Return the changes of resources that fix these findings, and the steps for the others."""
+    """Return the changes of resources that fix these findings, and the other steps."""
     remedies = [(finding, remedy_of(facts, finding)) for finding in findings]
     wanted = {resource for _, remedy in remedies for resource in remedy.resources}
     plan = converge.plan(facts.spec).whole if wanted and facts.spec is not None else Plan(())

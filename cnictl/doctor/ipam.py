@@ -1,4 +1,4 @@
-"""Check leases: addresses leased but unused, used but not leased, and how many are left."""
+"""Check leases: unused addresses that are leased, used ones that are not, and how many addresses are free."""
 
 from collections.abc import Callable, Iterable
 
@@ -12,7 +12,7 @@ from cnictl.node.addresses import reclaim
 from cnictl.node.addresses.lease_list import TORN, Listing, Row
 
 _LOW = 0.1
-"""The share of a subnet's addresses."""
+"""The share of free addresses below which doctor warns."""
 _NAMED = 5
 
 
@@ -21,7 +21,7 @@ def _gone(facts: Facts) -> Iterable[HostFault]:
 
 
 def _torn(facts: Facts) -> Iterable[HostFault]:
-    return _counted(facts, TORN, "held by a lease file without an owner, which a power failure leaves")
+    return _counted(facts, TORN, "held by a lease file without an owner, left by a power failure")
 
 
 def _counted(facts: Facts, state: str, words: str) -> Iterable[HostFault]:
@@ -78,7 +78,7 @@ def _nearly_full(facts: Facts) -> Iterable[HostFault]:
         if left and total and left < _LOW * total:
             yield HostFault(
                 listing.network,
-                f"{left} of {total} addresses are left",
+                f"only {left} of {total} addresses are free",
                 hint.advice(
                     "plan a larger --subnet, or fewer pods on this node",
                     because="the operator plans the pod CIDR and the number of pods",
@@ -143,7 +143,7 @@ CHECKS = (
         "cnictl ipam list", _full,
     ),
     Check(
-        "pool-low", 28, "warning", "the same: fewer than one address in ten left",
+        "pool-low", 28, "warning", "leases of each range set: fewer than one address in ten is free",
         "A rolling update needs addresses for old and new pods at the same time.",
         "cnictl ipam list", _nearly_full, behind=("pool-full",),
     ),

@@ -17,14 +17,14 @@ from cnictl.node.runs import converge
 from cnictl.node.spec.node_spec import is_ipv6
 
 _SYSCTL_DIRS = ("/etc/sysctl.d", "/run/sysctl.d", "/usr/local/lib/sysctl.d", "/usr/lib/sysctl.d")
-"""A file hides its namesakes in later folders (sysctl.d(5))."""
+"""A file hides files of the same name in later folders (sysctl.d(5))."""
 _SYSCTL_CONF = "/etc/sysctl.conf"
 """procps' `sysctl --system` reads it after the folders."""
 _FULL = 0.8
 
 
 def settled_at_boot(name: str) -> tuple[str, str]:
-    """Return the value that a boot gives `name` (`net.ipv4.ip_forward`), and the file that sets it."""
+    """Return the value that `name`, such as `net.ipv4.ip_forward`, gets at boot, and the file that sets it."""
     value, source = "", ""
     for path in [*in_order(_SYSCTL_DIRS), _SYSCTL_CONF]:
         for key, assigned in _assignments(path):
@@ -50,15 +50,15 @@ def _no_node(facts: Facts) -> Iterable[HostFault]:
     if converge.lost_its_file():
         yield HostFault(
             NODE_FILE,
-            "is missing on a host that was set up as a node: most checks were not made",
-            hint.command("cnictl init-node", "restores the last one; cnictl reset-node removes the node"),
+            "is missing on a host that was set up as a node: most checks did not run",
+            hint.command("cnictl init-node", "restores the last file; cnictl reset-node removes the node"),
         )
     else:
         yield HostFault(
             NODE_FILE,
-            "this host is not set up as a cnictl node: most checks were not made",
+            "this host is not set up as a cnictl node: most checks did not run",
             hint.advice(
-                "make it one: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+                "set it up: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
                 because="only the operator knows which addresses its pods may have",
             ),
         )
@@ -75,7 +75,7 @@ def _forwarding_at_boot(facts: Facts) -> Iterable[HostFault]:
 
 
 def _without_line(path: str, name: str) -> Hint:
-    """Return the command that comments out a kernel setting in a file, and applies the node's own."""
+    """Return the command that comments out a kernel setting in a file and applies the node's settings."""
     key = name.replace(".", "[./]")
     edit = f"/^[[:space:]]*-?[[:space:]]*{key}[[:space:]]*=/s/^/# /"
     note = "an update of its package may restore it" if path.startswith("/usr/lib/") else ""
@@ -131,7 +131,8 @@ def _neighbours_full(facts: Facts) -> Iterable[HostFault]:  # noqa: ARG001
         if table.get("table_fulls") and (not most or entries >= _FULL * int(most)):
             yield HostFault(
                 key,
-                f"{entries} neighbours of {most or 'unknown'}, the table was full {table['table_fulls']} times",
+                f"{entries} of {most or 'unknown'} neighbour entries are in use; "
+                f"the table was full {table['table_fulls']} times",
                 _more_neighbours(key, int(most or 0)),
                 False,
             )
@@ -156,7 +157,7 @@ def _kernel_lacks(facts: Facts) -> Iterable[HostFault]:
 CHECKS = (
     Check(
         "no-node", 0, "error", "/etc/cnictl/node.toml",
-        "On a host that is not a node nothing says what should be there, so it can't be called healthy.",
+        "Without a node file, nothing defines what the host should look like, so it can't be called healthy.",
         "ls -l /etc/cnictl/node.toml\ncnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20", _no_node,
     ),
     Check(
@@ -186,7 +187,7 @@ CHECKS = (
     Check(
         "neighbours-full", 7, "error",
         "table_fulls in /proc/net/stat/arp_cache and ndisc_cache; net.ipv4.neigh.default.gc_thresh3",
-        "When the table is full, the kernel learns no new neighbour: some hosts and pods can't be reached.",
+        "When the table is full, the kernel learns no new neighbours, so some hosts and pods can't be reached.",
         "sysctl net.ipv4.neigh.default.gc_thresh3; ip neigh | wc -l\n"
         "sysctl -w net.ipv4.neigh.default.gc_thresh3=8192",
         _neighbours_full,

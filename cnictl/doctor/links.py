@@ -49,7 +49,7 @@ def _remnant_veths(facts: Facts) -> Iterable[HostFault]:
 
 def _delete_port(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     def delete() -> None:
-        if finding.subject not in attachments.host_veths():  # its pod may have been restarted since
+        if finding.subject not in attachments.host_veths():  # its pod may have restarted since then
             with Netlink() as netlink:
                 unlink(netlink, finding.subject)
 
@@ -72,7 +72,7 @@ def _unleased(facts: Facts) -> Iterable[HostFault]:
                 address,
                 f"is in use behind {port.name} without a lease: the next pod may get it too",
                 hint.advice(
-                    f"end that pod; if nothing else does: ip link delete {port.name}",
+                    f"stop that pod; if that fails: ip link delete {port.name}",
                     because="what runs behind that port loses its network",
                 ),
                 False,
@@ -87,7 +87,7 @@ def _hairpin(facts: Facts) -> Iterable[HostFault]:
         if text_of(f"{_SYSFS}/{record.host_veth}/brport/hairpin_mode") == "0":
             yield HostFault(
                 record.host_veth,
-                f"pod {record.pod or record.container[:12]} can't reach itself by a Service or host port",
+                f"pod {record.pod or record.container[:12]} can't reach itself through a Service or host port",
                 hint.command(f"bridge link set dev {record.host_veth} hairpin on"),
             )
 
@@ -113,7 +113,7 @@ CHECKS = (
     Check(
         "orphan-veth", 23, "warning",
         "IFLA_MASTER and IFLA_IFALIAS of each veth, against the attachment records",
-        "The port of a pod that is gone keeps a name and a place on the bridge that others need.",
+        "The port of a pod that is gone keeps a name and a bridge port that other pods need.",
         "ip -d link show master cni0\\nip link delete veth1a2b3c4d5e6",
         _remnant_veths, _delete_port,
     ),
@@ -126,7 +126,7 @@ CHECKS = (
     ),
     Check(
         "hairpin-off", 24, "error",
-        "/sys/class/net/PORT/brport/hairpin_mode, where the conf asks for hairpinMode",
+        "/sys/class/net/PORT/brport/hairpin_mode, if the conf sets hairpinMode",
         "A bridge never sends a packet back to its port, so a pod that is its own Service's endpoint gets no reply.",
         "bridge -d link show | grep -A1 veth\\nbridge link set dev veth1a2b3c4d5e6 hairpin on",
         _hairpin, _hairpin_on,

@@ -1,4 +1,4 @@
-"""Check whether NetworkManager or systemd-networkd manages the bridge or its ports in spite of cnictl's files."""
+"""Check whether NetworkManager or systemd-networkd manages the bridge or its ports despite cnictl's files."""
 
 import os
 from collections.abc import Iterable
@@ -14,7 +14,7 @@ _LEFT_ALONE = ("unmanaged", "disconnected")
 """A bridge that was down when NetworkManager released it stays `disconnected` (seen with 1.42)."""
 _SETTING = "ManageForeignRoutes"
 _NO = ("0", "no", "n", "false", "f", "off")
-"""As systemd reads a boolean."""
+"""The words that systemd reads as false."""
 
 
 def _ours(facts: Facts) -> list[str]:
@@ -33,11 +33,11 @@ def _managed(facts: Facts) -> Iterable[HostFault]:
         if states.get(name, "unmanaged") not in _LEFT_ALONE:
             yield HostFault(
                 name,
-                f"NetworkManager manages it ({states[name]}), whatever {network_manager.CONF_FILE} says",
+                f"NetworkManager manages it ({states[name]}) despite {network_manager.CONF_FILE}",
                 hint.advice(
                     "see NetworkManager --print-config: remove the line that sets unmanaged-devices again after "
                     f"{os.path.basename(network_manager.CONF_FILE)}; nmcli general reload",
-                    because="the files are the operator's, and which one sets it is not known here",
+                    because="the files belong to the operator, and cnictl does not know which one sets it",
                 ),
             )
 
@@ -52,7 +52,7 @@ def _taken(facts: Facts) -> Iterable[HostFault]:
         first = os.path.basename(file) < os.path.basename(NETWORK_FILE)
         yield HostFault(
             name,
-            f"systemd-networkd sets it up by {file}",
+            f"systemd-networkd configures it from {file}",
             hint.advice(
                 f"give {file} a name that comes after {os.path.basename(NETWORK_FILE)}; networkctl reload",
                 because="the operator chooses the order of their own files",
@@ -81,7 +81,7 @@ def _overridden(facts: Facts) -> Iterable[HostFault]:
             source,
             f"overrides {_SETTING}: systemd-networkd deletes the routes to peers when it restarts",
             hint.advice(
-                f"remove that line from {source}, then: networkctl reload", because="the file is the operator's"
+                f"remove that line from {source}, then: networkctl reload", because="the file belongs to the operator"
             ),
         )
 
@@ -98,7 +98,7 @@ CHECKS = (
     Check(
         "networkd-takes", 21, "warning",
         "NETWORK_FILE of the bridge and its ports in /run/systemd/netif/links",
-        "The first matching .network file by name counts: one for `*` before ours matches bridge and ports.",
+        "The first matching .network file by name applies: one for `*` before ours takes the bridge and its ports.",
         "networkctl status cni0 | grep 'Network File'\n"
         "mv /etc/systemd/network/00-all.network /etc/systemd/network/90-all.network; networkctl reload",
         _taken, _reload, ("networkd-links",),

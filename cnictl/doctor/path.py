@@ -1,4 +1,4 @@
-"""Check the path to the other nodes: uplink, addresses, MTU, and packets that arrive."""
+"""Check the path to the other nodes: uplink, addresses, MTU, and whether packets arrive."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -73,14 +73,14 @@ def _another_uplink(spec: NodeSpec) -> Hint:
         return hint.command("cnictl init-node --uplink ''", "uses the link of the default route; or name another link")
     return hint.advice(
         "name the link to the other nodes: cnictl init-node --uplink LINK; ip -br link lists them",
-        because="no link leads to the peers, so nothing says which one is meant",
+        because="no link leads to the peers, so cnictl can't tell which one is meant",
     )
 
 
 def _no_way_out(link: Link, lost: str) -> HostFault:
     if link.up:
         what_to_do = hint.advice(
-            f"look at the other end of {link.name}: the cable, the switch's port, or the virtual machine's card",
+            f"check the other end of {link.name}: the cable, the switch port, or the virtual network card",
             because="the other end provides the carrier",
         )
         return HostFault(link.name, f"has no carrier: {lost}", what_to_do, False)
@@ -114,7 +114,7 @@ def _same_pods(facts: Facts) -> Iterable[HostFault]:
 
 
 def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
-    """Ask on a link whether another host has the bridge's address."""
+    """Report another host on a link that has the bridge's address."""
     source = _own_address(facts, link)
     for gateway in gateways(facts.spec) if facts.spec is not None else ():
         address = format_address(gateway.packed)
@@ -135,7 +135,7 @@ def _shared_addresses(facts: Facts, link: str) -> Iterable[HostFault]:
 
 
 def _whose(facts: Facts, macs: set[str]) -> str:
-    """Return the host with a MAC in words: the peer that the neighbour table has at it, else its MAC."""
+    """Return words for the host with a MAC: the peer that has it in the neighbour table, else `another host`."""
     mac = min(macs)
     peers = {peer.via for peer in facts.peer_links}
     known = next((address for address in neighbours.addresses_at(mac) if address in peers), "")
@@ -169,7 +169,7 @@ def _resolver_hidden(facts: Facts) -> Iterable[HostFault]:
             if parse_cidr(network).holds(packed):
                 yield HostFault(
                     server,
-                    f"this host's name server has an address of the pod network {network}",
+                    f"this host's name server has an address in the pod network {network}",
                     hint.advice(
                         "choose a --network that does not contain it, or another name server",
                         because="the pod network is the same on all nodes",
@@ -187,7 +187,7 @@ def _too_large(facts: Facts) -> Iterable[HostFault]:
     if bridge is not None and lasting and bridge.mtu > limit.mtu:
         yield HostFault(
             bridge.name,
-            f"its MTU of {bridge.mtu} is larger than {limit.link}'s of {limit.mtu}",
+            f"its MTU of {bridge.mtu} is larger than {limit.link}'s MTU of {limit.mtu}",
             _smaller_mtu(facts.spec, limit.mtu),
             False,
         )
@@ -205,8 +205,8 @@ def _smaller_mtu(spec: NodeSpec, mtu: int, note: str = "") -> Hint:
     """Return the hint for pods' packets of at most `mtu` bytes. The host's own links are not changed."""
     if any(map(is_ipv6, spec.subnets)) and mtu < MTU_MIN_IPV6:
         return hint.advice(
-            f"raise the MTU on the way to {MTU_MIN_IPV6} bytes at least, which IPv6 needs",
-            because="bridge and pods can't have less, and the links on the way are not cnictl's",
+            f"raise the path's MTU to at least {MTU_MIN_IPV6} bytes, which IPv6 requires",
+            because="the bridge and pods can't have less, and cnictl does not own the links on the path",
         )
     after = "running pods have to be restarted to get it"
     return hint.command(f"cnictl bridge up --mtu {mtu}", f"{after}; {note}" if note else after)
@@ -226,7 +226,7 @@ def _black_hole(facts: Facts) -> Iterable[HostFault]:
         if largest < sizes[address]:
             yield HostFault(
                 address,
-                f"packets of {sizes[address]} bytes are lost on the way; {largest} bytes pass",
+                f"packets of {sizes[address]} bytes are lost on the path; {largest} bytes pass",
                 _smaller_mtu(facts.spec, largest, f"or raise the path's MTU to {sizes[address]}"),
             )
 
@@ -237,7 +237,7 @@ def _is_way_of_host(peer: Peer) -> bool:
 
 
 def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
-    """Report peers that don't answer pods. The bridge's address is used: it has a pod's subnet and route."""
+    """Report peers that don't answer pods. The bridge's address stands in for a pod's: same subnet and route."""
     spec = facts.spec
     if spec is None or not spec.known_peers:
         return
@@ -245,7 +245,9 @@ def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
 
     def filtered(peer: Peer) -> bool:
         family, target = is_ipv6(peer.pod_cidr), gateway_of(peer.pod_cidr)
-        return not echo.answers(target, sources[family]) and echo.answers(target)  # second: the kernel's source
+        return not echo.answers(target, sources[family]) and echo.answers(
+            target
+        )  # second: from the source that the kernel chooses
 
     answering_peers = [
         peer
@@ -257,8 +259,8 @@ def _pods_filtered(facts: Facts) -> Iterable[HostFault]:
             vendor = text_of(_VENDOR)
             yield HostFault(
                 peer.via,
-                f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or something "
-                f"between drops unknown sources{f' (a machine by {vendor})' if vendor else ''}",
+                f"answers this node but not its pods' addresses: it has no route back to {spec.subnet}, or a device "
+                f"on the path drops unknown sources{f' (this machine is from {vendor})' if vendor else ''}",
                 _route_back(facts, spec, peer),
             )
 
@@ -285,10 +287,10 @@ def _peer_silent(facts: Facts) -> Iterable[HostFault]:
         if state == owning.UNKNOWN:
             yield HostFault(
                 peer.via,
-                f"does not answer this node's echo requests: nothing is known of {peer.pod_cidr}",
+                f"does not answer this node's echo requests: the state of {peer.pod_cidr} is unknown",
                 hint.advice(
                     f"check that {peer.via} is up, on the same network segment, and accepts ICMP echo",
-                    because="it does not answer, so its state is not known here",
+                    because="a peer that does not answer can't be examined from here",
                 ),
             )
 
@@ -312,7 +314,7 @@ _OWN_WAY = (
     "uplink-down", "peer-link", "peer-route", "overlap", "reverse-path", "conntrack-full", "forwarding",
     "same-pod-cidr", "mtu-path",
 )  # fmt: skip
-"""Checks that explain why this node does not reach its peers."""
+"""Checks whose findings explain why this node does not reach its peers."""
 
 CHECKS = (
     Check(
@@ -351,12 +353,12 @@ CHECKS = (
         "same-pod-cidr", 36, "error",
         "the peers in node.toml among themselves; ARP on the links to others for the bridge's own address",
         "Two nodes with one pod CIDR assign the same addresses, and each peer's route leads to only one of them.",
-        "arping -I eth0 10.244.0.1          # nobody but this node may answer", _same_pods,
+        "arping -I eth0 10.244.0.1          # only this node may answer", _same_pods,
         behind=("uplink-down",), waits=True,
     ),
     Check(
         "mtu", 37, "error", "IFLA_MTU of the links to others, of their routes (RTAX_MTU), bridge and ports",
-        "Packets above the next link's MTU are fragmented or refused: small requests work, large replies are lost.",
+        "Packets above the next link's MTU are fragmented or rejected: small requests work, large replies are lost.",
         "ip -br link; ip -d link show cni0\ncnictl bridge up --mtu 1450", _too_large,
     ),
     Check(
@@ -377,14 +379,14 @@ CHECKS = (
     Check(
         "peer-pods", 38, "error",
         "echo requests with a time to live of 1 to each peer's gateway address, and to the last one of its pod CIDR",
-        "A node that was reset or has another pod CIDR now still answers ping, but drops packets to the pods.",
+        "A node that was reset, or now has another pod CIDR, still answers ping but drops packets to the pods.",
         "ping -t 1 10.244.1.1               # answers only if the peer itself has it\n"
         "cnictl route del-peer 10.244.1.0/24",
         _pod_cidr_elsewhere, behind=_OWN_WAY, waits=True,
     ),
     Check(
         "peer-silent", 38, "warning", "echo requests to each peer's own address",
-        "The state of a silent peer is not known, and its pods may be out of reach.",
+        "The state of a silent peer is unknown, and its pods may be unreachable.",
         "ping 10.0.10.51\ncnictl test-connectivity", _peer_silent, behind=_OWN_WAY, waits=True,
     ),
     Check(

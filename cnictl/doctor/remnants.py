@@ -11,9 +11,9 @@ from cnictl.node.runs import reset
 def _remnants(facts: Facts) -> Iterable[HostFault]:
     if facts.spec is not None:
         return
-    for standing in reset.remains():
+    for remnant in reset.remains():
         yield HostFault(
-            "this host", f"is not a node, but still has: {standing}", hint.command("cnictl reset-node"), False
+            "this host", f"is not a node, but still has: {remnant}", hint.command("cnictl reset-node"), False
         )
 
 
@@ -22,7 +22,7 @@ CHECKS = (
         "remnants", 44, "warning",
         "chains CNICTL-*, rules whose comment begins with cnictl:, nftables' tables cnictl, routes of protocol 67 and "
         "68, links with cnictl's alias, the files of a node; on a host without node.toml",
-        "Remaining accept rules, masquerade rules and routes send packets where nobody expects them.",
+        "Leftover accept rules, masquerade rules and routes affect packets in ways that nobody expects.",
         "cnictl reset-node --dry-run\ncnictl reset-node",
         _remnants,
     ),

@@ -17,10 +17,10 @@ _NAMED = 3
 
 
 def _diverted(facts: Facts) -> Iterable[HostFault]:
-    """Report diverted packets. Packets to the outside may use another table if an answer comes back from there."""
+    """Report diverted packets. Packets to external addresses may use another table if an answer comes back."""
     if facts.spec is None:
         return
-    for diversions in pod_routes.causes(facts.looked.diversions):
+    for diversions in pod_routes.causes(facts.route_findings.diversions):
         lost = [diversion for diversion in diversions if diversion.certain or not _is_answered(facts, diversion)]
         if lost:
             rule = lost[0].rule
@@ -40,8 +40,8 @@ def _message(diversions: Sequence[Diversion]) -> str:
 def _is_answered(facts: Facts, diversion: Diversion) -> bool:
     """Return whether an echo request on the diversion's route is answered.
 
-    It is sent from the bridge's address if that takes the same route; otherwise through the link, without a gateway
-    only.
+    It is sent from the bridge's address if that takes the same route; otherwise through the route's link, and only if
+    the route has no gateway.
     """
     if facts.spec is None:
         return False
@@ -59,8 +59,10 @@ def _is_answered(facts: Facts, diversion: Diversion) -> bool:
 
 
 def _unforwarded(facts: Facts) -> Iterable[HostFault]:
-    for name in facts.looked.unforwarded:
-        yield HostFault(name, "is 0: packets of pods that arrive there are not forwarded", pod_routes.switch_on(name))
+    for name in facts.route_findings.unforwarded:
+        yield HostFault(
+            name, "is 0: pods' packets that arrive on this link are not forwarded", pod_routes.switch_on(name)
+        )
 
 
 def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
@@ -78,9 +80,10 @@ CHECKS = (
         "pod-routing", 31, "error",
         "RTM_GETROUTE with a pod's source, the bridge as RTA_IIF and kube-proxy's mark, to each peer's pods and node "
         "and to the outside, and back; RTM_GETRULE; routes of every table inside a pod CIDR",
-        "Policy rules come before the main table, and more specific routes before a peer's: a VPN may divert pods.",
+        "Policy rules come before the main table, and more specific routes before a peer's, so a VPN may divert pods' "
+        "packets.",
         "ip rule; ip route get 10.244.1.2 from 10.244.0.2 iif cni0\n"
-        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # ahead of the rule that diverts them",
+        "ip rule add to 10.244.0.0/20 lookup main priority 5269   # before the rule that diverts them",
         _diverted,
         behind=("forwarding", "link-forwarding", "bridge", "bridge-address", "uplink-down", "peer-link", "peer-route",
                 "overlap"),

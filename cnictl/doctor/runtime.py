@@ -1,4 +1,4 @@
-"""Check what the container runtimes read, and what an earlier set-up of this host left."""
+"""Check what the container runtimes read, and what an earlier set-up of this host left behind."""
 
 import json
 import os
@@ -61,10 +61,10 @@ def _chain(facts: Facts) -> Iterable[HostFault]:
             if not there:
                 yield HostFault(
                     name,
-                    f"{path} chains it, but it is not in {', '.join(folders)}: no pod starts",
+                    f"{path} chains it, but it is not in {', '.join(folders)}: no pod can start",
                     hint.advice(
                         "install it there (Debian: containernetworking-plugins)",
-                        because="programs are the distribution's to install",
+                        because="the distribution installs programs",
                     ),
                     False,
                 )
@@ -72,7 +72,7 @@ def _chain(facts: Facts) -> Iterable[HostFault]:
                 yield HostFault(
                     there,
                     f"does not support CNI {version}, which {path} needs",
-                    hint.advice("install a newer version", because="programs are the distribution's to install"),
+                    hint.advice("install a newer version", because="the distribution installs programs"),
                     False,
                 )
 
@@ -108,9 +108,9 @@ def _second_default(facts: Facts) -> Iterable[HostFault]:
             if plugin.get("type") == "bridge" and plugin.get("isDefaultGateway") and twice:
                 yield HostFault(
                     path,
-                    "isDefaultGateway and a default route in ipam: the reference plugin fails with 'file exists'",
+                    "has isDefaultGateway and a default route in ipam: the reference plugin fails with 'file exists'",
                     hint.advice(
-                        "remove the route, or set the type to cnictl-bridge", because="the conf is the operator's"
+                        "remove the route, or set the type to cnictl-bridge", because="the conf belongs to the operator"
                     ),
                     False,
                 )
@@ -142,7 +142,7 @@ def _remnant_leases(facts: Facts) -> Iterable[HostFault]:
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield HostFault(
                 network,
-                f"no conf has this network, and {len(listing.rows)} addresses of pods, which are gone, are still held",
+                f"no conf has this network, but {len(listing.rows)} addresses are still leased to pods that are gone",
                 hint.command(f"cnictl ipam gc --name {network}"),
             )
 
@@ -178,12 +178,12 @@ CHECKS = (
     ),
     Check(
         "chained-plugin", 41, "error", "each plugin that our conf chains: in a bin dir, executable, and its VERSION",
-        "If one plugin of the chain is missing, every pod fails.",
+        "If a plugin of the chain is missing, every pod fails.",
         "CNI_COMMAND=VERSION /opt/cni/bin/portmap </dev/null", _chain, behind=("cni-conf", "plugin"),
     ),
     Check(
         "loopback", 41, "error", "the `loopback` plugin in the CRI runtime's bin dir",
-        "The CRI runs it for each pod: without it every pod fails although the node is reported as ready.",
+        "The CRI runs it for each pod: without it, every pod fails although the node is reported as ready.",
         "containerd config dump | grep -A3 cni\napt install containernetworking-plugins", preflight_check("loopback"),
     ),
     Check(
@@ -193,7 +193,7 @@ CHECKS = (
     ),
     Check(
         "residue", 43, "warning", "leases of networks that no conf and no node.toml names, if all their pods are gone",
-        "Leases from an earlier set-up of this host look like pods to every tool that counts.",
+        "Tools that count pods by their leases count leases from an earlier set-up too.",
         "ls /var/lib/cni/networks\ncnictl ipam gc --name OLD", _remnant_leases, _collect,
     ),
 )  # fmt: skip

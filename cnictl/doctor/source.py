@@ -46,10 +46,10 @@ def _stale(facts: Facts) -> Iterable[HostFault]:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(learned.stale_since))
         yield HostFault(
             learned.source,
-            f"stale since {since}; the peers of the last list stay: {learned.trouble_alone}",
+            f"stale since {since}; the peers of the last list are kept: {learned.trouble_alone}",
             hint.advice(
                 f"{learned.todo or 'repair the source'}; `cnictl node list` shows the last list",
-                because="the source is not on this host, or its content is the operator's",
+                because="the source is not on this host, or its content belongs to the operator",
             ),
         )
 
@@ -63,30 +63,30 @@ def _refused(facts: Facts) -> Iterable[HostFault]:
         yield HostFault(
             f"{node['name']} {node['pod_cidr']}".strip(),
             f"is in the source but gets no route: {node['why']}",
-            hint.advice(f"correct it in the source ({learned.source})", because="the source is the operator's"),
+            hint.advice(f"correct it in the source ({learned.source})", because="the source belongs to the operator"),
         )
     if len(refused) > _NAMED:
         yield HostFault(
             f"{len(refused) - _NAMED} more nodes",
             "are in the source but get no route",
-            hint.advice("cnictl node list shows each with its reason", because="the source is the operator's"),
+            hint.advice("cnictl node list shows each with its reason", because="the source belongs to the operator"),
         )
 
 
 CHECKS = (
     Check(
-        "source-conflict", 36, "error", "/var/lib/cnictl/peers.json: this node's pod CIDR by its source",
+        "source-conflict", 36, "error", "/var/lib/cnictl/peers.json: this node's pod CIDR according to its source",
         "Two nodes with one pod CIDR assign the same addresses.",
         "cnictl node list", _conflict,
     ),
     Check(
         "source-stale", 33, "warning", "/var/lib/cnictl/peers.json: when the source of peers answered last",
-        "A node that joins or leaves meanwhile is not noticed here.",
+        "Nodes that join or leave go unnoticed here until the source answers again.",
         "cnictl node list", _stale,
     ),
     Check(
         "node-refused", 33, "warning", "/var/lib/cnictl/peers.json: listed nodes that were refused, and why",
-        "Pods here do not reach the pods of a node that is refused.",
+        "Pods on this node can't reach the pods of a refused node.",
         "cnictl node list", _refused,
     ),
 )  # fmt: skip

@@ -1,1 +1,1 @@
-"""A cluster on one machine: nodes as namespaces, each with a root of its own."""
+"""Run a cluster on one machine: each node is a set of namespaces with its own root file system."""

@@ -1,4 +1,4 @@
-"""Play the walk-through on two nodes of a lab: with only a bridge, then with NAT, then with routes.
+"""Run the walk-through on two nodes of a lab: with only a bridge, then with NAT, then with routes.
 
 All changes are made by cnictl's own commands, run inside the nodes as an operator would run them.
 """
@@ -18,13 +18,13 @@ from cnictl.lab.lab import Lab, Node
 from cnictl.lab.plan import NETWORK, NETWORK6
 
 _CHECKS = ("own-host", "pod-same-host", "other-host", "pod-other-host", "external")
-"""The cells of `test-connectivity` that the story is about."""
+"""The cells of `test-connectivity` that the walk-through shows."""
 
 _ANSWERS, _SILENT = "ok", "failed"
 _COMMAND_SECONDS = 60.0
 _HEARD_SECONDS = 3.0
 _FILES = ("cat ", "patch ")
-"""The beginnings of manual commands with a file's text in a here-document."""
+"""The beginnings of manual commands that contain a file's text as a here-document."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class Played:
 
 
 def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[Played]:
-    """Play the walk-through in a lab of its own. Raises Problem if a command fails."""
+    """Run the walk-through in a private lab. Raises Problem if a command fails."""
     on_step("bringing up two nodes and a host outside")
     with Lab(nodes=2, dual_stack=dual_stack) as lab, ExitStack() as stack, ThreadPoolExecutor(len(lab.nodes)) as pool:
         served: dict[str, _Server] = {}
@@ -201,13 +201,13 @@ class _Server:
         """The pod's address of each family, once the pod is up. Raises Problem if it does not come up."""
         lines = [self._process.stdout.readline() if self._process.stdout else "" for _ in self._node.families]
         if not all(lines):
-            raise Problem(f"{self._node.name}: no pod to ping: {self._said().strip()}")
+            raise Problem(f"{self._node.name}: the pod to ping did not start: {self._output().strip()}")
         return [line.strip() for line in lines]
 
     def heard(self, sender: str) -> bool:
         """Return whether the pod saw a ping from the address `sender`."""
         deadline = time.monotonic() + _HEARD_SECONDS
-        while f"pinged by {sender}" not in self._said().splitlines():
+        while f"pinged by {sender}" not in self._output().splitlines():
             if time.monotonic() > deadline:
                 return False
             time.sleep(0.02)
@@ -222,7 +222,7 @@ class _Server:
         self._process.communicate(timeout=_COMMAND_SECONDS)
         os.close(self._log)
 
-    def _said(self) -> str:
+    def _output(self) -> str:
         return os.pread(self._log, 1 << 20, 0).decode(errors="replace")
 
 

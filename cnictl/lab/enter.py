@@ -15,7 +15,7 @@ from cnictl.lab.syscalls import die_with_parent, setns
 _NAMESPACES = ("user", "mnt", "net", "uts", "ipc", "pid")  # user first: it grants the right to enter the others
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
 KILL_COMMAND = signal.SIGUSR1
-"""Kills the command, and this program reaps it. A SIGKILL of this program leaves that to the host's process 1."""
+"""Makes this program kill and reap the command. After a SIGKILL of this program, the host's process 1 reaps it."""
 
 
 def main() -> NoReturn:
@@ -29,7 +29,7 @@ def main() -> NoReturn:
     child = os.fork()  # only child processes are in the pid namespace
     if child == 0:
         _become(folder, command)
-    # a terminal sends these two to the command as well, and the command decides
+    # the terminal also sends these two signals to the command, which decides what to do
     for ignored in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(ignored, signal.SIG_IGN)
     for passed in _PASSED_ON:

@@ -2,7 +2,7 @@
 
 Its child, the holder, is process 1 of the lab's pid namespace and holds the underlay's network namespace. When the
 holder ends for any reason, the kernel ends every process of the lab, and with them every namespace and mount. Each
-machine is process 1 of a pid namespace below it, with a network and a root of its own.
+machine is process 1 of a pid namespace below it, with its own network and root file system.
 
 The lab's processes have no rights on the host, even when root starts the lab: they live in a user namespace. Its root
 maps to the user who starts the lab or, if that is root, to a user that nobody else on the host uses (`owners`).

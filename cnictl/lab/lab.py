@@ -38,7 +38,7 @@ class Node:
         self.address = machine.address
         self.pod_cidr = machine.pod_cidr
         self.address6 = machine.address6
-        """The machine's IPv6 address; empty where the lab is not dual-stack."""
+        """The machine's IPv6 address; empty if the lab is not dual-stack."""
         self.pod_cidr6 = machine.pod_cidr6
         self.families = ("ipv4", "ipv6") if machine.interface6 else ("ipv4",)
         self.pid = pid
@@ -140,7 +140,7 @@ class Lab:
         os.close(self._lifeline)
 
     def stop(self) -> None:
-        """End everything in the lab and wait for the end. Raises Problem if it takes more than 10 s."""
+        """Stop everything in the lab and wait until it has ended. Raises Problem if it takes more than 10 s."""
         if self._running is not None:
             state.end(self._running)
 
@@ -184,7 +184,7 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
     try:
         done = subprocess.run(
             [*_python("holder"), json.dumps(order)],
-            env={"LANG": "C.UTF-8"},  # every machine shows it as the environment of its process 1
+            env={"LANG": "C.UTF-8"},  # visible in every machine as the environment of its process 1
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -205,7 +205,7 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
 
 
 def _python(module: str) -> list[str]:
-    """Return the command that runs `main` of a module of this package, without site and environment to start fast."""
+    """Return the command that runs a module's `main`; it ignores `site` and the environment to start fast."""
     start = f"import sys; sys.path.insert(0, {_source()!r}); from cnictl.lab.{module} import main; main()"
     return [sys.executable, "-IS", "-c", start]
 

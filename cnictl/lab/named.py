@@ -1,4 +1,4 @@
-"""Labs that outlive the command that brings them up, each with a name."""
+"""Bring up, find and end named labs, which outlive the command that brings them up."""
 
 from cnictl.core.errors import Problem
 from cnictl.lab import state
@@ -21,7 +21,7 @@ def attach(name: str) -> Lab:
 
 
 def bring_up(name: str, nodes: int, dual_stack: bool) -> Lab | None:
-    """Bring a lab up and return it; None if it was up already. Raises Problem if that one has other nodes."""
+    """Bring a lab up and return it; None if it was already up. Raises Problem if the lab that is up has other nodes."""
     wanted = Lab(nodes, dual_stack)
     with state.locked(name) as path:
         running_lab = state.read(path)
@@ -32,19 +32,20 @@ def bring_up(name: str, nodes: int, dual_stack: bool) -> Lab | None:
     if has != nodes:
         raise Problem(f"lab {name!r} is up with {has} nodes, not {nodes}", "cnictl lab down first")
     if dual_stack and not running_lab.machines[0][0].interface6:
-        raise Problem(f"lab {name!r} is up with IPv4 alone", "cnictl lab down first")
+        raise Problem(f"lab {name!r} is up with IPv4 only", "cnictl lab down first")
     return None
 
 
 def end(name: str, asked: bool = False, approved: Running | None = None) -> bool:
     """End a lab and return whether it was up.
 
-    `asked`: the operator was asked, and `approved` is the lab that may end. Raises Problem if another one is up now.
+    If `asked`, the operator was asked to confirm, and `approved` is the lab that may end. Raises Problem if another lab
+    is up now.
     """
     with state.locked(name) as path:
         running_lab = state.read(path)
         if running_lab is not None and asked and running_lab != approved:
-            raise Problem(f"lab {name!r} was brought up anew while cnictl waited for the answer", "run it again")
+            raise Problem(f"lab {name!r} was replaced while cnictl waited for the answer", "run it again")
         if running_lab is not None:
             state.end(running_lab)
         path.unlink(missing_ok=True)

@@ -1,7 +1,7 @@
 """Choose the host's users that a lab's users map to when root starts the lab: a range that nobody else uses.
 
 To the kernel, users with the same number are one user. If a lab mapped to `nobody`, every daemon that runs as `nobody`
-could enter and end it. So each lab gets numbers of its own. They are drawn at random from a range that neither
+could enter and end it. So each lab gets its own numbers. They are drawn at random from a range that neither
 distributions nor systemd assign, and checked against the numbers in use on the host.
 """
 
@@ -15,7 +15,7 @@ COUNT = 1 << 16
 """Numbers reserved for a lab, as many as for a container."""
 USERS = 65534
 """How many of them are mapped: the first 65534. User 65534 is not mapped, because the lab shows the host's own files as
-that user's. So nobody in the lab owns them (`node.plugin.ownership`)."""
+that user's. So no user in the lab owns them (`node.plugin.ownership`)."""
 FIRST, LAST = 0x70000000, 0x7FFE0000
 """Unused according to systemd's UIDS-GIDS.md: containers get numbers below, "foreign" images numbers above."""
 
@@ -31,8 +31,8 @@ class Owners:
 def own_range(host: str) -> Owners | None:
     """Choose the users for a new lab. `host` is the path of the host's root.
 
-    Where this process's user namespace lacks the range (root in a container), return only its last user; None if it
-    has no user but root.
+    If this process's user namespace lacks the range (root in a container), return only its last user; None if root is
+    its only user.
     """
     mapped = _mapped(f"{host}/proc/self/uid_map")
     groups = _mapped(f"{host}/proc/self/gid_map")

@@ -1,4 +1,4 @@
-"""Give up root's rights on the host for a lab, and explain what forbids a lab."""
+"""Give up root's rights on the host for a lab, and explain why the host forbids a lab."""
 
 import contextlib
 import errno
@@ -56,7 +56,7 @@ def _write_maps(listening: int, process: str, owners: Owners) -> int:
 def enter_user_namespace(others: int, proc: str, maps: Maps | None = None) -> None:
     """Become root of a new user namespace and of new namespaces of the kinds `others` (CLONE_NEW… flags).
 
-    Its root maps to the present user. With `maps`, a range of users is mapped that begins with the present user.
+    Its root maps to the present user. With `maps`, a range of users that begins with the present user is mapped.
     """
     user, group = os.geteuid(), os.getegid()
     unshare(CLONE_NEWUSER | CLONE_NEWNS | others)
@@ -71,7 +71,7 @@ def enter_user_namespace(others: int, proc: str, maps: Maps | None = None) -> No
 def give_up_root(needed: list[str], proc: str) -> Maps | None:
     """Become the first of the users that are reserved for the lab, so that its root owns nothing outside.
 
-    Return None where this process is root of a user namespace without other users, and so an ordinary user already.
+    Return None if this process is root of a user namespace without other users, and is thus already an ordinary user.
     Raises Forbidden if the lab could not read one of the files `needed`.
     """
     owners = own_range(root.HOST)

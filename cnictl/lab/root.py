@@ -1,4 +1,4 @@
-"""Build a machine's root file system: the host's programs, read-only, and new files of its own for everything else.
+"""Build a machine's root file system: the host's programs, read-only, and new files for everything else.
 
 There are two steps, so that the machines can't undo the first. `stage` makes the read-only views outside the machines'
 user namespace. The kernel then locks the mounts' flags for that namespace, so its root can't remount them writable.

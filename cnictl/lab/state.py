@@ -1,4 +1,4 @@
-"""Record a running lab in a file of the user's runtime folder, and tell whether it still runs."""
+"""Record a running lab in a file in the user's runtime folder, and check whether it still runs."""
 
 import fcntl
 import json
@@ -30,7 +30,7 @@ class Running:
 
 
 def folder_path() -> Path:
-    """Return the path of the folder for this user's labs, whether it is there or not."""
+    """Return the path of the folder for this user's labs, even if it does not exist."""
     user = os.geteuid()
     runtime_dir = os.environ.get("XDG_RUNTIME_DIR", "")
     if user == 0 and os.access("/run", os.W_OK):
@@ -41,7 +41,7 @@ def folder_path() -> Path:
 
 
 def folder() -> Path:
-    """Return the folder for this user's labs; make it if missing. Raises Problem if it belongs to another user."""
+    """Return the folder for this user's labs; create it if missing. Raises Problem if it belongs to another user."""
     user, place = os.geteuid(), folder_path()
     place.mkdir(mode=0o700, exist_ok=True)
     status = place.lstat()
@@ -52,7 +52,7 @@ def folder() -> Path:
 
 @contextmanager
 def locked(name: str) -> Iterator[Path]:
-    """Yield the lab's state file and keep other commands from this user's labs meanwhile.
+    """Yield the lab's state file, and lock out other commands on this user's labs meanwhile.
 
     Raises UsageProblem for an invalid name.
     """
@@ -89,12 +89,12 @@ def read(path: Path) -> Running | None:
         machines = tuple((Machine(**entry["machine"]), int(entry["pid"])) for entry in form["machines"])
         running = Running(int(form["holder"]), form["started"], machines)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # the file appears whole, so any other form is another version's
+        return None  # files are replaced atomically, so another version wrote any other form
     return running if form.get("version") == _VERSION and identity(running.holder) == running.started else None
 
 
 def write(path: Path, running: Running) -> None:
-    """Record a lab; the file appears whole."""
+    """Record a lab. The file is replaced atomically."""
     form = {
         "version": _VERSION,
         "holder": running.holder,
@@ -107,7 +107,7 @@ def write(path: Path, running: Running) -> None:
 
 
 def identity(pid: int) -> str:
-    """Return boot id and start time (clock ticks) of a live process; empty if there is none (proc(5))."""
+    """Return the boot id and the start time (clock ticks) of a live process; empty if there is none (proc(5))."""
     try:
         after_name = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""Define what became of one request, whatever its protocol, and the figures of many."""
+"""Define the outcome of one request of any protocol, and the round-trip times of many."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 REPLY = "reply"
 REFUSED = "refused"
-"""The target itself says that nothing listens on the port: with a reset (TCP) or port unreachable (UDP)."""
+"""The target itself reports that nothing listens on the port: by a reset (TCP) or port unreachable (UDP)."""
 REJECTED = "rejected"
 """A host on the path answered with an ICMP error."""
 TOO_BIG = "too big"
@@ -18,7 +18,7 @@ SILENT = "no answer"
 
 @dataclass(frozen=True)
 class Answer:
-    """What became of one request."""
+    """The outcome of one request."""
 
     sequence: int
     state: str
@@ -27,7 +27,7 @@ class Answer:
     by: str = ""
     """The address that answered; empty if none did."""
     words: str = ""
-    """What it said, where it is more than the state."""
+    """The text of the answer if it says more than the state."""
     mtu: int = 0
     """The MTU that a packet is too big for, if it was reported."""
 
@@ -55,7 +55,7 @@ class Times:
 
 
 def times(answers: Iterable[Answer]) -> Times | None:
-    """Return the figures of the requests that were answered; None if none was."""
+    """Return the round-trip times of the answered requests; None if none was answered."""
     took = sorted(answer.seconds for answer in answers if answer.came)
     if not took:
         return None

@@ -1,4 +1,4 @@
-"""Ask for an address by ARP (RFC 826), and read the answers. `wire` and `neighbours` wait for them."""
+"""Send ARP requests for an address (RFC 826) and read the answers. `wire` and `neighbours` wait for them."""
 
 import socket
 import struct
@@ -30,7 +30,7 @@ def request(address: str, source: str, mac: bytes) -> bytes:
 
 
 def sender(frame: bytes) -> str:
-    """Return the address whose ARP reply an Ethernet frame is; empty if it is none."""
+    """Return the sender's address of an ARP reply; empty if the Ethernet frame is not an ARP reply."""
     if len(frame) < 14 + _BODY.size:
         return ""
     fields = _BODY.unpack_from(frame, 14)

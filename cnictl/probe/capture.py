@@ -41,7 +41,7 @@ class Sighting:
 
 
 class Capture:
-    """Collects sightings from its creation on. Read `sightings` when the pings are over."""
+    """Collects sightings as soon as it is created. Read `sightings` when the pings are over."""
 
     def __init__(self) -> None:
         self._socket = socket.socket(

@@ -1,6 +1,6 @@
 """Find out why a ping failed. The evidence for each cause is kernel state or captured packets, never a guess.
 
-The finders run in the order in which a packet meets their faults. The first finder that finds its fault gives the
+The finders run in the order in which a packet meets their faults. The first finder that finds a fault returns the
 cause. To add a cause, write a finder in `causes_local` or `causes_remote` and list it where a packet meets the fault.
 """
 
@@ -63,7 +63,7 @@ OF_THIS_NODE = frozenset((
     "bridge-unfit", "port-unfit", "pod-without-route", "forwarding-off", "diverted", "no-route", "unclaimed",
     "reverse-path", "dropped-here", "no-masquerade", "no-address",
 ))  # fmt: skip
-"""The names of causes that are on this node."""
+"""The names of causes that lie on this node."""
 
 _LOOK_FURTHER = hint.advice("run cnictl doctor for more checks", because="the cause is not known")
 

@@ -76,7 +76,7 @@ def away_from_bridge(failure: Failure) -> FailureCause | None:
     words = f"packets to pod {failure.target} do not go to {host.spec.bridge}: {route}"
     what_to_do = hint.advice(
         f"find the route or rule that comes first: ip rule; ip route get {failure.target}",
-        because="the other route or rule is not cnictl's, and its purpose is not known here",
+        because="the other route or rule does not belong to cnictl, and its purpose is not known here",
     )
     return FailureCause("diverted", words, pod_routes.hint_for(host.diversions) if host.diversions else what_to_do)
 
@@ -118,7 +118,7 @@ def forwarding_off(failure: Failure) -> FailureCause | None:
 
 
 def diverted(failure: Failure) -> FailureCause | None:
-    """A policy rule or a more specific route sends the request or its reply elsewhere."""
+    """A policy rule or a more specific route diverts the request or its reply."""
     host, target, pod = failure.host, failure.target, failure.pod.address
     spec, bridge = host.whole, host.spec.bridge
     peer = failure.at_peer.peer if failure.at_peer is not None else None
@@ -173,13 +173,13 @@ def no_route(failure: Failure) -> FailureCause | None:
         where = f"packets would go to {route.gateway or route.dev}" if route.dev else str(route)
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: "
         if peer not in failure.host.spec.known_peers and _is_unclaimed(failure):
-            words += f"{_NO_NODE}, says {failure.host.peer_hints.source}"
+            words += f"{_NO_NODE}, according to {failure.host.peer_hints.source}"
             return FailureCause("unclaimed", words, failure.host.peer_hints.here(peer))
         return FailureCause("no-route", words + where, _route_to(failure, peer))
     if route.dev:
         return None
     if _is_unclaimed(failure):
-        words = f"no route to {failure.target}: {_NO_NODE}, says {failure.host.peer_hints.source}"
+        words = f"no route to {failure.target}: {_NO_NODE}, according to {failure.host.peer_hints.source}"
         return FailureCause("unclaimed", words, failure.host.peer_hints.nowhere(failure.target))
     what_to_do = hint.advice(
         "add a default route to this host: ip route add default via GATEWAY",
@@ -197,7 +197,7 @@ def _is_unclaimed(failure: Failure) -> bool:
 
 
 def _route_to(failure: Failure, peer: Peer) -> Hint:
-    """Return the hint for packets to a peer's pods that go elsewhere: add, repair or inspect a route."""
+    """Return the hint for packets to a peer's pods that take another route: add, repair or inspect a route."""
     if peer not in failure.host.spec.known_peers:
         return failure.host.peer_hints.here(peer)
     if failure.host.differs("route/", "routes/"):
@@ -205,7 +205,7 @@ def _route_to(failure: Failure, peer: Peer) -> Hint:
     return hint.advice(
         f"the peer's route is in place, but another route or rule comes first: ip rule; ip route get {failure.target} "
         f"from {failure.pod.address} iif {failure.host.spec.bridge}",
-        because="the other route or rule is not cnictl's, and its purpose is not known here",
+        because="the other route or rule does not belong to cnictl, and its purpose is not known here",
     )
 
 
@@ -242,7 +242,7 @@ def dropped(failure: Failure) -> FailureCause | None:
 
 
 def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` where an accept rule of cnictl's is missing, else advice.
+    """Return the hint for a drop: `cnictl apply` if one of cnictl's accept rules is missing, else advice.
 
     If no accept rule is missing, the drop is deliberate.
     """
@@ -250,7 +250,7 @@ def _let_through(failure: Failure) -> Hint:
         return hint.command("cnictl apply")
     return hint.advice(
         f"accept {failure.pod.address} in that chain",
-        because="cnictl's accept rules are in place, and they never come ahead of a drop of particular packets",
+        because="cnictl's accept rules are in place, and they never come before a drop of particular packets",
     )
 
 
@@ -276,7 +276,7 @@ def not_masqueraded(failure: Failure) -> FailureCause | None:
     if not failure.host.masquerade_loaded:
         return FailureCause("no-masquerade", f"no masquerade rule: {left}", hint.command("cnictl nat enable"))
     what_to_do = hint.advice(
-        "look for a rule ahead of the masquerade rule: nft list ruleset; iptables -t nat -S POSTROUTING",
+        "look for a rule before the masquerade rule: nft list ruleset; iptables -t nat -S POSTROUTING",
         because="cnictl's rules are in place, and the rule that comes first is not known here",
     )
     return FailureCause("no-masquerade", f"the masquerade rule did not apply: {left}", what_to_do)

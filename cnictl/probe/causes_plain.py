@@ -1,6 +1,6 @@
-"""Find the cause of a failed request with what the kernel alone says: routes, neighbours, the packet trace.
+"""Find the cause of a failed request from the kernel's state alone: routes, neighbours, the packet trace.
 
-This is for senders and hosts about which no node file says how they should be.
+This is for senders and hosts that no node file describes.
 """
 
 from collections.abc import Callable
@@ -19,7 +19,7 @@ Port = tuple[str, int]
 
 
 def loopback_down(source: Origin, to: Target) -> FailureCause | None:
-    """Return the cause if a namespace asks itself, and its loopback link is down."""
+    """Return the cause if a namespace sends to itself, but its loopback link is down."""
     if to.address not in source.pod.addresses or not source.pod.netns:
         return None
 
@@ -31,7 +31,7 @@ def loopback_down(source: Origin, to: Target) -> FailureCause | None:
     if not inside(source.pod.netns, is_down):
         return None
     what_to_do = hint.command(f"nsenter --net={source.pod.netns} ip link set lo up")
-    return FailureCause("loopback-down", f"{source.name} asks itself, and its link lo is down", what_to_do)
+    return FailureCause("loopback-down", f"{source.name} sends to itself, but its link lo is down", what_to_do)
 
 
 def no_route(source: Origin, to: Target) -> FailureCause | None:
@@ -48,12 +48,12 @@ def no_route(source: Origin, to: Target) -> FailureCause | None:
 def neighbour_unresolved(source: Origin, to: Target) -> FailureCause | None:
     """Return the cause if the next hop does not answer ARP or neighbour solicitations."""
 
-    def look() -> tuple[str, str, str]:
+    def next_hop() -> tuple[str, str, str]:
         route = route_lookup.look_up(Packet(to.address, oif=to.scope), entries=False)
         hop = route.gateway or to.address
         return hop, route.dev, neighbours.state_of(hop)
 
-    hop, dev, state = inside(source.pod.netns, look)
+    hop, dev, state = inside(source.pod.netns, next_hop)
     if state not in ("FAILED", "INCOMPLETE"):
         return None
     words = f"next hop {hop} does not answer on {dev} (neighbour table: {state})"
@@ -70,16 +70,16 @@ def dropped(source: Origin, to: Target, send: Callable[[], object], port: Port |
     drop = trace.find_drop(own, to.address, send, port) if own else None
     if drop is None:
         return None
-    words = f"a packet of it is dropped on this host by {drop.words}"
+    words = f"the request or its answer is dropped on this host by {drop.words}"
     what_to_do = hint.advice(f"accept {own} in that chain", because="the chain's owner decides what it accepts")
     return FailureCause("dropped-here", words, what_to_do)
 
 
 def silent(source: Origin, to: Target) -> FailureCause:
-    """Return what is left to say: the request has left, and nothing came back."""
+    """Return the cause if no other is found: the request has left, and nothing came back."""
     route = inside(source.pod.netns, lambda: route_lookup.look_up(Packet(to.address, oif=to.scope), entries=False))
     words = f"{to.address} does not answer {source.name} (through {route.dev or 'any link'})"
     what_to_do = hint.advice(
-        "add --trace to see how far the request gets", because="nothing that was looked at stops it here"
+        "add --trace to see how far the request gets", because="nothing that was checked stops the request here"
     )
     return FailureCause("silent", words, what_to_do)

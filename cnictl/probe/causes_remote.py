@@ -37,10 +37,10 @@ def peer_silent(failure: Failure) -> FailureCause | None:
         return None
     protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
     either = "" if failure.of_host else " either"
-    words = f"peer {at.peer.via} does not answer this node{either}, though it answers {protocol}"
+    words = f"peer {at.peer.via} does not answer this node{either}, although it answers {protocol}"
     what_to_do = hint.advice(
         f"on {at.peer.via}: check that its firewall accepts ICMP echo from this node",
-        because="whether the host or its firewall is silent is not known here",
+        because="this node can't tell whether the host or its firewall is silent",
     )
     return FailureCause("peer-silent", words, what_to_do)
 
@@ -51,7 +51,7 @@ def peer_without_bridge(failure: Failure) -> FailureCause | None:
     if at is None or failure.check != OTHER_HOST_POD or at.gateway.answered or at.gateway_from_pod.answered:
         return None
     words = (
-        f"peer {at.peer.via} answers, but its pods' gateway {at.gateway.to} does not: no bridge there has that address"
+        f"peer {at.peer.via} answers, but its pods' gateway {at.gateway.to} does not: no bridge there has this address"
     )
     return FailureCause("peer-without-bridge", words, _bridge_up(failure, at.peer))
 

@@ -1,7 +1,7 @@
 """Run a network's CNI plugins as containerd, CRI-O or podman runs them.
 
 Specification 1.1.0: section 2 (environment, stdin), section 3 (order, prevResult, errors), "Deriving request
-configuration from plugin configuration". The conf names the plugins; they are found where the runtime looks.
+configuration from plugin configuration". The conf names the plugins, which are in the runtime's folders.
 """
 
 import json
@@ -48,7 +48,7 @@ class Attachment:
     args: str = ""
     """CNI_ARGS: `KEY=VALUE;KEY=VALUE`."""
     port_mappings: tuple[tuple[int, int], ...] = ()
-    """TCP ports of the host, each with the pod's port that it leads to."""
+    """TCP ports of the host, each with the pod's port that it is mapped to."""
 
 
 class Chain:
@@ -177,7 +177,7 @@ def host_ends(result: Json) -> list[str]:
 
 
 def name_servers(result: Json) -> list[str]:
-    """Return the DNS servers of a result, for the pod's resolv.conf. What is no address is left out."""
+    """Return the DNS servers of a result, for the pod's resolv.conf. Invalid addresses are left out."""
     named = (result.get("dns") or {}).get("nameservers") or []
     return [str(server) for server in named if is_address(str(server))]
 

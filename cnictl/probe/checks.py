@@ -35,7 +35,7 @@ _INTERVAL = 0.1
 
 _GATEWAY_ONLY = FailureCause(
     "gateway-only",
-    "only the gateway was tested: it answers even if its node's FORWARD chain drops pods' packets",
+    "only the gateway was tested, which answers even if its node's FORWARD chain drops pods' packets",
     hint.advice(
         "on the other host: cnictl test-connectivity --serve; here: --pod with the address that it prints",
         because="it takes commands on both hosts",
@@ -75,9 +75,9 @@ class CheckResult:
     family: str = ""
     """`ipv4` or `ipv6`; defaults to the source's family."""
     protocols: tuple[tuple[str, str], ...] = ()
-    """The results of TCP and UDP, where they were tried: `passes`, `refused`, `silent`."""
+    """The results of TCP and UDP, if they were tried: `passes`, `refused`, `silent`."""
     detail: str = ""
-    """What a cell found beside its state, in words; no check has one."""
+    """Further details of a cell, in words; empty for a check."""
 
     def __post_init__(self) -> None:
         if not self.family:
@@ -154,7 +154,7 @@ def run_checks(
     on_step: Callable[[str], None],
     chosen: Container[str] = CHECKS,
 ) -> Report:
-    """Check what `pod` reaches, in each address family of the node. `chosen` are the checks to make.
+    """Check what `pod` reaches, in each address family of the node. `chosen` are the checks to run.
 
     `other` is a second pod of this node; None skips the check between two pods.
     """
@@ -275,6 +275,6 @@ def judge(planned: Planned, pod: CheckedPod, host: Host, capture: Capture) -> Ch
     )
     cause = most_likely(failure)
     if planned.attempts and all(attempt.state == PASSES for attempt in planned.attempts):
-        words = f"TCP and UDP pass, only ping does not: {cause.words}"
+        words = f"TCP and UDP pass, but ping does not: {cause.words}"
         return replace(done, state=UNCERTAIN, cause=replace(cause, words=words))
     return replace(done, state=FAILED, cause=cause)

@@ -69,7 +69,7 @@ def read_answer(message: bytes, ident: int, kind: int) -> DnsAnswer | None:
 
 
 def _after_name(message: bytes, offset: int) -> int:
-    """Return where a name ends. A pointer to an earlier name is its last part. Raises IndexError."""
+    """Return the offset after a name. A name may end with a pointer to an earlier name. Raises IndexError."""
     for _ in range(_MOST_LABELS):
         length = message[offset]
         if length & 0xC0:
@@ -84,7 +84,7 @@ def ask(netns: str, server: str, name: str, kind: int, timeout: float) -> DnsAns
     """Ask a server from the namespace at path `netns` (empty: our own) for the records of a name.
 
     `kind` is A, AAAA or NS; only addresses are read from the answer. Return None if no answer came within `timeout`
-    seconds. A truncated answer is asked for again over TCP. Raises OSError if the kernel refuses to send or the
+    seconds. A truncated answer is requested again over TCP. Raises OSError if the kernel refuses to send or the
     server's host refuses the question.
     """
     start = time.monotonic()

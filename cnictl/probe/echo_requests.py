@@ -1,4 +1,4 @@
-"""Send ICMP echo requests one by one, of any size, and say what became of each."""
+"""Send ICMP echo requests of any size one by one, and return the outcome of each."""
 
 import errno
 import os
@@ -21,11 +21,11 @@ class EchoRequests:
     """Echo requests from the namespace at path `netns` (empty: our own) to an address."""
 
     def __init__(self, netns: str, to: str, scope: str = "", size: int = 0) -> None:
-        """`scope`: the link of a link-local target. `size`: bytes of the IP packets, which then stay whole."""
+        """`scope`: the link of a link-local target. `size`: bytes of the IP packets, which are then not fragmented."""
         self._netns = netns
         self._socket = echo_socket(netns, is_ipv6(to), whole=bool(size))
         self._series = Series(self._socket, to, 0, scope=scope, size=size)
-        self._told: set[int] = set()
+        self._reported: set[int] = set()
         self._refusals_read = 0
 
     def send(self, sequence: int) -> Answer | None:
@@ -46,9 +46,9 @@ class EchoRequests:
         answers = [
             Answer(sequence, REPLY, seconds, series.to)
             for sequence, seconds in series.rtts.items()
-            if sequence not in self._told
+            if sequence not in self._reported
         ]
-        self._told.update(series.rtts)
+        self._reported.update(series.rtts)
         for refusal in series.refusals[self._refusals_read :]:
             if refusal.type != REDIRECT:
                 state = TOO_BIG if refusal.too_big else REJECTED
@@ -58,7 +58,7 @@ class EchoRequests:
 
     def give_up(self, sequence: int) -> None:
         """Ignore an answer that comes later (`Requests.give_up`)."""
-        self._told.add(sequence)
+        self._reported.add(sequence)
 
     def close(self) -> None:
         """Close the socket."""
@@ -68,10 +68,10 @@ class EchoRequests:
 def first_link_mtu(netns: str, to: str) -> int:
     """Return the MTU of the link that packets to `to` leave the namespace through; 0 if it is not known."""
 
-    def look() -> int:
+    def read_mtu() -> int:
         dev = route_lookup.look_up(Packet(to), entries=False).dev
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, dev) if dev else None
         return int(link.mtu) if link is not None else 0
 
-    return inside(netns, look)
+    return inside(netns, read_mtu)

@@ -1,4 +1,4 @@
-"""Find the two ends of `cnictl ping` by what an operator calls them: this host, pods, peers, addresses, DNS names."""
+"""Find the two ends of `cnictl ping` by name: this host, pods, peers, addresses, DNS names."""
 
 import difflib
 import os
@@ -24,7 +24,7 @@ from cnictl.probe.resolvers import NotResolved, Resolved
 from cnictl.probe.targets import DEFAULT_EXTERNALS, external_address, own_address
 
 HOST, POD, EXTERNAL = "host", "pod", "external"
-"""What is typed for this host, for a new probe pod, and for an address outside the cluster."""
+"""The words for this host, for a new probe pod, and for an address outside the cluster."""
 PEER, ADDRESS, DNS_NAME, NAMESPACE = "peer", "address", "name", "namespace"
 _CLOSE = 0.6
 _AN_ADDRESS = "TO may also be an address"
@@ -61,7 +61,7 @@ class Target:
     """Where requests go."""
 
     name: str
-    """What was typed for it, without the port."""
+    """The name as it was given, without the port."""
     kind: str
     """HOST, POD, EXTERNAL, PEER, ADDRESS or DNS_NAME."""
     address: str
@@ -86,7 +86,7 @@ class Names:
     """The pods of this node: `namespace/name`, or the container id of one without a name."""
 
     def like(self, text: str) -> list[str]:
-        """Return the names that `text` is probably meant to be, the closest first."""
+        """Return the known names that `text` probably means, the closest first."""
         short = [pod.rpartition("/")[2] for pod in self.pods if "/" in pod]
         known = dict.fromkeys([*self.pods, *short, *self.peers, HOST, POD, EXTERNAL])
         return difflib.get_close_matches(text, known, 3, _CLOSE)
@@ -104,7 +104,7 @@ def names(spec: NodeSpec | None) -> Names:
 
 
 def origin(text: str, known: Names, probe: CheckedPod | None = None) -> Origin:
-    """Return the end that FROM names; `probe` is the pod that was made for it. Raises Problem."""
+    """Return the origin that FROM names; `probe` is the pod that was made for it. Raises Problem."""
     if text == HOST:
         return Origin("this host", HOST, CheckedPod("this host", "", ()))
     if probe is not None:
@@ -120,7 +120,7 @@ def origin(text: str, known: Names, probe: CheckedPod | None = None) -> Origin:
 def target(
     text: str, known: Names, source: Origin, ipv6: bool | None = None, probe: CheckedPod | None = None
 ) -> Target:
-    """Return the end that TO names. `ipv6` demands a family; `probe` is the pod that was made for it.
+    """Return the target that TO names. `ipv6` requires a family; `probe` is the pod that was made for it.
 
     DNS names are resolved as `source` does. Raises UsageProblem, Problem.
     """
@@ -146,15 +146,15 @@ def target(
         return Target(pod.name, POD, _choose(name, pod.addresses, source, ipv6), place, pod=pod)
     if name in known.peers:
         return Target(name, PEER, _choose(name, known.peers[name], source, ipv6), place)
-    found = _resolve(name, known, source, ipv6)
-    chosen = _choose(name, found.addresses, source, ipv6)
-    return Target(name, DNS_NAME, chosen, place, resolved=found, pod=_pod_at(chosen))
+    resolved = _resolve(name, known, source, ipv6)
+    chosen = _choose(name, resolved.addresses, source, ipv6)
+    return Target(name, DNS_NAME, chosen, place, resolved=resolved, pod=_pod_at(chosen))
 
 
 def _namespace(path: str) -> CheckedPod:
     """Return a network namespace as a pod, with its addresses. Raises CniError if there is none at the path."""
 
-    def look() -> list[str]:
+    def read_addresses() -> list[str]:
         with Netlink() as netlink:
             return [
                 format_address(packed)
@@ -166,7 +166,7 @@ def _namespace(path: str) -> CheckedPod:
 
     if not os.path.exists(path):
         raise Problem(f"{path}: there is no network namespace", "ip netns list")
-    return CheckedPod(path, path, tuple(sorted(inside(path, look), key=is_ipv6)))
+    return CheckedPod(path, path, tuple(sorted(inside(path, read_addresses), key=is_ipv6)))
 
 
 def _well_known(name: str, spec: NodeSpec | None, source: Origin) -> Sequence[str]:
@@ -179,12 +179,12 @@ def _well_known(name: str, spec: NodeSpec | None, source: Origin) -> Sequence[st
     parts = by_family(spec)
     if name == EXTERNAL:
         declared = [external_address(part) for part in parts]
-        return [*declared, *(one for one in DEFAULT_EXTERNALS if source.is_host and not of_family(declared, one))]
+        return [*declared, *(other for other in DEFAULT_EXTERNALS if source.is_host and not of_family(declared, other))]
     return [own_address(part, Host(part, spec), external_address(part)) for part in parts]
 
 
 def _choose(name: str, addresses: Sequence[str], source: Origin, ipv6: bool | None) -> str:
-    """Return the first address that `source` can reach by its family. Raises Problem without one."""
+    """Return the first address whose family `source` can send from. Raises Problem if there is none."""
     wanted = [address for address in addresses if ipv6 is None or is_ipv6(address) == ipv6]
     if not wanted:
         family = "IPv6" if ipv6 else "IPv4"
@@ -213,7 +213,7 @@ def _pod_at(address: str) -> CheckedPod | None:
 
 
 def _refuse_broken_address(name: str) -> None:
-    """Raise UsageProblem for what looks like an address and is none."""
+    """Raise UsageProblem for a text that looks like an address but is not valid."""
     if ":" in name or not name.strip("0123456789./"):
         try:
             parse_address(name)
@@ -228,14 +228,14 @@ def _resolve(name: str, known: Names, source: Origin, ipv6: bool | None) -> Reso
     try:
         return resolvers.resolve(name, resolvers.resolver_of(source.pod.netns), families)
     except NotResolved as failed:
-        message = f"{name!r} is no pod of this node and no peer, and {failed.message}"
+        message = f"{name!r} is neither a pod of this node nor a peer, and {failed.message}"
         if failed.silent and not known.like(name):
             raise Problem(message, f"cnictl ping {_typed(source)} {failed.silent[0]}:53/udp shows why") from None
         raise Problem(message, _suggestion(name, known, _AN_ADDRESS)) from None
 
 
 def _typed(source: Origin) -> str:
-    """Return what to type for an origin."""
+    """Return the word or address to give for an origin."""
     return HOST if source.is_host else next(iter(source.pod.addresses), source.name)
 
 

@@ -1,6 +1,6 @@
-"""Read the ICMP error that ended a connection or a datagram: who sent it, and what it says.
+"""Read the ICMP error for a connection or a datagram: its sender and its meaning.
 
-The kernel keeps it in the socket's error queue, if the socket asked for that. Sources: ip(7) and ipv6(7), IP_RECVERR;
+The kernel keeps it in the socket's error queue if the socket requested that. Sources: ip(7) and ipv6(7), IP_RECVERR;
 linux/errqueue.h.
 """
 
@@ -27,7 +27,7 @@ def ask_for_errors(asking: socket.socket) -> None:
 def reported(asking: socket.socket) -> Refusal | None:
     """Return the oldest error that waits in the queue, and remove it; None if there is none.
 
-    `by` is empty where this host's own kernel refused to send a packet larger than its link's MTU.
+    `by` is empty if this host's kernel refused to send a packet larger than its link's MTU.
     """
     try:
         _, ancillary, _, _ = asking.recvmsg(512, 512, socket.MSG_ERRQUEUE)
@@ -41,7 +41,7 @@ def reported(asking: socket.socket) -> Refusal | None:
 
 
 def read_error(data: bytes) -> Refusal | None:
-    """Return what a control message with a `sock_extended_err` says; None if it is no ICMP error."""
+    """Return the error in a control message with a `sock_extended_err`; None if it is not an ICMP error."""
     if len(data) < _EXTENDED.size:
         return None
     number, origin, kind, code, _, info, _ = _EXTENDED.unpack_from(data)

@@ -1,4 +1,4 @@
-"""Send requests of any protocol at an interval, and hand over what became of each as soon as it is known.
+"""Send requests of any protocol at an interval, and pass on each outcome as soon as it is known.
 
 `Requests` is one protocol's part: `probe.echo_requests` (ICMP) and `probe.port_requests` (TCP, UDP).
 """
@@ -16,7 +16,7 @@ class Requests(Protocol):
     """The requests of one protocol from one namespace to one target."""
 
     def send(self, sequence: int) -> Answer | None:
-        """Send a request. Return an Answer if its fate is known at once."""
+        """Send a request. Return an Answer if the outcome is known at once."""
         ...
 
     def waiting(self) -> Iterable[tuple[socket.socket, int]]:
@@ -24,11 +24,11 @@ class Requests(Protocol):
         ...
 
     def read(self) -> list[Answer]:
-        """Return what became of requests since the last call. Does not wait."""
+        """Return the outcomes since the last call, without waiting."""
         ...
 
     def give_up(self, sequence: int) -> None:
-        """Expect no more answer to a request."""
+        """Stop waiting for the answer to a request."""
         ...
 
     def close(self) -> None:
@@ -44,11 +44,11 @@ class Exchange:
         self._requests, self._count, self._interval, self._timeout = requests, count, interval, timeout
         self._open: dict[int, float] = {}
         self.answers: dict[int, Answer] = {}
-        """What became of each request, by sequence number. A request whose fate is not known yet is missing."""
+        """The outcome of each request, by sequence number. A request without an outcome so far is missing."""
 
     @property
     def all_came(self) -> bool:
-        """Whether at least one request was made, and every one was answered."""
+        """Whether at least one request was made, and every request was answered."""
         return bool(self.answers) and all(answer.came for answer in self.answers.values())
 
     def run(self, on_answer: Callable[[Answer], None]) -> None:
@@ -70,7 +70,7 @@ class Exchange:
             self._take(self._requests.read(), on_answer)
 
     def _next_event(self, start: float, sent: int, now: float) -> float:
-        """Return when the next request is due or the next answer overdue; now if neither is."""
+        """Return when the next request is due or the next answer is overdue; `now` if neither is."""
         due = [start + sent * self._interval] if sent < self._count else []
         return min([*due, *(at + self._timeout for at in self._open.values())], default=now)
 

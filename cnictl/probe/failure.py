@@ -1,4 +1,4 @@
-"""Define a failed check with its evidence, which the finders examine, and the cause that they find."""
+"""Define a failed check with its evidence for the finders, and the cause that they find."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -39,8 +39,8 @@ class PeerEvidence:
     gateway_from_pod: Series
     """From our pod to that address. The reply needs a route to our pods, but no forwarding on the peer."""
     expiring: Series | None = None
-    """From our pod to their pod, with a time to live that ends at the peer. A peer that forwards reports that the
-    request expired, before its FORWARD chain sees it."""
+    """From our pod to their pod, with a time to live that ends at the peer. A peer that forwards packets reports that
+    the request expired, before its FORWARD chain sees it."""
     pod_from_node: Series | None = None
     """From this node to their pod, with a time to live that ends one hop after the peer. A peer without its bridge
     forwards the request by another route: it sends a redirect, or the next router reports that the request expired."""
@@ -65,7 +65,7 @@ class Failure:
 
     @property
     def of_host(self) -> bool:
-        """Whether this host itself sent the request, and no pod."""
+        """Whether this host itself, not a pod, sent the request."""
         return not self.pod.netns
 
     @property

@@ -1,6 +1,6 @@
-"""Ask again where a peer's pod does not answer: check whether the peer forwards, has its bridge and has the pod.
+"""Ping again if a peer's pod does not answer: check whether the peer forwards packets, has its bridge and has the pod.
 
-The ICMP errors of routers answer this. A router limits its errors to one address: six together, then one a second
+The ICMP errors of routers show this. A router limits its errors to one address: six together, then one a second
 (linux ip-sysctl.rst, icmp_ratelimit). An earlier command may have used up that limit, so an error counts as missing
 only after two requests more than a second apart.
 """
@@ -12,9 +12,9 @@ from cnictl.probe.failure import PeerEvidence
 from cnictl.probe.icmp import Series, linger, ping
 
 _ARP_GIVES_UP = 3.5
-"""Seconds until a node reports that no pod has an address: three ARP requests, one a second, and some slack."""
+"""Seconds until a node reports that no pod has an address: three ARP requests, one a second, plus some slack."""
 _NEXT_ERROR = 1.1
-"""Seconds until a router at its limit reports an error again, and some slack."""
+"""Seconds until a router at its limit reports an error again, plus some slack."""
 _INTERVAL = 0.1
 _TIMEOUT = 0.2
 

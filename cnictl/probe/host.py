@@ -1,4 +1,4 @@
-"""Read how this host treats a packet. Each value is read once, when a finder first needs it."""
+"""Read the state that decides what this host does with a packet. Each value is read once, at its first use."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -63,7 +63,7 @@ class Host:
 
     @cached_property
     def bridge(self) -> Link | None:
-        """The bridge; None if there is no such link."""
+        """The bridge; None if the link does not exist."""
         with Netlink() as netlink:
             return rtnetlink.get_link(netlink, self.spec.bridge)
 
@@ -78,7 +78,7 @@ class Host:
         return [str(Cidr(packed, prefix)) for packed, prefix in addresses if not is_link_local(packed)]
 
     def port_fault(self, host_veth: str) -> str:
-        """Return what is wrong with a pod's host veth as a bridge port; empty if nothing is."""
+        """Return the fault of a pod's host veth as a bridge port; empty if it has none."""
         with Netlink() as netlink:
             port = rtnetlink.get_link(netlink, host_veth)
         if port is None:
@@ -101,7 +101,7 @@ class Host:
 
     @cached_property
     def peer_hints(self) -> PeerHints:
-        """What to do about peers that are missing, by where this node's peers come from."""
+        """The hints for missing peers, which depend on the source of this node's peers."""
         return PeerHints(self.whole)
 
     def no_node_has(self, address: str) -> bool:
@@ -117,7 +117,7 @@ class Host:
 
     @cached_property
     def diversions(self) -> list[pod_routes.Diversion]:
-        """The packets of this node's pods that the kernel sends elsewhere."""
+        """The diversions of packets of this node's pods."""
         return pod_routes.look(self.whole).diversions
 
     @cached_property

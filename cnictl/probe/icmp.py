@@ -58,7 +58,7 @@ class Refusal:
 
     @property
     def too_big(self) -> bool:
-        """Whether the packet is larger than the MTU of a link on its way."""
+        """Whether the packet is larger than the MTU of a link on its path."""
         return self.type == UNREACHABLE and self.code == TOO_BIG
 
     @property
@@ -72,7 +72,7 @@ class Refusal:
 
     @property
     def no_port(self) -> bool:
-        """Whether nothing listens on the port, or a packet filter pretends so."""
+        """Whether nothing listens on the port, or a packet filter claims so."""
         return self.type == UNREACHABLE and self.code == NO_PORT
 
     @property
@@ -149,7 +149,7 @@ class Series:
 def echo_socket(netns: str, ipv6: bool = False, whole: bool = False) -> socket.socket:
     """Return a socket for ICMP or ICMPv6 in the network namespace at path `netns` (empty: our own).
 
-    `whole`: its packets must not be fragmented on their way.
+    `whole`: its packets must not be fragmented on their path.
     """
     family, protocol = (socket.AF_INET6, socket.IPPROTO_ICMPV6) if ipv6 else (socket.AF_INET, socket.IPPROTO_ICMP)
 
@@ -165,7 +165,7 @@ def echo_socket(netns: str, ipv6: bool = False, whole: bool = False) -> socket.s
 
 
 def forbid_fragments(sender: socket.socket) -> None:
-    """Make the kernel send each packet whole, up to its link's MTU, whatever path MTU it knows (ip(7), ipv6(7))."""
+    """Make the kernel send each packet unfragmented up to its link's MTU, despite a known path MTU (ip(7), ipv6(7))."""
     if sender.family == socket.AF_INET6:
         sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_MTU_DISCOVER, _PMTUDISC_PROBE)
         sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_DONTFRAG, 1)
@@ -232,7 +232,7 @@ def identifier(number: int) -> int:
 
 
 def smallest(ipv6: bool) -> int:
-    """Return the bytes of the smallest IP packet that holds an echo request with our marks."""
+    """Return the size in bytes of the smallest IP packet for an echo request with our marks."""
     return _IP_BYTES[ipv6] + _HEADER.size + _TOKEN.size
 
 
@@ -277,8 +277,8 @@ def receive(sender: socket.socket, by_number: dict[int, Series]) -> None:
         elif kind in (UNREACHABLE, REDIRECT, TIME_EXCEEDED):
             quoted = _refused(message[_HEADER.size :], sender, by_number)
             if quoted is not None:
-                told = reported_mtu(message, sender.family == socket.AF_INET6) if code == TOO_BIG else 0
-                quoted[0].refusals.append(Refusal(source, kind, code, told, quoted[1]))
+                mtu = reported_mtu(message, sender.family == socket.AF_INET6) if code == TOO_BIG else 0
+                quoted[0].refusals.append(Refusal(source, kind, code, mtu, quoted[1]))
 
 
 def kind_of(message: bytes, ipv6: bool) -> tuple[int, int]:

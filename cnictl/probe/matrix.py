@@ -21,7 +21,7 @@ TITLES = {
     "ipv6": "IPv6",
 }
 _HEADINGS = {**TITLES, "pod-same-host": "pod here", "pod-other-host": "pod there"}
-"""The matrix's columns, which must fit beside each other on a screen of 80 columns."""
+"""The matrix's columns, which must fit on a screen of 80 columns."""
 _WORST_FIRST = (FAILED, UNCERTAIN, OK, SKIPPED)
 
 Rows = tuple[tuple[str, ...], list[tuple[str, ...]]]

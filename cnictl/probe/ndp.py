@@ -1,4 +1,4 @@
-"""Ask for an address by a neighbour solicitation, and read the answers, as `arp` does for IPv4 (RFC 4861)."""
+"""Send neighbour solicitations for an address and read the answers, as `arp` does for IPv4 (RFC 4861)."""
 
 import errno
 import os
@@ -50,14 +50,14 @@ def group(address: str) -> str:
 
 
 def target(message: bytes) -> str:
-    """Return the address whose neighbour advertisement an ICMPv6 message is; empty if it is none."""
+    """Return the target address of a neighbour advertisement; empty if the ICMPv6 message is not one."""
     if len(message) < _OPTIONS or message[0] != _ADVERTISEMENT:
         return ""
     return socket.inet_ntop(socket.AF_INET6, message[8:24])
 
 
 def answering_mac(message: bytes, address: str) -> bytes:
-    """Return the MAC in an advertisement of `address` (RFC 4861, section 4.4); empty if the message is another."""
+    """Return the MAC in an advertisement of `address` (RFC 4861, section 4.4); empty for other messages."""
     if target(message) != socket.inet_ntop(socket.AF_INET6, socket.inet_pton(socket.AF_INET6, address)):
         return b""
     offset = _OPTIONS

@@ -55,7 +55,7 @@ def answering(targets: Iterable[Target], wait: float = WAIT) -> dict[Target, boo
 
 
 def _ask(groups: "Collection[_Group]", wait: float) -> None:
-    """Send every group's requests, and read answers until all are in or `wait` seconds after the last request."""
+    """Send every group's requests, and read answers until all have arrived or `wait` seconds have passed."""
     with selectors.DefaultSelector() as selector:
         for group in groups:
             selector.register(group.receiver, selectors.EVENT_READ, group)

@@ -43,6 +43,6 @@ def check_one(
         ping([planned.series, *companions([planned])], _INTERVAL, _TIMEOUT, [planned.series])
         at = planned.at_peer
         if at is not None and at.expiring is not None and not planned.series.heard:
-            # the requests before may have begun the other host's search for the address, so this one may begin later
+            # the other host may still be searching for earlier requests, so its next search may start later
             ask_on([(planned.series, at)], time.monotonic(), on_step)
         return judge(planned, sender, host, capture)

@@ -1,7 +1,7 @@
 """Check whether a peer still has the pod CIDR that this node routes to it.
 
-A node that was reset, or that has another pod CIDR now, still answers a ping to its own address. Two requests with a
-time to live of 1 tell the difference. The first goes to the pods' gateway and is answered only if the peer itself has
+A node that was reset, or that now has another pod CIDR, still answers a ping to its own address. Two requests with a
+time to live of 1 show the difference. The first goes to the pods' gateway and is answered only if the peer itself has
 that address; otherwise it expires. The second goes to another address of the pod CIDR, and is reported as expired only
 if the peer forwards.
 """
@@ -48,8 +48,8 @@ def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
     Peers that do not answer on their link are `UNKNOWN` and get no echo request. The others are asked in groups, all of
     a group at the same time.
 
-    Peers that are not on a link of this node are left out, because the requests expire on the way. So are peers whose
-    packets a policy rule of this host sends elsewhere.
+    Peers that are not on a link of this node are left out, because the requests expire before they arrive. So are
+    peers whose packets a policy rule of this host diverts.
     """
     routes = (
         route_lookup.look_up_all([route_lookup.Packet(gateway_of(peer.pod_cidr)) for peer in peers]) if peers else []

@@ -1,6 +1,6 @@
-"""Put a packet's way through this host in order: arrivals, routes, hooks with their rules, neighbours. Pure.
+"""Reconstruct a packet's path through this host: arrivals, routes, hooks with their rules, neighbours. Pure.
 
-The decisions come from the kernel's trace. Chains of our own at each hook, before and after all others, show that the
+The decisions come from the kernel's trace. Our own chains at each hook, before and after all others, show that the
 packet reached the hook, and with which addresses.
 """
 
@@ -19,7 +19,7 @@ _TABLE_NAMES = {255: "local", 254: "main", 253: "default"}
 _FIRST, _AFTER_CONNTRACK, _LAST = -350, -150, 350
 _REQUESTS = ("requests", "sent")
 _OF_IP = (ARRIVES, ROUTE, NEIGHBOUR, LEAVES)
-"""Places that a packet which stays on a bridge does not pass."""
+"""Places that a packet does not pass if it stays on a bridge."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Sources:
-    """Where the parts of a step come from that the trace does not say."""
+    """The sources for the parts of a step that are missing in the trace."""
 
     hooks: Mapping[tuple[str, str, str], str]
     """The hook of each base chain, by family, table and chain."""
@@ -51,13 +51,13 @@ class Sources:
     neighbour: Callable[[str, str], str]
     """The state of an address on a link, in words."""
     unforwarded: Callable[[str, bool], str]
-    """Why this host does not forward what comes in on a link, in IPv6 or not; empty if it does."""
+    """Why this host does not forward packets that arrive on a link, for IPv6 or IPv4; empty if it does."""
 
 
 def tables(source: str, destination: str, protocol: str, port: int) -> tuple[str, str]:
     """Return the tables that trace a request from `source` to `destination` and its reply, for `trace.traced`.
 
-    Of a TCP connection only the first packet of each side is traced. A reply is known by the tracked connection, with
+    Only the first packet of each side of a TCP connection is traced. A reply is recognized by its tracked connection,
     whatever addresses NAT has given it.
     """
     ip, icmp = ("ip6", "icmpv6") if is_ipv6(source) else ("ip", "icmp")
@@ -88,7 +88,7 @@ def tables(source: str, destination: str, protocol: str, port: int) -> tuple[str
 
 @dataclass
 class _Packet:
-    """What is known of one of the two packets so far."""
+    """What is known about one of the two packets so far."""
 
     name: str
     seen: TracedPacket = field(default_factory=TracedPacket)
@@ -99,7 +99,7 @@ class _Packet:
     """The families whose first chain it has met."""
     ended: bool = False
     bridged: bool = False
-    """Whether the bridge passed it from port to port. The hooks of IP that it met then are those of br_netfilter."""
+    """Whether the bridge passed it from port to port. Then br_netfilter called the IP hooks that it met."""
 
 
 def steps(events: Iterable[Event], sources: Sources) -> list[Step]:
@@ -110,7 +110,7 @@ def steps(events: Iterable[Event], sources: Sources) -> list[Step]:
     for event in events:
         if event.table == TABLE and event.kind == RULE:
             packet = packets[REQUEST if event.chain in _REQUESTS else REPLY]
-        _look(packet, event)
+        _update(packet, event)
         if event.table == TABLE:
             path += _own(packet, event, sources)
         elif not packet.ended:
@@ -123,7 +123,7 @@ def steps(events: Iterable[Event], sources: Sources) -> list[Step]:
     return sorted(path, key=lambda step: step.packet != REQUEST)
 
 
-def _look(packet: _Packet, event: Event) -> None:
+def _update(packet: _Packet, event: Event) -> None:
     packet.mark = event.mark
     if event.seen is not None:
         old, new = packet.seen, event.seen
@@ -180,7 +180,7 @@ def route_words(route: RouteResult) -> str:
 
 
 def _decided(packet: _Packet, event: Event, sources: Sources) -> list[Step]:
-    """Return the step for a rule or a policy of somebody's chain."""
+    """Return the step for a rule or a policy of another program's chain."""
     packet.hook = sources.hooks.get(event.place, packet.hook)
     place = f"{BRIDGE} {packet.hook}" if event.family == BRIDGE else packet.hook
     chain = f"{event.family} {event.table} {event.chain}"
@@ -197,22 +197,22 @@ def _decided(packet: _Packet, event: Event, sources: Sources) -> list[Step]:
 
 
 def _vanished(packet: _Packet, sources: Sources) -> Step:
-    """Return why a packet left none of the hooks: the kernel itself drops what it has no route for."""
+    """Return why a packet disappeared between hooks: the kernel drops packets that it has no route for."""
     seen = packet.seen
     if packet.marked == {BRIDGE}:
-        return Step(packet.name, LOST, "the bridge does not pass it on: its port is isolated or down", True)
+        return Step(packet.name, LOST, "the bridge does not forward it: its port is isolated or down", True)
     route = sources.route(Packet(seen.destination, seen.source, seen.iif, mark=packet.mark))
     why = sources.unforwarded(seen.iif, is_ipv6(seen.destination)) if seen.iif and route.kind != LOCAL else ""
     if not why and route.spoofed:
         why = f"the route back to {seen.source} does not lead to {seen.iif}, or {route}"
     elif not why and (route.errno or not route.dev):
         why = str(route)
-    words = why or "nothing that is traced says why"
+    words = why or "the trace does not show why"
     return Step(packet.name, LOST, f"the kernel drops it: {words}", True)
 
 
 def sent_on_to(events: Iterable[Event]) -> tuple[str, int]:
-    """Return the address and port that a request has once every rule has seen it; empty if it was not traced so far."""
+    """Return a request's address and port after all rules; empty if the trace does not reach that far."""
     end = ("", 0)
     for event in events:
         if event.table == TABLE and event.kind == RULE and event.chain not in _REQUESTS:
@@ -224,7 +224,7 @@ def sent_on_to(events: Iterable[Event]) -> tuple[str, int]:
 
 
 def ordered(before: Sequence[Step], traced: Sequence[Step], after: Sequence[Step]) -> list[Step]:
-    """Return all steps of a request and its reply. What dropped a packet comes last."""
+    """Return all steps of a request and its reply. The step that dropped a packet comes last."""
     dropped = next((place for place, step in enumerate(traced) if step.drops), None)
     if dropped is None:
         return [*before, *traced, *after]

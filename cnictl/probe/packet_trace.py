@@ -23,7 +23,7 @@ _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": sock
 
 
 def follow(source: Origin, to: Target, send: Callable[[], Answer]) -> list[Step]:
-    """Return what the request that `send` sends meets, in order, and its fate. What drops it comes last.
+    """Return the steps of the request that `send` sends, in order, and its outcome. The step that drops it comes last.
 
     Raises Problem if this kernel or its nft can't trace.
     """
@@ -41,9 +41,9 @@ def follow(source: Origin, to: Target, send: Callable[[], Answer]) -> list[Step]
 
 
 def sent_on_to(source: Origin, to: Target, send: Callable[[], object]) -> tuple[str, int]:
-    """Return the address and port to which this host's rules send a request on; the target's own if they do not.
+    """Return the address and port to which this host's rules forward a request; the target's own if they do not.
 
-    Empty, and 0, if this kernel or its nft can't trace.
+    Return an empty address and port 0 if this kernel or its nft can't trace.
     """
     own = source.source(to.address, to.scope)
     if not own:
@@ -66,14 +66,14 @@ def find_drop(source: Origin, to: Target, send: Callable[[], object]) -> Drop | 
 
 
 def _fate(answer: Answer) -> str:
-    """Return what became of the request, in words."""
+    """Return the outcome of the request in words."""
     by = f" by {answer.by}" if answer.by else ""
     took = f" after {answer.seconds * 1000:.3f} ms" if answer.came else ""
     return f"{answer.state}{by}{took}" + (f": {answer.words}" if answer.words else "")
 
 
 def _untraced_rules(address: str) -> list[Step]:
-    """Return a note if iptables-legacy has rules, of which the kernel's trace says nothing."""
+    """Return a note if iptables-legacy has rules, which the kernel's trace does not cover."""
     tables = trace.legacy_tables(is_ipv6(address))
     if not tables:
         return []
@@ -95,15 +95,15 @@ def _inside(source: Origin, to: Target) -> list[Step]:
     if source.is_host:
         return []
 
-    def look() -> list[Step]:
+    def steps_inside() -> list[Step]:
         route = route_lookup.look_up(Packet(to.address, oif=to.scope))
-        found = [Step(REQUEST, f"{ROUTE} in the pod", packet_path.route_words(route))]
+        steps = [Step(REQUEST, f"{ROUTE} in the pod", packet_path.route_words(route))]
         hop = route.gateway or to.address
         if route.dev and not route.errno and route.kind == route_lookup.UNICAST:
-            found.append(Step(REQUEST, f"{NEIGHBOUR} in the pod", f"{hop}: {_neighbour(hop, route.dev)}"))
-        return found
+            steps.append(Step(REQUEST, f"{NEIGHBOUR} in the pod", f"{hop}: {_neighbour(hop, route.dev)}"))
+        return steps
 
-    return inside(source.pod.netns, look)
+    return inside(source.pod.netns, steps_inside)
 
 
 def _sources() -> Sources:
@@ -148,7 +148,7 @@ def _tracked(source: str, to: Target) -> list[Step]:
     state = "established" if latest.assured else "answered" if latest.answered else "not answered"
     words = f"{to.place.service} {source} → {to.address}: {state}"
     if latest.answering not in (latest.target, b""):
-        words += f", sent on to {_end(latest.answering, latest.answering_port)}"
+        words += f", forwarded to {_end(latest.answering, latest.answering_port)}"
     if latest.replied_to not in (latest.source, b""):
         words += f", masqueraded as {format_address(latest.replied_to)}"
     return [Step(REQUEST, CONNECTION, words)]

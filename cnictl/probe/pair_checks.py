@@ -36,7 +36,7 @@ _INTERVAL = 0.1
 _AGAIN = 2
 """Echo requests of the second try."""
 _LOOKED_INTO = 16
-"""The most failures to examine. When more targets fail, they share a few causes."""
+"""The largest number of failures to examine. If more targets fail, they share a few causes."""
 _KINDS = {OTHER_HOST_POD: POD_POD, OTHER_HOST: POD_NODE, EXTERNAL: POD_EXTERNAL}
 
 

@@ -1,4 +1,4 @@
-"""The messages between a host and the operator's machine during `cnictl cluster test`, each one line of JSON.
+"""Define the messages between hosts and the operator's machine in `cnictl cluster test`, each one line of JSON.
 
 1. The host reports that its probe pod is up (`Ready`).
 2. The operator's machine sends the targets to ping (`PairRequest`).
@@ -22,7 +22,7 @@ from cnictl.node.hint import NONE, Hint
 VERSION = 1
 """The version of these messages. A host that uses another version is not tested."""
 LONGEST_LINE = 4 << 20
-"""The most characters of a line. A request that names 5,000 hosts takes a third of it."""
+"""The largest number of characters in a line. A request that names 5,000 hosts takes a third of it."""
 FINISH = '{"finish": true}\n'
 """Asks a host for the requests that its pod received."""
 
@@ -30,7 +30,7 @@ POD_POD, POD_NODE, NODE_POD, POD_EXTERNAL = "pod-pod", "pod-node", "node-pod", "
 CHECKS = (POD_POD, NODE_POD, POD_NODE, POD_EXTERNAL)
 
 _MOST = 10_000
-"""The most entries of a list in a message."""
+"""The largest number of entries in a list of a message."""
 
 T = TypeVar("T")
 
@@ -65,7 +65,7 @@ class Ready:
     pod_cidrs: tuple[str, ...]
     networks: tuple[str, ...]
     mtu: int = 0
-    """Of its bridge; 0 if that is not known."""
+    """The MTU of its bridge; 0 if it is not known."""
 
     def as_target(self, name: str) -> Target:
         """Return the host as a target for the other hosts."""
@@ -132,7 +132,7 @@ def ready_line(ready: Ready) -> str:
 
 
 def request_line(request: PairRequest) -> str:
-    """Return the message that tells a host whom to ping."""
+    """Return the message that tells a host which targets to ping."""
     return _line({"version": VERSION, "request": asdict(request)})
 
 

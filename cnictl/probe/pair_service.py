@@ -1,6 +1,6 @@
 """Serve one `cnictl cluster test` on this host: make a probe pod, ping the given targets, and report the results.
 
-The messages are those of `pair_reports`. The service ends after its last report, at the end of stdin, at a signal, or
+The messages are those of `pair_reports`. The service ends after its last report, at the end of stdin, on a signal, or
 when its time is up. In each case it removes the pod.
 """
 

@@ -15,12 +15,12 @@ _INTERVAL = 0.05
 
 @dataclass(frozen=True)
 class PathMtu:
-    """What passes."""
+    """The result of a search."""
 
     size: int
     """Bytes of the largest IP packet that was answered; 0 if not even the smallest was."""
     asked: int
-    """Bytes of the largest that was sent."""
+    """Bytes of the largest IP packet that was sent."""
     by: str = ""
     """The router that reported the MTU; empty if larger packets are lost without a report."""
 
@@ -28,8 +28,8 @@ class PathMtu:
 def path_mtu(netns: str, to: str, most: int = 0, timeout: float = 0.3) -> PathMtu:
     """Return the largest echo request, up to `most` bytes, that `to` answers.
 
-    `netns` is the path of the sender's namespace (empty: our own); without `most`, its link's MTU counts. `timeout` is
-    for each answer, in seconds. A reported MTU is tried next; without reports, the sizes are halved.
+    `netns` is the path of the sender's namespace (empty: our own); without `most`, its link's MTU is the limit.
+    `timeout` is for each answer, in seconds. A reported MTU is tried next; without reports, the sizes are halved.
     """
     most = most or first_link_mtu(netns, to)
     smallest = icmp.smallest(is_ipv6(to))
@@ -37,14 +37,14 @@ def path_mtu(netns: str, to: str, most: int = 0, timeout: float = 0.3) -> PathMt
         return PathMtu(0, most)
     low, high, size, trusted, by = smallest, most + 1, most, 0, ""
     while high - low > 1:
-        passes, told = _passes(netns, to, size, timeout)
+        passes, report = _passes(netns, to, size, timeout)
         low, high = (size, high) if passes else (low, size)
-        reported = told.mtu if told is not None else 0
-        if told is not None and reported:
-            by = told.by
+        reported = report.mtu if report is not None else 0
+        if report is not None and reported:
+            by = report.by
         if low < reported < high:
             size = trusted = reported
-        else:  # one byte more than a reported MTU shows that the report is right
+        else:  # a size one byte above a reported MTU shows whether the report is right
             size = low + 1 if passes and low == trusted else (low + high) // 2
     return PathMtu(low, most, by)
 
@@ -58,5 +58,5 @@ def _passes(netns: str, to: str, size: int, timeout: float) -> tuple[bool, Answe
     finally:
         requests.close()
     answers = list(exchange.answers.values())
-    told = next((answer for answer in answers if answer.state == TOO_BIG), None)
-    return any(answer.came for answer in answers), told
+    report = next((answer for answer in answers if answer.state == TOO_BIG), None)
+    return any(answer.came for answer in answers), report

@@ -1,4 +1,4 @@
-"""Say what `cnictl ping` finds, in lines for people and as JSON values. Pure."""
+"""Format what `cnictl ping` finds as lines for people and as JSON values. Pure."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -22,14 +22,14 @@ def heading(source: Origin, own: str, to: Target, size: int) -> str:
 
 
 def resolved(to: Target, source: str) -> str:
-    """Return how a DNS name was resolved; empty if the target was no DNS name. `source` is the configuration's."""
+    """Return how a DNS name was resolved; empty if the target was not a DNS name. `source` is the resolver's."""
     if to.resolved is None:
         return ""
     if not to.resolved.server:
-        return f"{to.name} is {to.address} by the hosts file"
+        return f"{to.name} is {to.address}, from the hosts file"
     name = f"{to.name} is {to.resolved.name}, " if to.resolved.name.strip(".") != to.name.strip(".") else ""
     took = f"{to.resolved.seconds * 1000:.1f} ms"
-    return f"{name}{to.resolved.server} says {', '.join(to.resolved.addresses)} in {took} ({source})"
+    return f"{name}{to.resolved.server} answers {', '.join(to.resolved.addresses)} in {took} ({source})"
 
 
 def line(answer: Answer, timeout: float) -> str:
@@ -75,7 +75,7 @@ def tally(answers: Sequence[Answer]) -> dict[str, Any]:
 
 
 def note(to: Target, answers: Sequence[Answer]) -> str:
-    """Return what to know of a datagram's refusal, which counts as an answer; empty without one."""
+    """Return a note about a refused datagram, which counts as an answer; empty if none was refused."""
     if to.place.protocol != UDP or not any(answer.state == REFUSED for answer in answers):
         return ""
     return f"nothing listens on {to.place.service} of {to.address}; its refusals show that packets pass both ways"

@@ -36,7 +36,7 @@ class Options:
     timeout: float = 1.0
     """Seconds to wait for each answer."""
     size: int = 0
-    """Bytes of each IP packet, which then stays whole; 0 for the usual size."""
+    """Bytes of each IP packet, which is then not fragmented; 0 for the usual size."""
     ipv6: bool | None = None
     """Whether the family has to be IPv6 (True) or IPv4 (False)."""
 
@@ -47,7 +47,7 @@ def check(to: str, options: Options) -> Place:
     if not options.size:
         return place
     if place.protocol == TCP:
-        raise UsageProblem("--size goes with ICMP and UDP: TCP chooses the size of its packets itself")
+        raise UsageProblem("--size applies to ICMP and UDP: TCP chooses the size of its packets itself")
     if options.size < icmp.smallest(ipv6=True):
         raise UsageProblem(f"--size {options.size}: the smallest packet has {icmp.smallest(ipv6=True)} bytes")
     return place
@@ -62,7 +62,7 @@ class Run:
     spec: NodeSpec | None
     options: Options
     answers: list[Answer] = field(default_factory=list)
-    """What became of each request, in the order in which that was known."""
+    """The outcome of each request, in the order in which it became known."""
 
     @property
     def served(self) -> bool:
@@ -80,7 +80,7 @@ class Run:
         self._exchange(self.options.count, self.options.timeout, note)
 
     def once(self) -> Answer:
-        """Send one more request, which is not counted; return what became of it."""
+        """Send one more request, which is not counted; return its outcome."""
         fate: list[Answer] = []
         self._exchange(1, min(self.options.timeout, _TRACED_TIMEOUT), fate.append)
         return fate[0]
@@ -92,7 +92,7 @@ class Run:
         return why.find_cause(failed, on_step)
 
     def follow(self) -> list[Step]:
-        """Send one more request, and return what it meets on this host. Raises Problem if the kernel can't trace."""
+        """Send one more request, and return its steps on this host. Raises Problem if the kernel can't trace."""
         return packet_trace.follow(self.source, self.to, self.once)
 
     def _exchange(self, count: int, timeout: float, on_answer: Callable[[Answer], None]) -> None:
@@ -111,7 +111,7 @@ class Run:
 
 @contextmanager
 def between(source: str, to: str, options: Options, chain: Callable[[], Chain]) -> Iterator[Run]:
-    """Return the run between two ends as they are typed. Probe pods, which `chain` makes, live as long as the context.
+    """Yield the run between two named ends. Probe pods, which `chain` makes, live as long as the context.
 
     Raises UsageProblem, Problem.
     """
@@ -123,7 +123,7 @@ def between(source: str, to: str, options: Options, chain: Callable[[], Chain]) 
         made: list[CheckedPod] = []
         if any(new):
             if not new[0]:
-                ends.origin(source, known)  # a name that is wrong is refused before a pod is made
+                ends.origin(source, known)  # refuse a wrong name before a pod is made
             made = stack.enter_context(probe_pods(chain(), sum(new)))
         origin = ends.origin(source, known, made[0] if new[0] else None)
         target = ends.target(to, known, origin, options.ipv6, made[-1] if new[1] else None)

@@ -14,7 +14,7 @@ _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?")
 
 @dataclass(frozen=True)
 class Place:
-    """What is typed for a target."""
+    """The parts of a target."""
 
     name: str
     port: int = 0
@@ -29,7 +29,7 @@ class Place:
 
 
 def parse_place(text: str) -> Place:
-    """Return the parts of a target. An IPv6 address with a port stands in brackets. Raises UsageProblem."""
+    """Return the parts of a target. An IPv6 address with a port is in brackets. Raises UsageProblem."""
     if text.startswith("["):
         name, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):

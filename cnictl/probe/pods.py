@@ -1,4 +1,4 @@
-"""Make probe pods: short-lived namespaces, attached through the installed plugin and always removed again.
+"""Create probe pods: short-lived namespaces, attached through the installed plugin and always removed.
 
 Each pod has a state file under /run/cnictl/probe that says what to undo. Its owner writes the file first and holds it
 under flock. A file that nobody holds comes from a killed command; the next command cleans it up.
@@ -50,7 +50,7 @@ class CheckedPod:
     port_fault: str = ""
     """Why the plugin did not map a port; empty if it did, or was not asked to."""
     host_end: str = ""
-    """The host's end of a probe pod's link, whatever bridge its conf puts it on."""
+    """The host's end of a probe pod's link, on whichever bridge its conf puts it."""
 
     @property
     def address(self) -> str:
@@ -104,7 +104,7 @@ def _ignore_signals() -> None:
 
 
 class _Making:
-    """Makes and removes one probe pod: state file, namespace, ADD, and the same in reverse."""
+    """Creates one probe pod (state file, namespace, ADD), and removes it in reverse order."""
 
     def __init__(self, chain: Chain, mapped: bool) -> None:
         self._chain = chain
@@ -135,7 +135,7 @@ class _Making:
         )  # fmt: skip
 
     def _add(self) -> tuple[Json, str]:
-        """ADD, without the port mapping if its plugin refuses it; return the result and what that plugin said."""
+        """ADD, without the port mapping if its plugin refuses it; return the result and that plugin's error."""
         try:
             return self._chain.add(_attachment(self._name, self._port)), ""
         except PluginFailed as failed:
@@ -147,7 +147,7 @@ class _Making:
             return self._chain.add(_attachment(self._name)), str(failed)
 
     def unmake(self) -> Problem | None:
-        """Undo all that was made. Return the first error; the state file then stays for the next command."""
+        """Undo everything. Return the first error; the state file is then kept for the next command."""
         if self._reserved is not None:
             self._reserved.close()
         if self._state < 0:
@@ -167,7 +167,7 @@ def _await_carrier(links: list[str]) -> None:
     """Wait until the host ends of a pod have a carrier, at most `_CARRIER_SECONDS`.
 
     A bridge gets its carrier from its first port in deferred work of the kernel (net/core/link_watch.c), and drops
-    packets until then. A container takes longer to start than that; a ping does not.
+    packets until then. A container takes longer than that to start; a ping does not.
     """
     deadline = time.monotonic() + _CARRIER_SECONDS
     with Netlink() as netlink:
@@ -179,7 +179,7 @@ def _await_carrier(links: list[str]) -> None:
 
 
 def _reserve_port() -> socket.socket:
-    """Return a socket that keeps a free port of this host from others. It does not listen, so the host refuses."""
+    """Return a socket that reserves a free port of this host. It does not listen, so the host refuses connections."""
     try:
         reserved = socket.socket(socket.AF_INET6)
         reserved.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
@@ -207,7 +207,7 @@ def undo(path: str) -> Problem | None:
         attachment = _attachment(name, int(noted.get("host_port", 0)))
         Chain(noted["conf"], noted["bin_dirs"]).delete(attachment, noted["result"])
     except ValueError:
-        pass  # a full file system left half a file: the veth goes with its namespace, and the lease becomes stale
+        pass  # a full file system left half a file: the namespace takes the veth with it, and the lease becomes stale
     except Problem as failed:
         problem = failed
     if os.path.exists(f"{NETNS_DIR}/{name}"):
@@ -221,7 +221,7 @@ def undo(path: str) -> Problem | None:
 
 
 def sweep() -> list[str]:
-    """Remove the pods that killed commands left; return their names. Pods of a running command are left alone."""
+    """Remove the pods that killed commands left; return their names. Pods of running commands are kept."""
     swept = []
     try:
         names = sorted(os.listdir(STATE_DIR))
@@ -243,7 +243,7 @@ def sweep() -> list[str]:
             if os.fstat(descriptor).st_nlink:
                 undo(path)
                 if os.path.exists(path):
-                    os.unlink(path)  # the veth is gone with its namespace; whatever DEL left is stale
+                    os.unlink(path)  # the veth is gone with its namespace; leases that DEL left are stale
                 swept.append(name)
         finally:
             os.close(descriptor)

@@ -1,7 +1,7 @@
-"""Open TCP connections, or send UDP datagrams, one by one, and say what became of each.
+"""Open TCP connections, or send UDP datagrams, one by one, and return the outcome of each.
 
-A TCP connection that opens is a reply; it is closed at once. A datagram needs an answer of the service: port 53 gets a
-DNS query, other ports a few bytes that few services answer. Port unreachable, from the target itself, is an answer too.
+A TCP connection that opens is a reply; it is closed at once. A datagram needs an answer from the service: port 53 gets
+a DNS query, other ports a few bytes that few services answer. Port unreachable from the target counts as an answer.
 Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1).
 """
 
@@ -29,7 +29,7 @@ _DNS_PORT = 53
 
 @dataclass
 class _Asking:
-    """A request whose fate is not known yet."""
+    """A request without an outcome so far."""
 
     socket: socket.socket
     sent_at: float
@@ -39,7 +39,7 @@ class PortRequests:
     """Connections or datagrams from the namespace at path `netns` (empty: our own) to a port of an address."""
 
     def __init__(self, protocol: str, netns: str, to: str, port: int, scope: str = "", size: int = 0) -> None:
-        """`protocol` is `ports.TCP` or `ports.UDP`. `size`: bytes of the IP packets of UDP, which then stay whole."""
+        """`protocol` is `ports.TCP` or `ports.UDP`. `size`: bytes of UDP's IP packets, which stay unfragmented."""
         self.protocol, self._netns, self._to, self._port, self._scope = protocol, netns, to, port, scope
         self._ipv6, self._size = is_ipv6(to), size
         self._asking: dict[int, _Asking] = {}
@@ -48,7 +48,7 @@ class PortRequests:
         """Open a connection or send a datagram (`Requests.send`)."""
         try:
             asking = inside(self._netns, self._socket)
-        except OSError as error:  # so many are waiting that this process may open no more
+        except OSError as error:  # so many requests wait that this process may open no more
             return Answer(sequence, UNSENT, words=error.strerror or "")
         error_queue.ask_for_errors(asking)
         if self._size:
@@ -71,7 +71,7 @@ class PortRequests:
 
     def read(self) -> list[Answer]:
         """Return new answers (`Requests.read`)."""
-        answers = [self._look(sequence) for sequence in list(self._asking)]
+        answers = [self._read_answer(sequence) for sequence in list(self._asking)]
         return [answer for answer in answers if answer is not None]
 
     def give_up(self, sequence: int) -> None:
@@ -97,7 +97,7 @@ class PortRequests:
             return _PAYLOAD.ljust(self._size - UDP_HEADERS[self._ipv6], b"\0")
         return dns.query(".", dns.NS, sequence & 0xFFFF) if self._port == _DNS_PORT else _PAYLOAD
 
-    def _look(self, sequence: int) -> Answer | None:
+    def _read_answer(self, sequence: int) -> Answer | None:
         asking = self._asking[sequence]
         number = asking.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         try:
@@ -114,7 +114,7 @@ class PortRequests:
         return self._ended(sequence, number)
 
     def _if_reported(self, sequence: int) -> Answer | None:
-        """Return what an ICMP error says that does not end the connection or datagram; None if there is none."""
+        """Return the answer for an ICMP error that does not end the connection or datagram; None if there is none."""
         refusal = error_queue.reported(self._asking[sequence].socket)
         if refusal is None:
             return None
@@ -122,7 +122,7 @@ class PortRequests:
         return self._of_refusal(sequence, refusal, 0.0)
 
     def _ended(self, sequence: int, number: int) -> Answer:
-        """Return what became of a request that ended with an error number; 0 is success."""
+        """Return the outcome of a request that ended with an error number; 0 is success."""
         asking = self._asking.pop(sequence)
         took = time.monotonic() - asking.sent_at
         refusal = error_queue.reported(asking.socket) if number else None

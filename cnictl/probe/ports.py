@@ -1,6 +1,6 @@
 """Try TCP and UDP in addition to the pings of `test-connectivity`: a filter may pass pings and drop everything else.
 
-On this node cnictl listens itself, so only an answer counts as success. On another host a closed port counts too: the
+On this node cnictl itself listens, so only an answer counts as success. On another host a closed port also counts: the
 host answers with a reset (TCP) or port unreachable (UDP). Only silence, or the ICMP error of a packet filter, is a
 fault. Sources: RFC 9293 (3.10.7.1), RFC 1122 (4.1.3.1).
 """
@@ -38,7 +38,7 @@ class Attempt:
     to: str
     port: int = SERVED_PORT
     listening: bool = False
-    """Whether our own listener is there: then only its answer counts."""
+    """Whether our own listener is at the address. Then only its answer counts."""
     state: str = UNTRIED
     words: str = ""
     """What happened instead of an answer."""
@@ -62,7 +62,7 @@ class Attempt:
         except OSError as error:
             self._failed(error.errno or 0)
 
-    def look(self) -> None:
+    def read(self) -> None:
         """Read what arrived and update `state`."""
         assert self.asking is not None
         try:
@@ -147,7 +147,7 @@ def listen(netns: str, address: str) -> Listener | None:
 
 
 class AttemptThread:
-    """Runs attempts in a thread of its own while the pings run."""
+    """Runs attempts in a separate thread while the pings run."""
 
     def __init__(self, attempts: Sequence[Attempt], listeners: Iterable[Listener], timeout: float) -> None:
         self._attempts, self._listeners, self._timeout = attempts, list(listeners), timeout
@@ -186,8 +186,8 @@ class AttemptThread:
 
     def _register(self, selector: selectors.BaseSelector) -> None:
         for listener in self._listeners:
-            for ear in (listener.tcp, listener.udp):
-                selector.register(ear, selectors.EVENT_READ, listener)
+            for endpoint in (listener.tcp, listener.udp):
+                selector.register(endpoint, selectors.EVENT_READ, listener)
         for attempt in self._attempts:
             if attempt.state == UNTRIED and attempt.asking is not None:
                 wanted = selectors.EVENT_WRITE if attempt.protocol == TCP else selectors.EVENT_READ
@@ -197,7 +197,7 @@ class AttemptThread:
     def _take_events(selector: selectors.BaseSelector, timeout: float) -> None:
         for key, _ in selector.select(timeout):
             if isinstance(key.data, Attempt):
-                key.data.look()
+                key.data.read()
                 if key.data.state != UNTRIED:
                     selector.unregister(key.fileobj)
             elif isinstance(key.fileobj, socket.socket):

@@ -13,7 +13,7 @@ from cnictl.probe.pods import CheckedPod
 
 _BUFFER = 1 << 20
 _MOST_SERIES, _MOST_SOURCES = 64, 4
-"""The most series of a sender, and sources of a series, that are kept. Tokens are not secret: anybody can send more."""
+"""The limits of series per sender, and of sources per series. Tokens are not secret: anybody can send more."""
 _LOOK = 0.1
 
 
@@ -45,7 +45,7 @@ class Sightings:
 
 
 class Receiver:
-    """The sockets of a pod that receive echo requests. They queue requests from their creation on."""
+    """The sockets of a pod that receive echo requests. They queue requests as soon as they are created."""
 
     def __init__(self, pod: CheckedPod) -> None:
         self._sockets = [echo_socket(pod.netns, ipv6) for ipv6 in dict.fromkeys(map(is_ipv6, pod.addresses))]

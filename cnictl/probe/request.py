@@ -17,7 +17,7 @@ from cnictl.probe.failure import gateway_of
 from cnictl.probe.targets import Wanted
 
 SERVED = "10m"
-"""How long `--serve` serves without `--for`."""
+"""How long `--serve` runs without `--for`."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def refuse_ineffective(serve: bool, duration: str, of_checks: dict[str, object])
 
 
 def chain_of(conf: str, bin_dirs: list[str]) -> Chain:
-    """Return the plugins that make a probe pod: those of `conf`, from `bin_dirs`, or as the runtimes have them."""
+    """Return the plugins that create a probe pod: those of `conf`, from `bin_dirs` or else the runtimes' folders."""
     if not bin_dirs:
         named = [folder for runtime in runtimes.find() for folder in runtime.bin_dirs]
         bin_dirs = list(dict.fromkeys([*named, *BIN_DIRS]))

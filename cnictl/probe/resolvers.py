@@ -22,7 +22,7 @@ _TIMEOUT, _TRIES = 1.5, 2
 
 
 _SILENCE, _NO_NAME = "nothing", dns.RCODES[dns.NO_SUCH_NAME]
-"""What a server says that does not answer, or has no such name."""
+"""The words for a server that does not answer, and for one that does not have the name."""
 
 
 @dataclass(frozen=True)
@@ -47,27 +47,27 @@ class Resolved:
 
     addresses: tuple[str, ...]
     name: str
-    """The name that has them: with the search domain in which it was found."""
+    """The name that has them, including the search domain in which it was found."""
     server: str
     """The address of the DNS server that answered; empty for /etc/hosts."""
     seconds: float = 0.0
 
 
 class NotResolved(Problem):
-    """No DNS server has the name. `said`: the servers that were asked, each with its answer in words."""
+    """No DNS server has the name. `answers`: the servers that were asked, each with its answer in words."""
 
-    def __init__(self, message: str, said: tuple[tuple[str, str], ...]) -> None:
+    def __init__(self, message: str, answers: tuple[tuple[str, str], ...]) -> None:
         super().__init__(message)
-        self.said = said
+        self.answers = answers
 
     @property
     def silent(self) -> tuple[str, ...]:
         """The servers that did not answer."""
-        return tuple(server for server, what in self.said if what == _SILENCE)
+        return tuple(server for server, words in self.answers if words == _SILENCE)
 
 
 def parse_resolv_conf(text: str) -> Resolver:
-    """Return the servers and the search list of a resolv.conf. Lines that it can't contain are skipped."""
+    """Return the servers and the search list of a resolv.conf. Invalid lines are skipped."""
     servers: list[str] = []
     search: tuple[str, ...] = ()
     ndots = 1
@@ -92,14 +92,14 @@ def servers_in(path: str) -> tuple[str, ...]:
 
 def parse_hosts(text: str) -> dict[str, tuple[str, ...]]:
     """Return the addresses by name, in lower case, of a hosts file."""
-    found: dict[str, tuple[str, ...]] = {}
+    addresses: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         words = line.partition("#")[0].split()
         if len(words) > 1 and is_address(words[0]):
             address = format_address(parse_address(words[0]))
             for name in words[1:]:
-                found[name.lower()] = (*found.get(name.lower(), ()), address)
-    return found
+                addresses[name.lower()] = (*addresses.get(name.lower(), ()), address)
+    return addresses
 
 
 def candidates(name: str, search: Sequence[str], ndots: int) -> list[str]:
@@ -113,8 +113,8 @@ def candidates(name: str, search: Sequence[str], ndots: int) -> list[str]:
 def resolver_of(netns: str) -> Resolver:
     """Return the resolver of the pod whose namespace is at path `netns`; of this host if the pod's is not known.
 
-    A pod's is that of a process in its network namespace, else /etc/netns/NAME/resolv.conf. This host's is asked from
-    this host's namespace.
+    A pod's resolver is that of a process in its network namespace, else /etc/netns/NAME/resolv.conf. This host's is
+    used from this host's namespace.
     """
     if netns:
         for process in _processes_in(netns):
@@ -130,9 +130,9 @@ def resolver_of(netns: str) -> Resolver:
 
 
 def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved:
-    """Return the addresses of a name. `families`: whether IPv6, for each family to ask for, the preferred one first.
+    """Return the addresses of a name. `families`: for each family to ask for, whether it is IPv6; the preferred first.
 
-    Raises NotResolved with what each server said if there is none.
+    Raises NotResolved with the answer of each server if there is none.
     """
     families = list(families)
     in_file = [address for address in resolver.hosts.get(name.lower().strip("."), ()) if is_ipv6(address) in families]
@@ -140,30 +140,30 @@ def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved
         return Resolved(tuple(sorted(in_file, key=lambda a: families.index(is_ipv6(a)))), name, "")
     if not resolver.servers:
         raise NotResolved(f"{name} has no address: {resolver.source} names no DNS server", ())
-    said: dict[str, str] = {}
+    answers: dict[str, str] = {}
     for server in resolver.servers:
         for full in candidates(name, resolver.search, resolver.ndots):
             try:
-                found = _ask(server, full, resolver.netns, families)
+                answer = _ask(server, full, resolver.netns, families)
             except ValueError:
-                raise NotResolved(f"{name} is no name that DNS can hold", ()) from None
+                raise NotResolved(f"{name} is not a valid DNS name", ()) from None
             except OSError as error:
-                said[server] = (error.strerror or str(error)).lower()
+                answers[server] = (error.strerror or str(error)).lower()
                 break
-            if isinstance(found, Resolved):
-                return found
-            said[server] = found
-            if found == _SILENCE:
+            if isinstance(answer, Resolved):
+                return answer
+            answers[server] = answer
+            if answer == _SILENCE:
                 break
-        if said.get(server) == _NO_NAME:
+        if answers.get(server) == _NO_NAME:
             break  # the next server has the same names
-    listed = "; ".join(f"{server} says {what}" if what != _SILENCE else f"{server} does not answer"
-                       for server, what in said.items())  # fmt: skip
-    raise NotResolved(f"{name} has no address: {listed} ({resolver.source})", tuple(said.items()))
+    listed = "; ".join(f"{server} answers {what}" if what != _SILENCE else f"{server} does not answer"
+                       for server, what in answers.items())  # fmt: skip
+    raise NotResolved(f"{name} has no address: {listed} ({resolver.source})", tuple(answers.items()))
 
 
 def _ask(server: str, name: str, netns: str, families: Sequence[bool]) -> Resolved | str:
-    """Return the addresses of a name; if there are none, what the server says. Raises OSError, ValueError."""
+    """Return the addresses of a name; if there are none, the server's answer in words. Raises OSError, ValueError."""
     words = _SILENCE
     addresses: list[str] = []
     seconds = 0.0

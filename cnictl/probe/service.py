@@ -1,7 +1,7 @@
 """Recognize the address of a Service: rules forward its connections to endpoints, and nothing answers its pings.
 
-The rules come from kube-proxy (iptables-legacy, iptables-nft, nftables) or from an operator. Where connections are sent
-on without rules (eBPF, IPVS), the connections that the kernel tracks show it.
+The rules come from kube-proxy (iptables-legacy, iptables-nft, nftables) or from an operator. If connections are
+forwarded without rules (eBPF, IPVS), the connections that the kernel tracks show it.
 """
 
 import json
@@ -37,21 +37,21 @@ class Port:
     protocol: str
     port: int
     has_endpoints: bool = True
-    """Whether rules send its connections on; False where they refuse them because no pod serves the port."""
+    """Whether rules forward its connections; False if they reject them because no pod serves the port."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """An address whose connections are sent on to endpoints."""
+    """An address whose connections are forwarded to endpoints."""
 
     ports: tuple[Port, ...]
     """The ports that rules name; empty if only tracked connections show the Service."""
     endpoints: tuple[str, ...]
-    """The hosts that answer the connections to it that are tracked now."""
+    """The hosts that answer the tracked connections to it."""
 
 
 def find(address: str) -> Service | None:
-    """Return the Service at an address, by this host's rules and tracked connections; None if there is none."""
+    """Return the Service at an address, from this host's rules and tracked connections; None if there is none."""
     ports = {*_of_iptables(address), *of_nftables(_ruleset(), address)}
     served = {(port.protocol, port.port) for port in ports if port.has_endpoints}
     kept = {port for port in ports if port.has_endpoints or (port.protocol, port.port) not in served}
@@ -68,7 +68,7 @@ def try_ports(service: Service, address: str, netns: str) -> list[Json]:
 
 
 def _tried(port: Port, address: str, netns: str) -> str:
-    """Return `answers`, `refused`, `no answer` or `no endpoints`; `unknown` where the protocol demands no answer."""
+    """Return `answers`, `refused`, `no answer` or `no endpoints`; `unknown` if the protocol requires no answer."""
     if not port.has_endpoints:
         return "no endpoints"
     if port.protocol not in ("tcp", "udp"):
@@ -92,7 +92,7 @@ def _tried(port: Port, address: str, netns: str) -> str:
 
 
 def of_iptables(saved: str, address: str) -> Iterator[Port]:
-    """Yield the ports of `address` whose connections iptables rules send on or refuse.
+    """Yield the ports of `address` whose connections iptables rules forward or reject.
 
     `saved` is the output of `iptables-save`.
     """
@@ -136,7 +136,7 @@ def _host(text: str) -> bytes | None:
 
 
 def of_nftables(ruleset: Iterable[Json], address: str) -> Iterator[Port]:
-    """Yield the ports of `address` whose connections nftables rules and maps send on or refuse.
+    """Yield the ports of `address` whose connections nftables rules and maps forward or reject.
 
     `ruleset` is the listing of `nft -j`.
     """
@@ -207,7 +207,7 @@ def _field(part: Json) -> tuple[str, str]:
 
 
 def _leading(jumps: Iterable[tuple[Any, Any]]) -> set[Any]:
-    """Return the chains from which one or several jumps lead to a rule that sends connections on."""
+    """Return the chains from which one or more jumps lead to a rule that forwards connections."""
     pairs = list(jumps)
     leading: set[Any] = set()
     while True:

@@ -1,4 +1,4 @@
-"""Answer TCP and UDP on a port of a probe pod while something is sent to it."""
+"""Answer TCP and UDP on a port of a probe pod while requests are sent to it."""
 
 import select
 import threading
@@ -13,7 +13,7 @@ _LOOK = 0.1
 
 
 class Serving:
-    """Answers on one port of a pod, at all its addresses, within a context. Raises Problem if the port can't be had."""
+    """Answers on one port of a pod, at all its addresses, within a context. Raises Problem if it can't listen."""
 
     def __init__(self, pod: CheckedPod, port: int) -> None:
         self._listeners: list[Listener] = []

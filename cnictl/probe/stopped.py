@@ -1,4 +1,4 @@
-"""Find out why TCP or UDP does not pass although ping does: by the kernel's trace, or from the rules."""
+"""Find out why TCP or UDP does not pass although ping does, from the kernel's trace or from the rules."""
 
 from collections.abc import Sequence
 
@@ -12,13 +12,13 @@ from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import Attempt
 
 CHOSEN = "some-ports"
-"""The name of the cause where the host's rules let pods in to particular ports only. Those ports are not tried."""
+"""The name of the cause if the host's rules admit pods only to particular ports. Those ports are not tried."""
 
 
 def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attempt]) -> FailureCause:
     """Return the rule that drops a pod's packets, and the command that lets them pass."""
     names = " and ".join(attempt.protocol.upper() for attempt in stopped)
-    words = f"{names} to {stopped[0].to} does not pass, though ping does ({stopped[0].words})"
+    words = f"{names} to {stopped[0].to} does not pass, although ping does ({stopped[0].words})"
     if check not in (OWN_HOST, SAME_HOST_POD):
         there = hint.advice(
             f"run cnictl doctor on the node of {stopped[0].to}",
@@ -29,9 +29,9 @@ def stopped_by(check: str, pod: CheckedPod, host: Host, stopped: Sequence[Attemp
 
 
 def named_cause(check: str, pod: CheckedPod, host: Host, words: str, drop: trace.Drop | None) -> FailureCause:
-    """Return the cause where packets stop on this node: `drop`, if the trace found it, else what the rules say.
+    """Return the cause if packets stop on this node: `drop` if the trace found it, else what the rules show.
 
-    `words` say what does not pass.
+    `words` describe the packets that do not pass.
     """
     rules = _of_rules(host) if check == OWN_HOST else []
     chain = f"{drop.table} {drop.chain}" if drop is not None else ""

@@ -32,7 +32,7 @@ def external_address(spec: NodeSpec, externals: Sequence[str] = ()) -> str:
 
 
 def own_address(spec: NodeSpec, host: Host, external: str) -> str:
-    """Return this node's address towards its peers, else towards the outside, else its bridge's address."""
+    """Return this node's address towards its peers, else towards the external address, else its bridge's address."""
     for to in (*(peer.via for peer in spec.known_peers), external):
         source = host.route(to).source
         if source and not is_link_local(parse_address(source)):  # a pod can't reach a link-local address
@@ -100,7 +100,7 @@ class Targets:
         ]
 
     def toward(self, address: str) -> Planned:
-        """Return the check of one address, whatever it belongs to, with the pings that distinguish causes."""
+        """Return the check of any address, with the pings that distinguish causes."""
         packed = parse_address(address)
         if self._host.route(address).kind == LOCAL:
             return Planned(OWN_HOST, self._main(address))
@@ -125,7 +125,7 @@ class Targets:
 
     @property
     def _from_host(self) -> bool:
-        """Whether this host itself pings, and no pod."""
+        """Whether this host itself pings, not a pod."""
         return self._inside is self._outside
 
     def _same_host(self) -> list[Planned]:

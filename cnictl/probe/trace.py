@@ -1,8 +1,8 @@
 """Find the firewall rule that drops a packet, with nftables' packet trace.
 
-While one request is sent, tables of our own mark it for tracing (`meta nftrace set 1`). The kernel then reports each
+While one request is sent, our own tables mark it for tracing (`meta nftrace set 1`). The kernel then reports each
 rule and policy that decides on it, including rules of iptables-nft. Packets between two pods of a node stay on the
-bridge, where only a table of the bridge family meets them. Sources: linux/netfilter/nf_tables.h, nft(8) "monitor".
+bridge, where only a table of the bridge family sees them. Sources: linux/netfilter/nf_tables.h, nft(8) "monitor".
 """
 
 import json
@@ -83,7 +83,7 @@ def rules_met(
 def traced(tables: Sequence[str], send: Callable[[], object]) -> Iterator[Event]:
     """Yield the kernel's decisions on the packets that `tables` mark while `send` runs; none if it can't trace.
 
-    `tables` are texts for `nft -f`. The first has to load; a kernel without the family of another does without it.
+    `tables` are texts for `nft -f`. The first must load; others are skipped if the kernel lacks their family.
     """
     listener = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
     with _alone(_WAIT), listener:
@@ -114,7 +114,7 @@ def traced(tables: Sequence[str], send: Callable[[], object]) -> Iterator[Event]
 
 @contextmanager
 def _alone(seconds: float) -> Iterator[bool]:
-    """Wait until no other command of this network namespace traces, at most so long; return whether none does.
+    """Wait up to `seconds` until no other command in this network namespace traces; yield whether none does.
 
     The lock is the name of an abstract socket (unix(7)): the kernel keeps it for one namespace, and frees it when the
     process ends.
@@ -150,7 +150,7 @@ def clean() -> None:
 
 
 def table_text(family: str, chains: str) -> str:
-    """Return the text that loads a tracing table with these chains, in place of a former one."""
+    """Return the text that loads a tracing table with these chains, replacing a former one."""
     return f"add table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n{chains}}}\n"
 
 
@@ -175,7 +175,7 @@ def _tables(
         if answers:
             replies = f"{ip} saddr {destination} {ip} daddr {source} {port[0]} sport {port[1]}"
     marked = [f"{requests} meta nftrace set 1", f"{replies} meta nftrace set 1"]
-    if ip == "ip6":  # where bridged packets pass ip6tables, neighbour solicitations pass it too
+    if ip == "ip6":  # if bridged packets pass ip6tables, so do neighbour solicitations
         marked.append(f"ip6 saddr {source} icmpv6 type nd-neighbor-solicit meta nftrace set 1")
     first = base_chain("marks", "prerouting", -350, marked)
     return (
@@ -195,7 +195,7 @@ def rule_text(family: str, table: str, chain: str, handle: int) -> str:
 
 
 def forward_policies(ipv6: bool = False) -> list[Drop]:
-    """Return a family's base chains at the forward hook with policy drop, the suspects where the trace is empty."""
+    """Return a family's base chains at the forward hook with policy drop, the suspects if the trace is empty."""
     listed = run(["nft", "-j", "list", "chains"], check=False)
     dropping = []
     for entry in json.loads(listed.stdout or "{}").get("nftables", []):
@@ -211,7 +211,7 @@ def forward_policies(ipv6: bool = False) -> list[Drop]:
 
 
 def legacy_tables(ipv6: bool) -> list[str]:
-    """Return the tables that iptables-legacy has loaded; the kernel's trace says nothing of their rules."""
+    """Return the tables that iptables-legacy has loaded; the kernel's trace does not cover their rules."""
     try:
         with open(f"/proc/net/{'ip6' if ipv6 else 'ip'}_tables_names", encoding="ascii") as file:
             return file.read().split()

@@ -57,7 +57,7 @@ class Event:
     handle: int = 0
     """The rule's handle; 0 for a policy."""
     verdict: str = ""
-    """What was decided, as nft names it: `accept`, `drop`, `jump`, ..."""
+    """The decision in nft's words: `accept`, `drop`, `jump`, ..."""
     to: str = ""
     """The chain that a jump or goto leads to."""
     mark: int = 0
@@ -76,12 +76,12 @@ class Event:
 
 
 def read_event(message: bytes) -> Event | None:
-    """Return a trace message as an event; None if it is none that this reader knows."""
+    """Return a trace message as an event; None if this reader does not know it."""
     try:
         parts = attributes(message, _HEADERS)
         kind, handle = _TYPES[_number(parts, _TYPE)], _number(parts, _HANDLE)
         if kind == RULE and not handle:
-            kind = RETURN  # the end of a chain, of which some kernels speak as of a rule
+            kind = RETURN  # the end of a chain, which some kernels report as a rule
         verdict, to = _verdict(parts)
         return Event(
             kind,

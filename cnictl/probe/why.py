@@ -1,7 +1,7 @@
 """Find out why a request of `cnictl ping` failed.
 
-What an answer itself says comes first: a refusal, a report that a packet is too big. Then come rules that drop packets
-to the port. Else the target is pinged as `test-connectivity` does, and its finders look for the cause.
+An answer itself comes first: a refusal, or a report that a packet is too big. Then come rules that drop packets to the
+port. Otherwise the target is pinged as `test-connectivity` does, and its finders look for the cause.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ _REMOTE = (OTHER_HOST, OTHER_HOST_POD, EXTERNAL)
 
 @dataclass(frozen=True)
 class Failed:
-    """Requests of which at least one was not answered as it should be."""
+    """Requests of which at least one was not answered properly."""
 
     source: Origin
     to: Target
@@ -36,9 +36,9 @@ class Failed:
     answers: tuple[Answer, ...]
     size: int
     send: Callable[[], object]
-    """Sends one more request and waits for its fate."""
+    """Sends one more request and waits for its outcome."""
     sent_to: Target | None = None
-    """Where requests are sent to, if a Service sends them on to `to`."""
+    """The original target, if a Service forwards requests to `to`."""
 
     @property
     def port(self) -> tuple[str, int] | None:
@@ -77,7 +77,7 @@ def find_cause(failed: Failed, on_step: Callable[[str], None]) -> FailureCause:
 
 
 def _too_big(failed: Failed, answer: Answer) -> FailureCause:
-    """Return the cause where a link on the path has a smaller MTU."""
+    """Return the cause if a link on the path has a smaller MTU."""
     if answer.by:
         why = f"{answer.by} answers that the MTU of its next link is {answer.mtu or 'smaller'}"
     else:
@@ -89,35 +89,35 @@ def _smaller(failed: Failed, mtu: int) -> Hint:
     """Return the hint for packets that are too big: a size that passes."""
     if mtu >= icmp.smallest(":" in failed.to.address):
         return hint.option(
-            f"--size {mtu}", "cnictl doctor --only mtu-path says whether pods' packets are larger than that"
+            f"--size {mtu}", "cnictl doctor --only mtu-path shows whether pods' packets are larger than that"
         )
     return hint.advice("cnictl doctor --only mtu-path", because="the MTU was not reported")
 
 
 def _of_service(failed: Failed, on_step: Callable[[str], None]) -> FailureCause | None:
-    """Return the cause where the target is a Service's address; None if it is none."""
+    """Return the cause if the target is a Service's address; None if it is not."""
     to = failed.to
-    found = service.find(to.address) if failed.sent_to is None else None
-    if found is None:
+    target_service = service.find(to.address) if failed.sent_to is None else None
+    if target_service is None:
         return None
-    listed = ", ".join(f"{port.port}/{port.protocol}" for port in found.ports) or "not known"
+    listed = ", ".join(f"{port.port}/{port.protocol}" for port in target_service.ports) or "not known"
     if not to.place.port:
         words = f"{to.address} is a Service address, which does not answer pings; its ports: {listed}"
-        example = next((f"{port.port}/{port.protocol}" for port in found.ports), "PORT")
+        example = next((f"{port.port}/{port.protocol}" for port in target_service.ports), "PORT")
         return FailureCause("service-address", words, hint.advice(
             f"name one of its ports, such as {_with_port(to.address, example)}", because="the operator chose the target"
         ))  # fmt: skip
-    ports = [port for port in found.ports if (port.protocol, port.port) == failed.port]
-    if found.ports and not ports:
+    ports = [port for port in target_service.ports if (port.protocol, port.port) == failed.port]
+    if target_service.ports and not ports:
         words = f"Service {to.address} has no {to.place.service}; its ports: {listed}"
         return FailureCause("no-such-port", words, hint.advice(
             "name one of these ports", because="the operator chose the port"
         ))  # fmt: skip
     if ports and not any(port.has_endpoints for port in ports):
-        words = f"no pod serves {to.place.service} of Service {to.address}: its rules refuse connections"
+        words = f"no pod serves {to.place.service} of Service {to.address}: its rules reject connections"
         return FailureCause("no-endpoints", words, hint.advice(
             "start a pod that the Service selects: kubectl get endpointslices",
-            because="which pods serve it is the cluster's to say",
+            because="the cluster decides which pods serve it",
         ))  # fmt: skip
     endpoint = _endpoint(failed)
     if endpoint is None:
@@ -126,7 +126,7 @@ def _of_service(failed: Failed, on_step: Callable[[str], None]) -> FailureCause 
     behind = replace(to, address=address, place=Place(to.name, port or to.place.port, to.place.protocol), pod=None)
     answers = tuple(replace(answer, by=address) if answer.by == to.address else answer for answer in failed.answers)
     cause = find_cause(replace(failed, to=behind, answers=answers, sent_to=to), on_step)
-    return replace(cause, words=f"Service {to.address} sends on to {address}: {cause.words}")
+    return replace(cause, words=f"Service {to.address} forwards to {address}: {cause.words}")
 
 
 def _with_port(address: str, port: str) -> str:
@@ -135,13 +135,13 @@ def _with_port(address: str, port: str) -> str:
 
 
 def _endpoint(failed: Failed) -> tuple[str, int] | None:
-    """Return the address and port that this host sends the request on to; None if it does not."""
+    """Return the address and port to which this host forwards the request; None if it does not."""
     address, port = packet_trace.sent_on_to(failed.source, failed.to, failed.send)
     return (address, port) if address not in ("", failed.to.address) else None
 
 
 def _refused(failed: Failed, refused: Answer | None, on_step: Callable[[str], None]) -> FailureCause:
-    """Return the cause where a host answered that it does not take the request: who, and by which rule if known."""
+    """Return the cause if a host rejected the request: which host, and by which rule if known."""
     answer = refused or failed.first(REJECTED)
     assert answer is not None
     place = failed.to.place
@@ -168,7 +168,7 @@ def _refused(failed: Failed, refused: Answer | None, on_step: Callable[[str], No
 
 
 def _silent(failed: Failed, on_step: Callable[[str], None]) -> FailureCause:
-    """Return the cause where nothing came back."""
+    """Return the cause if nothing came back."""
     if (down := causes_plain.loopback_down(failed.source, failed.to)) is not None:
         return down
     if failed.size and (cause := _black_hole(failed)) is not None:
@@ -181,15 +181,15 @@ def _silent(failed: Failed, on_step: Callable[[str], None]) -> FailureCause:
     if not result.received and result.cause is not None:
         return result.cause
     if failed.port is None:
-        words = "it answers again now: the requests before were lost"
+        words = "it answers again now: the earlier requests were lost"
         return FailureCause("loss", words, hint.NONE)
     return _port_silent(failed, result)
 
 
 def _port_silent(failed: Failed, result: CheckResult) -> FailureCause:
-    """Return the cause where pings pass, but packets to the port are not answered."""
+    """Return the cause if pings pass, but packets to the port are not answered."""
     place, to = failed.to.place, failed.to
-    words = f"{place.service} of {to.address} does not answer, though pings pass"
+    words = f"{place.service} of {to.address} does not answer, although pings pass"
     part = part_for(failed.spec, to.address) if failed.spec is not None else None
     if result.check == OWN_HOST and part is not None and not failed.source.is_host:
         cause = stopped.named_cause(result.check, failed.sender, Host(part, failed.spec), words, None)
@@ -201,17 +201,17 @@ def _port_silent(failed: Failed, result: CheckResult) -> FailureCause:
         words += ": a firewall there drops it, or the service is too busy to accept connections"
     if result.check in _REMOTE:
         there = hint.advice(
-            f"look at the firewall of {to.address}; on a node: cnictl doctor",
+            f"check the firewall of {to.address}; on a node: cnictl doctor",
             because="the rules of another host can't be read from here",
         )
         return FailureCause("port-silent", words, there)
     return FailureCause("port-silent", words, hint.advice(
-        f"look at the firewall inside {to.name} and at its service: ss -lntup", because="they belong to the pod"
+        f"check the firewall inside {to.name} and its service: ss -lntup", because="they belong to the pod"
     ))  # fmt: skip
 
 
 def _black_hole(failed: Failed) -> FailureCause | None:
-    """Return the cause where smaller packets pass, and the larger ones are lost without a report."""
+    """Return the cause if smaller packets pass, but larger ones are lost without a report."""
     passing = path_mtu.path_mtu(failed.source.pod.netns, failed.to.address, failed.size)
     if not passing.size or passing.size >= failed.size:
         return None
@@ -224,7 +224,7 @@ def _black_hole(failed: Failed) -> FailureCause | None:
 
 
 def _pinged(failed: Failed, on_step: Callable[[str], None]) -> CheckResult | None:
-    """Return the result of test-connectivity's pings to the target; None where its finders do not apply."""
+    """Return the result of test-connectivity's pings to the target; None if its finders do not apply."""
     if failed.spec is None or failed.source.kind == NAMESPACE or failed.to.scope:
         return None
     sender = failed.sender
@@ -235,7 +235,7 @@ def _pinged(failed: Failed, on_step: Callable[[str], None]) -> CheckResult | Non
 
 
 def _plain(failed: Failed) -> FailureCause:
-    """Return the cause by what the kernel says, without a node file."""
+    """Return the cause that the kernel's state shows, without a node file."""
     source, to = failed.source, failed.to
     cause = (
         causes_plain.no_route(source, to)

@@ -1,4 +1,4 @@
-"""Compare the MACs that answer for pods' addresses on the bridge with the ones that should."""
+"""Compare the MACs that answer for pods' addresses on the bridge with the recorded ones."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -31,14 +31,14 @@ class Checked:
 
 
 def check_on(listing: Listing, spec: NodeSpec | None) -> tuple[list[Checked], list[str]]:
-    """Check a listing. If it is of the node's own network, also ask on the bridge; not with `spec` None."""
+    """Check a listing. For the node's own network, also query the bridge, unless `spec` is None."""
     if spec is None or spec.name != listing.network:
         return check(listing, "", ())
     return check(listing, spec.bridge, [format_address(gateway.packed) for gateway in gateways(spec)])
 
 
 def check(listing: Listing, link: str, sources: Sequence[str]) -> tuple[list[Checked], list[str]]:
-    """Return the state of every row, and the reasons why a family's addresses could not be asked for on `link`.
+    """Return the state of every row, and why a family's addresses could not be queried on `link`.
 
     `sources` are our addresses on the link, at most one per family.
     """
@@ -65,7 +65,7 @@ def _judged(row: Row, macs: set[str], unasked: str) -> Checked:
         answered = f"; not checked on the bridge ({unasked})"
     if row.state == "live" and others and (own or len(others) > 1):
         rightful = f"{own} of {row.holder}" if own else row.holder
-        return Checked(row, TWICE, f"{', '.join(others)} answers for it too, besides {rightful}")
+        return Checked(row, TWICE, f"{', '.join(others)} also answers for it, besides {rightful}")
     if row.state == "stale":
         stale = STALE_BOOT if "boot" in row.reason else GONE
         return Checked(row, TWICE if macs else stale, row.reason + answered)

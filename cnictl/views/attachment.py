@@ -1,4 +1,4 @@
-"""Collect what `cnictl pod` shows of one attachment: both ends, tracked connections, and its way to an address."""
+"""Collect what `cnictl pod` shows about one attachment: both ends, tracked connections, and the path to an address."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from cnictl.probe.targets import DEFAULT_EXTERNALS
 from cnictl.views.lease_details import details
 
 _SHOWN = 20
-"""The most connections that are listed."""
+"""The maximum number of connections listed."""
 _PROTOCOLS = {
     socket.IPPROTO_TCP: "tcp", socket.IPPROTO_UDP: "udp", socket.IPPROTO_ICMP: "icmp", socket.IPPROTO_ICMPV6: "icmpv6",
     socket.IPPROTO_SCTP: "sctp",
@@ -29,18 +29,18 @@ def choose(listing: Listing, who: str) -> list[Row]:
     """Return the rows of one attachment.
 
     `who` is an address, a pod (`namespace/name` or `name`), or the beginning of a container's id. Raises Problem if no
-    attachment matches, or several.
+    attachment or more than one matches.
     """
     matching = lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, who))
     owners = sorted({(row.container, row.ifname, row.pod) for row in matching if row.container})
     if len(owners) > 1:
         listed = ", ".join(f"{pod or container[:13]} {ifname}" for container, ifname, pod in owners)
-        raise Problem(f"{who!r} is several attachments: {listed}", "give an address")
+        raise Problem(f"{who!r} matches several attachments: {listed}", "give an address")
     return matching
 
 
-def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
-    """Return the attachment as JSON values. `to` is the address to try. Keys that can't be read are left out."""
+def collect(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
+    """Return the attachment as JSON values. `to` is the address to test. Values that can't be read are left out."""
     record = next((row.record for row in rows if row.record is not None and row.record.host_veth), None)
     host_veth = next((row.host_veth for row in rows if row.host_veth), "")
     shown: dict[str, Any] = {"leases": [details(listing, row) for row in rows]}
@@ -68,10 +68,10 @@ def look(listing: Listing, rows: list[Row], to: str) -> dict[str, Any]:
 
 
 def _way(source: str, to: str, netns: str, bridge: str, tracked: list[dict[str, Any]]) -> dict[str, Any]:
-    """Send an echo request; return the kernel's routes inside and on the host, and the rules that the request meets.
+    """Send an echo request; return the kernel's routes in the pod and on the host, and the rules that it meets.
 
-    `answered` is None if it is not known: nothing could be sent (`unasked` is the reason), or `to` is a Service's
-    address, which answers no echo request. `connections` are those of `tracked` that lead there and work.
+    `answered` is None if it is unknown: either nothing could be sent (`unasked` is the reason), or `to` is a Service
+    address, which answers no echo requests. `connections` are those of `tracked` that lead to `to` and work.
     """
     way: dict[str, Any] = {"to": to, "asked": "ICMP echo request", "answered": None, "inside": None,
                            "on_the_host": None, "rules": [], "connections": working(tracked, source, to)}  # fmt: skip
@@ -105,7 +105,7 @@ def _way(source: str, to: str, netns: str, bridge: str, tracked: list[dict[str, 
 def working(tracked: list[dict[str, Any]], source: str, to: str) -> list[str]:
     """Return protocol and port, such as `tcp/443`, of each working connection that `source` opened to `to`.
 
-    A connection that NAT sent on to `to` counts with the port that it was sent on to.
+    If NAT forwarded a connection to `to`, its port is the port after NAT.
     """
     ports = []
     for entry in tracked:
@@ -116,7 +116,7 @@ def working(tracked: list[dict[str, Any]], source: str, to: str) -> list[str]:
 
 
 def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> dict[str, Any]:
-    """Return `way` with what the ports of a Service say, if `to` is a Service's address: no host answers its pings."""
+    """Add the state of a Service's ports to `way` if `to` is a Service address, which answers no pings."""
     target = service.find(to)
     if target is None:
         return way
@@ -131,7 +131,7 @@ def _way_to_service(way: dict[str, Any], source: str, to: str, netns: str) -> di
         if not tried:  # this kernel or its nft can't trace
             connect()
     except (OSError, Problem):
-        rules = []  # its namespace is gone
+        rules = []  # the pod's namespace is gone
     answered = True if any(port["state"] == "answers" for port in tried) else None
     as_service = {"ports": tried, "endpoints": list(target.endpoints)}
     return {**way, "rules": rules, "answered": answered, "service": as_service}
@@ -147,7 +147,7 @@ def _connections(packed: set[bytes]) -> list[dict[str, Any]]:
 
 
 def _as_json(entry: connections.Connection) -> dict[str, Any]:
-    """Return a connection as JSON values. It works if, with TCP, both sides talk; else if anything came back."""
+    """Return a connection as JSON values. TCP works if both sides talk; other protocols, if a reply came back."""
     return {
         "protocol": _PROTOCOLS.get(entry.protocol, str(entry.protocol)),
         "from": format_address(entry.source),
@@ -174,7 +174,7 @@ def _first(argv: list[str]) -> dict[str, Any] | None:
 
 
 def target(listing: Listing, rows: list[Row], to: str, spec: NodeSpec | None) -> str:
-    """Return the address to test the way to: `to`, or by default an address outside; empty if the pod has no address.
+    """Return the address to test: `to`, or by default an external address; empty if the pod has no address.
 
     Raises UsageProblem.
     """
@@ -186,7 +186,7 @@ def target(listing: Listing, rows: list[Row], to: str, spec: NodeSpec | None) ->
 
 
 def address_of(listing: Listing, text: str, like: str) -> str:
-    """Return the address that `text` is, or that the pod it names has: of the family of `like` if there is one.
+    """Return `text` if it is an address, or else the address of the pod it names, preferably of the family of `like`.
 
     Raises UsageProblem.
     """
@@ -198,6 +198,6 @@ def address_of(listing: Listing, text: str, like: str) -> str:
     except Problem:
         addresses = []
     if not addresses:
-        message = f"--to {text}: is neither an address nor a pod or container of this node"
+        message = f"--to {text}: not an address, and no pod or container on this node matches"
         raise UsageProblem(message, "cnictl pod 10.244.0.12 --to 10.244.1.7")
     return next((address for address in addresses if like and is_ipv6(address) == is_ipv6(like)), addresses[0])

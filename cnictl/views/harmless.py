@@ -1,7 +1,7 @@
 """Mask the words and values of a support bundle that are not known to be harmless.
 
-A password can stand anywhere an operator can write: in a key that cnictl doesn't know, a rule's comment, an alias, an
-argument. No list of secret names is complete, so this lists what is harmless: addresses, numbers, plain words,
+A password can appear anywhere an operator can write: in a key that cnictl doesn't know, a rule's comment, an alias, an
+argument. No list of secret names is complete, so this module lists what is harmless: addresses, numbers, plain words,
 versions, paths made of such words, and names that exist on this host.
 """
 
@@ -81,14 +81,14 @@ _EDGES = "\"'`,;:.()[]{}<>!?*|&…→#$+"
 
 
 class Words:
-    """Mask what is not known to be harmless. `names` and `links` are those of this host."""
+    """Mask words that are not known to be harmless. `names` and `links` are the names that exist on this host."""
 
     def __init__(self, names: Collection[str] = (), links: Collection[str] = ()) -> None:
         self._links = set(links)
         self._names = {name for name in (*names, *links) if name}
 
     def prose(self, text: str) -> str:
-        """Return a text that a program wrote (a message, a command, an error) with the unknown words masked."""
+        """Return a text that a program wrote (a message, a command, an error) with unknown words masked."""
         text = without_secrets(_without_documents(text))
         return "\n".join(self._line(line) for line in text.split("\n"))
 
@@ -105,7 +105,7 @@ class Words:
         return _is_address(text)
 
     def name(self, text: str) -> str:
-        """Return a value whose key says that it names a link, network, plugin, pod or container, masked if odd."""
+        """Return the name of a link, network, plugin, pod or container; mask it if it has unexpected characters."""
         return text if re.fullmatch(r"[\w@:./+-]{0,253}", text, re.ASCII) else self.prose(text)
 
     def _line(self, line: str) -> str:
@@ -188,7 +188,7 @@ def without_secrets(text: str) -> str:
 
 
 def _without_documents(text: str) -> str:
-    """Return a manual command with its here-documents masked; their text stands beside it as a value."""
+    """Return a manual command with its here-documents masked; their text is also shown as a separate value."""
     return re.sub(r"(<<-?\s*'?(\w+)'?[^\n]*\n).*?(?:\n\2(?=\n|$)|\Z)", rf"\1{HIDDEN}", text, flags=re.DOTALL)
 
 
@@ -203,7 +203,7 @@ _NAMED_BY_KERNEL = listed("ifname link master label dev iif oif altnames parentd
 
 
 def of_kernel(value: Any, words: Words, key: str = "") -> Any:
-    """Return what `ip -j` or `bridge -j` printed: numbers, texts of known keys, and aliases that are cnictl's."""
+    """Return what `ip -j` or `bridge -j` printed: numbers, texts of known keys, and cnictl's aliases."""
     if isinstance(value, dict):
         return {name: of_kernel(inner, words, name) for name, inner in value.items()}
     if isinstance(value, list):
@@ -227,7 +227,7 @@ _NAME_KEYS = listed("name type bridge master ifname interface container pod dev 
 
 
 def of_cnictl(value: Any, words: Words, texts: Callable[[str], str], key: str = "") -> Any:
-    """Return values that cnictl made, their texts masked word by word. `texts` masks the content of a file."""
+    """Return values that cnictl made, with their texts masked word by word. `texts` masks the content of a file."""
     if isinstance(value, dict):
         if key == "files":
             return {words.prose(path): texts(text) if isinstance(text, str) else HIDDEN for path, text in value.items()}

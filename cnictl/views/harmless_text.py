@@ -31,8 +31,8 @@ _CONF_TABLES = listed(
 def conf(value: Any, words: Words, key: str = "", known: bool = True) -> Any:
     """Return a CNI configuration of any plugin, with values of unknown keys masked.
 
-    Known are the keys that the specification and the reference plugins define. Booleans pass anywhere; a table under an
-    unknown key shows its booleans alone.
+    A key is known if the specification or a reference plugin defines it. Booleans are always shown; a table under an
+    unknown key shows only its booleans.
     """
     if isinstance(value, dict):
         inside = known and (not key or key in _CONF_TABLES)
@@ -77,7 +77,7 @@ _OURS = ("# What this node should be.", "# Written by cnictl")
 def settings(text: str, words: Words) -> str:
     """Return the node file, or another settings file that cnictl writes, with unknown keys, values and comments masked.
 
-    It works line by line, so that a file that does not parse is shown too.
+    It works line by line, so a file that does not parse is shown too.
     """
     return "\n".join(_setting(line, words) for line in text.split("\n"))
 
@@ -133,7 +133,7 @@ _OF_LINK = re.compile(
 
 
 def nft(text: str, words: Words) -> str:
-    """Return a ruleset as `nft` lists it, with quoted texts masked other than link names and cnictl's comments."""
+    """Return a ruleset as `nft` lists it, with quoted texts masked, except link names and cnictl's comments."""
     text = re.sub(r"/\*.*?\*/", f"/* {HIDDEN} */", text, flags=re.DOTALL)
     return "\n".join(
         re.sub(r'"((?:\\.|[^"\\])*)("|$)', lambda match: _quoted(match, words), line) for line in text.split("\n")
@@ -166,7 +166,7 @@ _RULE_OPTIONS = listed(
 
 
 def iptables(text: str, words: Words) -> str:
-    """Return rules as `iptables-save` lists them, with arguments of unknown options and others' comments masked."""
+    """Return rules as `iptables-save` lists them, with arguments of unknown options and foreign comments masked."""
     return "\n".join(_saved(line, words) for line in text.split("\n"))
 
 
@@ -202,7 +202,7 @@ def _options(given: list[str], words: Words) -> Iterator[str]:
 
 
 def kernel_settings(text: str, _: Words) -> str:
-    """Return what `sysctl` lists, with values that are not numbers masked: `stable_secret` is a secret."""
+    """Return what `sysctl` lists, with values that are not numbers masked, because `stable_secret` is a secret."""
     lines = (line for line in text.split("\n") if line)
     return "".join(
         line + "\n"

@@ -1,4 +1,4 @@
-"""Collect what `cnictl ipam show` shows of one address or attachment."""
+"""Collect what `cnictl ipam show` shows about one address or attachment."""
 
 from typing import Any
 

@@ -1,6 +1,7 @@
 """List the names on this host that an argument can have, for completion: pods, addresses, peers, runs, links.
 
-What can't be read is left out: most of it is root's. Each Tab waits for this, so a list loads only what it reads with.
+Names that can't be read are left out; most are readable only by root. Each Tab waits for this module, so each function
+imports only what it needs.
 """
 
 import os
@@ -18,19 +19,19 @@ _RUNS = 20
 
 
 def pods() -> Names:
-    """Yield each attachment's pod, or its container where the runtime named no pod."""
+    """Yield each attachment's pod, or its container if the runtime gave no pod name."""
     for record in attachments.every_record():
         yield record.pod or record.container, ", ".join(record.addresses)
 
 
 def ends() -> Names:
-    """Yield the words for places that `ping` sends from and to."""
+    """Yield the words for the places that `ping` can use as its source or target."""
     yield "host", "this host"
     yield "pod", "a new probe pod"
 
 
 def targets() -> Names:
-    """Yield the word for the outside, and the name and address of each peer."""
+    """Yield the word for an external address, and the name and address of each peer."""
     from cnictl.node.spec import node_file
     from cnictl.node.state import learned_peers
 
@@ -58,7 +59,7 @@ def networks() -> Names:
 
 
 def peers() -> Names:
-    """Yield each peer as it is written for an option: `CIDR=VIA`, with `%LINK` if it names one."""
+    """Yield each peer as `--peer` takes it: `CIDR=VIA`, with `%LINK` if the peer has one."""
     for peer in _peers():
         yield f"{peer.pod_cidr}={peer.via}{f'%{peer.dev}' if peer.dev else ''}", "peer"
 
@@ -83,7 +84,7 @@ def _peers() -> Iterator[Any]:
 
 
 def runs() -> Names:
-    """Yield the latest runs, last first."""
+    """Yield the latest runs, newest first."""
     from cnictl.node.state import journal
 
     for number in journal.numbers()[: -_RUNS - 1 : -1]:
@@ -124,7 +125,7 @@ def machines() -> Names:
 
 
 def nodes() -> Names:
-    """Yield the nodes of the cluster file in this folder, or else of this host's."""
+    """Yield the nodes in the current folder's cluster file, or else in this host's."""
     from cnictl.cluster import inventory
 
     for node in inventory.read("").cluster.nodes:

@@ -26,7 +26,7 @@ from cnictl.watch import repairs
 def text(with_doctor: bool, ask_peers: bool) -> str:
     """Return all metrics in the text format. Raises Problem, OSError.
 
-    Without `ask_peers`, doctor's checks that wait for answers are not made: a scrape must not take seconds.
+    Without `ask_peers`, doctor's checks that wait for answers are skipped, because a scrape must not take seconds.
     """
     registry = CollectorRegistry()
     registry.register(_Node(with_doctor, ask_peers))
@@ -48,7 +48,7 @@ class _Node(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield every family."""
-        # first: while it waits for peers, it reads what the rest needs too
+        # first: while doctor waits for peers, it also reads the facts that the other metrics need
         examined = catalogue.examine(self._facts, skip=self._left_out) if self._with_doctor else None
         yield InfoMetricFamily("cnictl_build", "Version of cnictl.", {"version": __version__})
         yield from self._addresses()
@@ -63,7 +63,7 @@ class _Node(Collector):
     def _addresses(self) -> Iterator[Metric]:
         labels = ["network", "range"]
         used = GaugeMetricFamily("cnictl_addresses_used", "Addresses that are leased.", labels=labels)
-        free = GaugeMetricFamily("cnictl_addresses_free", "Addresses that the next pods can have.", labels=labels)
+        free = GaugeMetricFamily("cnictl_addresses_free", "Addresses that are available for new pods.", labels=labels)
         stale = GaugeMetricFamily("cnictl_leases_stale", "Leases of pods that are provably gone.", labels=["network"])
         for listing in self._facts.listings:
             for ranges in listing.sets:
@@ -90,7 +90,7 @@ class _Node(Collector):
         runs.add_metric([], state is not None)
         yield runs
         counted = CounterMetricFamily(
-            "cnictl_watch_repairs", "What `cnictl watch` put back since it was started.", labels=["resource"]
+            "cnictl_watch_repairs", "Repairs by `cnictl watch` since it was started.", labels=["resource"]
         )
         given_up = GaugeMetricFamily(
             "cnictl_watch_given_up", "Resources that watch no longer repairs.", labels=["resource"]
@@ -103,12 +103,12 @@ class _Node(Collector):
 
     def _findings(self, examined: catalogue.Examined) -> Iterator[Metric]:
         family = GaugeMetricFamily(
-            "cnictl_doctor_findings", "What `cnictl doctor` finds.", labels=["check", "severity"]
+            "cnictl_doctor_findings", "Findings of `cnictl doctor`.", labels=["check", "severity"]
         )
         not_made = GaugeMetricFamily(
             "cnictl_doctor_checks_not_made",
-            "Checks without a sample in cnictl_doctor_findings: one that failed could not look, one that waits was "
-            "not asked for.",
+            "Checks without a sample in cnictl_doctor_findings. reason=failed: the check could not run; reason=waits: "
+            "it waits for answers and was not requested.",
             labels=["check", "reason"],
         )
         reasons = dict.fromkeys(self._left_out, "waits") | {name: "failed" for name, _ in examined.unable}
@@ -116,6 +116,6 @@ class _Node(Collector):
         for check in catalogue.CHECKS:
             if check.id in reasons:
                 not_made.add_metric([check.id, reasons[check.id]], 1)
-            else:  # 0 says that it looked and found nothing
+            else:  # 0: the check ran and found nothing
                 family.add_metric([check.id, check.severity], counts[check.id, check.severity])
         yield from (family, not_made)

@@ -25,7 +25,7 @@ _COUNTED = re.compile(r"^-A .* -c (\d+) (\d+) ")
 
 
 def bridge(spec: NodeSpec, rows: Sequence[Row] = ()) -> dict[str, Any] | None:
-    """Return the bridge and its ports; None if there is no such link. `rows` say which pod a port is of."""
+    """Return the bridge and its ports; None if the link does not exist. `rows` tell which pod a port belongs to."""
     with Netlink() as netlink:
         link = rtnetlink.get_link(netlink, spec.bridge)
         if link is None:
@@ -51,7 +51,7 @@ def bridge(spec: NodeSpec, rows: Sequence[Row] = ()) -> dict[str, Any] | None:
 
 
 def mtu_note(spec: NodeSpec, done: Plan) -> str:
-    """Return in words which pods a run that lowered the bridge's MTU leaves with a larger one; empty if none."""
+    """Return a note that names the pods whose MTU exceeds the bridge's after a run lowered it; empty if none."""
     change = next((change for change in done.changes if change.resource == f"bridge/{spec.bridge}"), None)
     if change is None or not change.before or not change.after or change.before["mtu"] <= change.after["mtu"]:
         return ""
@@ -61,13 +61,13 @@ def mtu_note(spec: NodeSpec, done: Plan) -> str:
     if not pods:
         return ""
     return (
-        f"pods' MTU is {change.after['mtu']} now; restart those that run with a larger one: "
+        f"the pods' MTU is now {change.after['mtu']}; restart the pods that still have a larger MTU: "
         f"{', '.join(pods[:10])}{f' and {len(pods) - 10} more' if pods[10:] else ''}"
     )
 
 
 def bridge_faults(spec: NodeSpec) -> list[str]:
-    """Return in words where the bridge is not as the spec wants it, or that this could not be read."""
+    """Return how the bridge differs from the spec, in words, or why it could not be read."""
     faults = []
     for resource in (Bridge(spec), Address(spec)):
         try:
@@ -81,15 +81,15 @@ def bridge_faults(spec: NodeSpec) -> list[str]:
             return faults
         if now != wanted:
             faults.append(
-                f"{resource.id} is not as it should be: cnictl plan shows the difference, cnictl apply repairs it"
+                f"{resource.id} differs from the node file: cnictl plan shows the difference, cnictl apply repairs it"
             )
     return faults
 
 
 def _port(link: rtnetlink.Link, rows: list[Row]) -> dict[str, Any]:
-    """Return a port and its pod, by the rows of its addresses.
+    """Return a port and its pod. `rows` are the port's addresses.
 
-    A pod without a name is shown by the beginning of its container's id.
+    A pod without a name is shown as the beginning of its container's id.
     """
     return {
         "name": link.name,
@@ -111,7 +111,7 @@ def nat(spec: NodeSpec) -> list[dict[str, Any]]:
 
 
 def nat_is_right(spec: NodeSpec) -> bool:
-    """Return whether the masquerade rules are as the spec wants them."""
+    """Return whether the masquerade rules match the spec."""
     resource = Masquerade(spec)
     return resource.observe() == resource.desired(spec)
 
@@ -169,7 +169,7 @@ def _iptables_rules(spec: NodeSpec) -> list[dict[str, Any]]:
 def _iptables_rules_of(spec: NodeSpec, program: str) -> list[dict[str, Any]]:
     rules, chain = [], rule_set.chain(spec.name)
     for line in run([program, "-w", "-t", "nat", "-v", "-S", chain], check=False).stdout.splitlines():
-        counted = _COUNTED.search(line)  # this chain alone: iptables can't list a table that holds a native nft rule
+        counted = _COUNTED.search(line)  # only this chain: iptables can't list a table with a native nft rule
         if counted is None:
             continue
         words = line.split()

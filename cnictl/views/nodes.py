@@ -13,7 +13,7 @@ from cnictl.views import source_view
 
 @reading.once()
 def listed(spec: NodeSpec) -> dict[str, Any]:
-    """Return the source with its state, and a row for each node and address family as JSON values."""
+    """Return the source and its state, and a row for each node and address family, as JSON values."""
     learned = learned_peers.load() if spec.reach.source else None
     routes = {state.pod_cidr: state for state in peer_routes.states(spec)}
     rows = [dict(node) for node in learned.nodes] if learned is not None else []

@@ -9,7 +9,7 @@ from cnictl.node.addresses.lease_list import Listing, Row
 
 
 def listed(listing: Listing) -> list[dict[str, Any]]:
-    """Return each attachment as JSON values: its names, all its addresses, its state, and where its ends are."""
+    """Return each attachment as JSON values: its names, all its addresses, its state, and its two ends."""
     by_owner: dict[tuple[str, str], list[Row]] = {}
     for row in listing.rows:
         if row.container:
@@ -19,7 +19,7 @@ def listed(listing: Listing) -> list[dict[str, Any]]:
 
 
 def _names(attachments: Iterable[list[Row]]) -> list[str]:
-    """Return the name of each attachment that means it alone: the pod's, an address, or the container's id."""
+    """Return a unique name for each attachment: the pod's name, an address, or the container's id."""
     owners = [(rows[0], next((row.address for row in rows if row.address), "")) for rows in attachments]
     pods = Counter(row.pod for row, _ in owners)
     containers = Counter(row.container for row, _ in owners)

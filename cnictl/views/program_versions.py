@@ -16,7 +16,7 @@ _NUMBER = re.compile(r"\d+(?:\.\d+)+[^\s,]*")
 _SECONDS = 5.0
 
 
-def look() -> dict[str, Any]:
+def collect() -> dict[str, Any]:
     """Return the versions, as docs/schemas/version.json documents them."""
     plugin = versions.listing("", ())
     return {
@@ -26,7 +26,7 @@ def look() -> dict[str, Any]:
         "plugin": plugin["current"],
         "chosen": plugin["chosen"],
         "cnictl_is_newer": plugin["cnictl_is_newer"],
-        "items": [{"name": name, "path": path, "version": _asked(path)} for name, path in _installed()],
+        "items": [{"name": name, "path": path, "version": _version_of(path)} for name, path in _installed()],
     }
 
 
@@ -34,12 +34,12 @@ def _installed() -> list[tuple[str, str]]:
     return [(name, path) for name in _RUNTIMES if (path := programs.find(name))]
 
 
-def _asked(path: str) -> str:
+def _version_of(path: str) -> str:
     """Return the version that a program prints; empty, with a note on stderr, if it prints none."""
     try:
-        said = run([path, "--version"], timeout=_SECONDS).stdout
+        output = run([path, "--version"], timeout=_SECONDS).stdout
     except (Problem, OSError) as fault:
-        odd.pass_over(path, f"does not say its version: {fault}")
+        odd.pass_over(path, f"does not print its version: {fault}")
         return ""
-    number = _NUMBER.search(said)
+    number = _NUMBER.search(output)
     return untrusted_text.line(number[0]) if number is not None else ""

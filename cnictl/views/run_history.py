@@ -31,13 +31,13 @@ def summary(run: Run) -> dict[str, Any]:
 def command_line(run: Run) -> str:
     """Return the command of a run with its arguments, without `cnictl`.
 
-    A run that another command began by itself, such as the undo of what nobody confirmed, names that command too.
+    A run that another command started by itself, such as the undo of an unconfirmed run, names that command too.
     Arguments hold no secrets: credentials are read from files, and no option takes one.
     """
     words = run.command.split()
     if run.argv[: len(words)] == words:
         return shlex.join(run.argv)
-    return f"{run.command} (begun by cnictl {shlex.join(run.argv)})" if run.argv else run.command
+    return f"{run.command} (started by cnictl {shlex.join(run.argv)})" if run.argv else run.command
 
 
 def changes(run: Run) -> list[dict[str, Any]]:

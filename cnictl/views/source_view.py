@@ -1,4 +1,4 @@
-"""Show the source of peers: what it is, how old its last list is, and what is wrong with it."""
+"""Describe the source of peers: its kind, the age of its last list, and its faults."""
 
 import time
 from typing import Any
@@ -24,7 +24,7 @@ def shown(spec: NodeSpec, learned: Learned | None) -> dict[str, Any]:
 
 
 def in_words(source: dict[str, Any]) -> str:
-    """Return what `shown` returned in one line."""
+    """Return the result of `shown` in one line."""
     age = f", read {_ago(source['age'])}" if source["age"] is not None else ""
     version = f", version {source['version'][:12]}" if source["version"] else ""
     stale = f", stale since {clock(source['stale_since'])}" if source["stale_since"] else ""

@@ -26,7 +26,7 @@ from cnictl.watch import repairs
 
 
 @reading.once()
-def look(spec: NodeSpec) -> dict[str, Any]:
+def collect(spec: NodeSpec) -> dict[str, Any]:
     """Return the whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)
@@ -62,18 +62,18 @@ def look(spec: NodeSpec) -> dict[str, Any]:
 
 
 HEALTHY, FAULTY, UNKNOWN, DOUBTFUL = "healthy", "faulty", "not known", "in doubt"
-"""Verdicts. In doubt: no fault was found, but not all that matters was seen to work."""
+"""Verdicts. In doubt: no fault was found, but something could not be confirmed to work."""
 
 
 def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
-    """Return the verdict on the node, and in words what keeps it from being healthy."""
+    """Return the verdict on the node, and the reasons in words if it is not healthy."""
     faults = [f"{shown['drifted']} of {len(shown['resources'])} resources drifted"] if shown["drifted"] else []
     faulty_peers = [peer["via"] for peer in shown["peers"] if peer["fault"]]
     faults += [f"pods' packets go elsewhere ({len(shown['strays'])})"] if shown["strays"] else []
     faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
     source = shown["source"] or {"conflict": "", "trouble": ""}
     faults += ["the source of peers contradicts this node"] if source["conflict"] else []
-    unknown = [f"{shown['unknown']} resources could not be looked at"] if shown["unknown"] else []
+    unknown = [f"{shown['unknown']} resources could not be checked"] if shown["unknown"] else []
     doubts = _doubts(shown)
     for word, reasons in ((FAULTY, faults), (UNKNOWN, unknown), (DOUBTFUL, doubts)):
         if reasons:
@@ -89,9 +89,9 @@ def _doubts(shown: dict[str, Any]) -> list[str]:
     watch, source = shown["watch"], shown["source"]
     doubts = [f"no answer from peer {_named(silent)}"] if silent else []
     doubts += [f"peer {_named(unasked)} was not asked"] if unasked else []
-    doubts += [f"runtimes take {_named(ahead)}, not {shown['conf']}"] if ahead else []
+    doubts += [f"runtimes use {_named(ahead)}, not {shown['conf']}"] if ahead else []
     doubts += [f"no conf in {_named(without)}"] if without else []
-    doubts += [f"watch has given up {_named(list(watch['given_up']))}"] if watch and watch["given_up"] else []
+    doubts += [f"watch no longer repairs {_named(list(watch['given_up']))}"] if watch and watch["given_up"] else []
     return doubts + (["the source of peers could not be read"] if source and source["trouble"] else [])
 
 
@@ -100,7 +100,7 @@ def _named(names: list[str]) -> str:
 
 
 def unconfirmed() -> dict[str, Any] | None:
-    """Return the run that this node reverts by itself unless it is confirmed; None without one."""
+    """Return the run that this node reverts unless it is confirmed; None if there is none."""
     waiting = pending.read()
     if waiting is None:
         return None
@@ -114,7 +114,7 @@ def unconfirmed() -> dict[str, Any] | None:
 
 
 def has_fault(shown: dict[str, Any]) -> bool:
-    """Return whether anything on the screen is wrong or not known. A peer that is silent is neither."""
+    """Return whether anything on the screen is wrong or not known. A silent peer is neither."""
     conflict = shown["source"] is not None and shown["source"]["conflict"]
     wrong = shown["drifted"] or shown["strays"] or shown["unknown"] or conflict
     return bool(wrong) or any(peer["fault"] for peer in shown["peers"])
@@ -174,7 +174,7 @@ def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]
 
 
 def _confs(folder: str) -> list[str]:
-    """Return the confs in a folder in the runtime's order: it takes the first."""
+    """Return the confs in a folder in the runtime's order; the runtime uses the first one."""
     try:
         return sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
     except (FileNotFoundError, NotADirectoryError):

@@ -29,7 +29,7 @@ from cnictl.views import harmless_text, status
 from cnictl.views.harmless import HIDDEN, Words, of_cnictl, of_kernel
 
 MOST = 1 << 20
-"""The most bytes of a part. Of a longer one the end is kept."""
+"""The size limit of a part in bytes. Only the end of a longer part is kept."""
 _BOUND = 20.0
 """Seconds that a command may take."""
 
@@ -49,7 +49,7 @@ class Part:
 
     name: str
     holds: str
-    """What it holds, in words."""
+    """Its content, in words."""
     gather: Callable[[Words], str]
     """Returns its text, masked. May raise anything."""
 
@@ -61,14 +61,18 @@ def parts() -> list[Part]:
         Part("cnictl.txt", "this cnictl's version, and the time", lambda _: _version_and_time()),
         Part("node.toml", "the node file", lambda words: harmless_text.settings(_file(NODE_FILE), words)),
         Part("versions.txt", "versions of other programs, and of the plugin", lambda words: words.prose(_versions())),
-        Part("status.json", "the node on one screen", lambda words: _json(_status(facts), words)),
-        Part("plan.json", "where it differs", lambda words: _json([asdict(step) for step in facts.drift], words)),
+        Part("status.json", "the output of cnictl status", lambda words: _json(_status(facts), words)),
+        Part(
+            "plan.json",
+            "differences from node.toml",
+            lambda words: _json([asdict(step) for step in facts.drift], words),
+        ),
         Part("doctor.json", "what doctor finds", lambda words: _json(asdict(catalogue.examine(facts)), words)),
-        Part("history.json", "the runs that changed it", lambda words: _json(_history(), words)),
+        Part("history.json", "the runs that changed this node", lambda words: _json(_history(), words)),
         Part("leases.json", "leases and attachments", lambda words: _json(_leases(facts), words)),
         Part("plugin.log", "the plugin's latest calls", lambda words: harmless_text.log(_log(facts), words)),
-        Part("confs.json", "CNI confs, known keys alone", lambda words: json.dumps(_confs(words), indent=1) + "\n"),
-        Part("runtimes.json", "where runtimes look", lambda words: _json(_runtimes(), words)),
+        Part("confs.json", "CNI confs, only known keys", lambda words: json.dumps(_confs(words), indent=1) + "\n"),
+        Part("runtimes.json", "the runtimes, and the folders that they read", lambda words: _json(_runtimes(), words)),
     ]
     listed += [
         Part(name, " ".join(argv), _command(argv, form))
@@ -91,7 +95,7 @@ def names_here() -> set[str]:
                 if row.record is not None:  # another program may write anything into a lease
                     known |= {row.container, row.ifname, row.pod, *row.pod.split("/")}
     except (Problem, OSError):
-        pass  # texts then have them masked; fields of their own show them
+        pass  # texts then have the names masked; the fields that hold a name still show it
     return known
 
 
@@ -105,7 +109,7 @@ def _listed(folder: str) -> list[str]:
 def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
     """Write every part into a tar.gz at `path`, mode 0600, and return the list of parts as JSON values.
 
-    A part that fails is in the list with its reason and missing in the archive.
+    A part that fails is listed with its reason and is missing from the archive.
     """
     words = Words(names_here(), _listed("/sys/class/net"))
     made, listed = io.BytesIO(), []
@@ -116,7 +120,7 @@ def write(path: str, wanted: list[Part]) -> list[dict[str, Any]]:
             listed.append({"name": part.name, "holds": part.holds, "bytes": len(data), "failed": why})
             if not why:
                 _add(archive, part.name, data)
-        manifest = {"left_out": f"what is not known to be harmless is shown as {HIDDEN}", "parts": listed}
+        manifest = {"left_out": f"values that are not known to be harmless are shown as {HIDDEN}", "parts": listed}
         _add(archive, "MANIFEST.json", (json.dumps(manifest, indent=1) + "\n").encode())
     output_file.write(path, made.getvalue(), 0o600)
     return listed
@@ -151,7 +155,7 @@ def _versions() -> str:
 
 
 def _status(facts: Facts) -> dict[str, Any] | None:
-    return status.look(facts.spec) if facts.spec is not None else None
+    return status.collect(facts.spec) if facts.spec is not None else None
 
 
 def _command(argv: list[str], form: Form) -> Callable[[Words], str]:

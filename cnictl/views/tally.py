@@ -1,7 +1,7 @@
-"""Count the plugin's calls from its log: totals that only grow, over rotations and reboots.
+"""Count the plugin's calls from its log: totals that only grow, across rotations and reboots.
 
-The plugin itself counts nothing: each call is a process of its own, and a counter would be one more file to lock and
-write. Each reading goes on where the last one ended. Its place and the totals are kept in one file, so that two
+The plugin itself counts nothing: each call is a separate process, and a counter would be one more file to lock and
+write. Each reading continues where the last one ended. The position and the totals are kept in one file, so that two
 readers get the same result and a reader that is killed loses nothing.
 """
 
@@ -20,7 +20,7 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0)
 """Upper bounds of a call's duration, in seconds."""
 
 Totals = dict[str, dict[str, Any]]
-"""By `VERB outcome` (ok, error): `count`, `sum` in seconds, and `buckets`, each with all calls below its bound."""
+"""`VERB outcome` maps to `count`, `sum` in seconds, and `buckets`: for each bound, the calls not above it."""
 
 
 def totals(path: str) -> Totals:
@@ -29,7 +29,7 @@ def totals(path: str) -> Totals:
     counted: Totals = state["totals"]
     name, offset, before = state["log"], int(state["offset"]), state["before"]
     now, rotated = _name(path), _name(f"{path}.1")
-    if (rotated not in ("", before) and name != now) or not name:  # the rotated file is not read to its end yet
+    if (rotated not in ("", before) and name != now) or not name:  # the rotated file is not read to its end
         text, offset = _rest(f"{path}.1", offset if name == rotated else 0)
         _count(counted, text)
         name = before = rotated
@@ -37,7 +37,7 @@ def totals(path: str) -> Totals:
         name, offset = now, 0
     if now and now == name:
         if _size(path) < offset:
-            offset = 0  # logrotate's `copytruncate` copied it and cut it off
+            offset = 0  # logrotate's `copytruncate` copied and truncated it
         text, offset = _rest(path, offset)
         _count(counted, text)
     new = {"log": name, "offset": offset, "before": before, "totals": counted}
@@ -56,7 +56,7 @@ def _load() -> dict[str, Any]:
 
 
 def _name(path: str) -> str:
-    """Return what identifies a log: inode and first line, because inodes are reused; empty without a line."""
+    """Return what identifies a log: its inode, and its first line because inodes are reused; empty without a line."""
     file = open_part(path)
     if file is None:
         return ""
@@ -79,7 +79,7 @@ def _rest(path: str, offset: int) -> tuple[str, int]:
         return "", 0
     with file:
         file.seek(offset)
-        data = file.read(LARGEST)  # the next reading goes on from there
+        data = file.read(LARGEST)  # the next reading continues from there
     whole = data[: data.rfind(b"\n") + 1]
     return whole.decode("utf-8", "replace"), offset + len(whole)
 

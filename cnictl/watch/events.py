@@ -60,9 +60,9 @@ class Events:
         self._rules.close()
 
     def wait(self, seconds: float, wakeup: int, links: set[str], others: Iterable[HasFileno] = ()) -> list[Event]:
-        """Return the events of at most `seconds`; sooner if `wakeup` or one of `others` is readable.
+        """Wait for events and return them: up to `seconds`, less if `wakeup` or one of `others` becomes readable.
 
-        Link events are only of `links`.
+        Link events are returned only for `links`.
         """
         descriptors = [each.fileno() for each in others]
         ready, _, _ = select.select([self._route.fileno(), self._rules.fileno(), wakeup, *descriptors], [], [], seconds)
@@ -105,7 +105,7 @@ def _received(receiver: socket.socket, links: set[str]) -> Iterator[Event]:
 
 
 def read(kind: int, body: bytes, port: int, links: set[str]) -> Event | None:
-    """Return a message's event; None if it does not concern the node: pods' links and routes change all day."""
+    """Return a message's event; None if it does not concern the node, such as changes of pods' links and routes."""
     if kind in (_NEWLINK, _DELLINK):
         name = attributes(body, 16).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
         return Event(f"link {name}", port, "") if name in links else None

@@ -15,7 +15,7 @@ from cnictl.node.state import learned_peers
 _FIRST_RETRY, _LAST_RETRY = 1.0, 30.0
 """Seconds to wait after the source was lost; doubled each time."""
 _SPREAD = (0.5, 1.5)
-"""Each wait is multiplied by a random number between these: an outage ends for all nodes at the same moment."""
+"""Each wait is multiplied by a random number between these, so that not all nodes return at once after an outage."""
 
 Tell = Callable[[str], None]
 
@@ -41,7 +41,7 @@ class Follower:
         return self._reader
 
     def seen(self) -> bool:
-        """Take note of the changes so far; return whether there are any."""
+        """Clear the notification of changes; return whether there were any."""
         try:
             return bool(os.read(self._reader, 4096))
         except BlockingIOError:
@@ -52,8 +52,9 @@ class Follower:
 
         The keeper calls this each minute, so that the noted age stays small while nothing changes.
 
-        An API server looks at tokens and rights only when a watch begins. So a watch notices neither that they are
-        gone nor that they are back, and `apply`, which has to list, would leave the peers stale until one changes.
+        An API server checks tokens and permissions only when a watch begins, so a running watch does not notice that
+        they were revoked or restored. If `apply`, which has to list, fails meanwhile, it marks the peers as stale.
+        Without this check they would stay stale until a peer changes.
         """
         known = learned_peers.load()
         if not self._is_read or self._source is None or known is None:
@@ -65,7 +66,7 @@ class Follower:
                 learned_peers.confirm(self._source.confirmed_at)
 
     def close(self) -> None:
-        """End the thread. What it learned stays."""
+        """End the thread. The learned peers are kept."""
         self._ended.set()
         if self._source is not None:
             self._source.close()
@@ -118,7 +119,7 @@ class Follower:
 
     def _lost(self, error: Exception) -> None:
         self._is_read = False
-        self._say(f"warning: can't read the source of peers; the known peers stay: {learning.in_words(error)}")
+        self._say(f"warning: can't read the source of peers; the known peers are kept: {learning.in_words(error)}")
         spec = self._current()
         if spec is not None and spec.reach == self.reach and learned_peers.load() is not None:
             with contextlib.suppress(OSError):

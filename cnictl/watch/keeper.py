@@ -31,9 +31,9 @@ REGULAR = 60.0
 _GATHER = 0.05
 """Seconds to wait after an event for others that belong to it."""
 _SHARE, _MOST = 4, 0.5
-"""The pause before a check, as a multiple of the last check's time, and its limit in seconds: a fifth of one CPU."""
+"""The pause before a check, as a multiple of the last check's time, and its limit in seconds: about 20% of a CPU."""
 _AGAIN = 0.2
-"""Seconds from a repair to the check whether it lasts."""
+"""Seconds from a repair to the check that it lasts."""
 _OWN = ("cnictl", "cnictl-bridge")
 _NEVER: State = {"": "never wanted"}
 
@@ -48,15 +48,15 @@ class Keeper:
         self._repairs = Repairs()
         self._causes: list[str] = []
         self._unseen: list[Event] = []
-        self._last_look = 0.0
+        self._last_check = 0.0
         self._cost = 0.0
         self._retry = REGULAR
         self._follower: Follower | None = None
         self._checked = time.monotonic()
         self._source_changed = False
-        """Whether the source has other peers since the last check. What follows from them is not a repair."""
+        """Whether the source's peers changed since the last check. A change that follows from this is not a repair."""
         self._wanted: dict[str, State | None] = {}
-        """What the last check wanted of each resource."""
+        """The state that the last check wanted for each resource."""
 
     def run(self) -> None:
         """Watch until SIGTERM or SIGINT. SIGHUP resumes the repairs that were given up. Raises OSError, Problem."""
@@ -64,18 +64,18 @@ class Keeper:
         with _signals() as (wakeup, ended):
             try:
                 self._follow_source()
-                self._look()
+                self._check()
                 notify("READY=1")
                 self._tell("watching: links, addresses, routes, forwarding, and nftables' rules")
                 while not ended():
-                    self._hear(events, wakeup)
+                    self._wait_and_check(events, wakeup)
             finally:
                 events.close()
                 if self._follower is not None:
                     self._follower.close()
 
     def _follow_source(self) -> None:
-        """Start or stop following a source, as the applied node file says."""
+        """Start or stop following a source, according to the applied node file."""
         spec = _spec()
         applied = original_state.specs()[-1:]
         reach = spec.reach if spec is not None and applied and applied[0].reach == spec.reach else Reach()
@@ -88,11 +88,11 @@ class Keeper:
             self._checked = time.monotonic()
             self._follower.check()
 
-    def _hear(self, events: Events, wakeup: int) -> None:
+    def _wait_and_check(self, events: Events, wakeup: int) -> None:
         self._follow_source()
         sources = (self._follower,) if self._follower is not None else ()
         patience = 0.0 if self._unseen else max(0.0, self._retry)
-        heard = self._unseen + events.wait(patience, wakeup, _links(_spec()), sources)
+        received = self._unseen + events.wait(patience, wakeup, _links(_spec()), sources)
         if self._follower is not None and self._follower.seen():
             self._source_changed = True
         self._unseen = []
@@ -102,19 +102,19 @@ class Keeper:
         if signal.SIGTERM in woken or signal.SIGINT in woken:
             return
         notify("WATCHDOG=1")
-        if heard:
-            pause = self._last_look + min(_SHARE * self._cost, _MOST) - time.monotonic()
+        if received:
+            pause = self._last_check + min(_SHARE * self._cost, _MOST) - time.monotonic()
             if select.select([wakeup], [], [], max(_GATHER, pause))[0]:
-                self._unseen = heard  # handle the signal first
+                self._unseen = received  # handle the signal first
                 return
-            heard += events.wait(0, wakeup, _links(_spec()))
-        self._causes = [cause for cause in map(_culprit, heard) if cause]
-        if self._look():
-            # drop the events of our own repairs; what others did meanwhile is found by the next check
+            received += events.wait(0, wakeup, _links(_spec()))
+        self._causes = [cause for cause in map(_culprit, received) if cause]
+        if self._check():
+            # drop the events of our own repairs; the next check finds what others changed meanwhile
             events.wait(0, wakeup, set())
 
-    def _look(self) -> bool:
-        """Look once and repair; return whether anything changed."""
+    def _check(self) -> bool:
+        """Check and repair the node once; return whether anything changed."""
         changed = False
         start = time.monotonic()
         self._retry = REGULAR
@@ -125,16 +125,16 @@ class Keeper:
             self._finish_undo()
             changed = self._repair()
         except Held:
-            self._retry = 0.2  # another command is at work: look at the result soon
+            self._retry = 0.2  # another command is at work: check its result soon
         except (Problem, OSError) as error:
             self._tell(f"error: {error}")
             self._retry = 5.0
-        self._last_look = time.monotonic()
-        self._cost = self._last_look - start
+        self._last_check = time.monotonic()
+        self._cost = self._last_check - start
         return changed
 
     def _finish_undo(self) -> None:
-        """Finish an undo that was cut off; otherwise what it has removed would be repaired."""
+        """Finish an interrupted undo; otherwise watch would restore what it has already removed."""
         run = journal.last()
         if run is not None and run.undoes and not run.end:
             with exclusive(wait=0):
@@ -145,7 +145,7 @@ class Keeper:
         spec = _spec()
         changed = False
         if spec is None or not original_state.specs() or original_state.specs()[-1] != spec:
-            return False  # not a node, or the file was edited and only a person may apply it
+            return False  # not a node, or the node file was edited, and only the operator may apply it
         wrong = converge.plan(spec).whole
         now = time.monotonic()
         self._repairs.seen({change.resource for change in wrong.changes}, now)
@@ -162,12 +162,12 @@ class Keeper:
         return changed
 
     def _follows(self, step: Step) -> bool:
-        """Return whether a change follows from the source's other peers. It then repairs nothing."""
+        """Return whether a change follows from a change of the source's peers. Such a change is not a repair."""
         former = self._wanted.get(step.resource.id, _NEVER)
         return self._source_changed and former != _wanted(step)
 
     def _due(self, plan: Plan, now: float) -> Plan:
-        """Return the part of a plan that may be repaired now, and note when the rest may be."""
+        """Return the part of a plan that may be repaired now, and schedule the next check for the rest."""
         steps = []
         for step in plan.steps:
             if step.change is None or step.resource.id == NodeFile.id:
@@ -201,7 +201,7 @@ class Keeper:
             if not follows and self._repairs.note(change.resource, time.monotonic(), cause):
                 whose = f" by {cause}" if cause else ""
                 self._tell(
-                    f"error: {change.resource} is changed again and again{whose}: no longer repaired; stop that "
+                    f"error: {change.resource} keeps being changed{whose}, so watch no longer repairs it; stop that "
                     "program, then: systemctl reload cnictl-watch (or kill -HUP)"
                 )
         self._retry = _AGAIN
@@ -215,7 +215,7 @@ def _spec() -> NodeSpec | None:
 
 
 def _wanted(step: Step) -> State | None:
-    """Return the state of a resource that a plan leads to."""
+    """Return the state that a step leads to."""
     return step.change.after if step.change is not None else step.state
 
 
@@ -239,7 +239,7 @@ def _culprit(event: Event) -> str:
 
 @contextmanager
 def _signals() -> Iterator[tuple[int, Callable[[], bool]]]:
-    """Yield a descriptor that signals make readable, and a function that tells whether to end."""
+    """Yield a descriptor that signals make readable, and a function that returns whether to end."""
     reader, writer = socket.socketpair()
     reader.setblocking(False)
     writer.setblocking(False)

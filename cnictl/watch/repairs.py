@@ -1,4 +1,7 @@
-"""Count the repairs of each resource, and decide when to repair again and when to give up. Only state files are I/O."""
+"""Count the repairs of each resource, and decide when to repair again and when to give up.
+
+The only I/O is the state file.
+"""
 
 import json
 import os
@@ -16,7 +19,7 @@ WINDOW = 60.0
 CALM = 300.0
 """Seconds that a resource has to stay right before watch repairs it again after giving up."""
 _FIRST_PAUSE = 0.5
-"""Seconds before the third repair in a row; doubled for each further one."""
+"""Seconds before the third repair in a row; doubled for each further repair."""
 
 
 @dataclass
@@ -39,7 +42,7 @@ class Repairs:
         """The number of checks of the node so far."""
 
     def due(self, resource: str, now: float) -> float:
-        """Return the seconds until this may be repaired; 0 or less: immediately; infinite after giving up."""
+        """Return the seconds until this may be repaired: 0 or less means now, infinity means it was given up."""
         repaired = self._resources.get(resource)
         if repaired is None or not repaired.times:
             return 0.0
@@ -49,7 +52,7 @@ class Repairs:
         return repaired.times[-1] + _FIRST_PAUSE * 2 ** (recent - 2) - now if recent >= 2 else 0.0
 
     def note(self, resource: str, now: float, cause: str) -> bool:
-        """Count a repair; return whether it was one too many within the window, so that watch gives up."""
+        """Count a repair; return whether watch gives up, because there were too many within the window."""
         repaired = self._resources.setdefault(resource, _Repaired())
         repaired.times.append(now)
         repaired.count += 1
@@ -60,7 +63,7 @@ class Repairs:
         return repaired.given_up
 
     def seen(self, wrong: set[str], now: float) -> None:
-        """Note which resources a check found wrong. One that was given up and stays right is repaired again."""
+        """Note which resources a check found wrong. Resume repairs of one that was given up and stays right."""
         self.passes += 1
         for resource, repaired in self._resources.items():
             if resource in wrong:
@@ -71,7 +74,7 @@ class Repairs:
                     self.forgive(resource)
 
     def forgive(self, resource: str = "") -> None:
-        """Repair this resource again after giving up, or all of them."""
+        """Resume the repairs of this resource after giving up, or of all resources."""
         for name, repaired in self._resources.items():
             if resource in ("", name):
                 repaired.given_up = False

@@ -37,14 +37,14 @@ def test_peers_that_forgot_each_other_are_told_once(cluster: World) -> None:
     one, two, three = cluster.nodes
     _reinit(cluster, one, cluster.text([one, three], with_cidrs=True))
     _reinit(cluster, two, cluster.text([two, three], with_cidrs=True))
-    assert cluster.status()[1] == ["neither node1 nor node2 has the other one as a peer"]
+    assert cluster.status()[1] == ["node1 and node2 do not have each other as peers"]
 
 
 def test_peer_at_another_address_names_both_hosts(cluster: World) -> None:
     text = cluster.text(cluster.nodes, with_cidrs=True).replace(cluster.nodes[1].address, "10.0.9.9")
     _reinit(cluster, cluster.nodes[0], text)
     message = cluster.status()[1][0]
-    assert message.startswith("node1 sends the pods' packets for node2 (10.244.1.0/24) to 10.0.9.9, and the address")
+    assert message.startswith("node1 sends the pods' packets for node2 (10.244.1.0/24) to 10.0.9.9, but the address")
 
 
 def test_removed_route_names_both_hosts(cluster: World) -> None:
@@ -62,7 +62,7 @@ def test_two_nodes_with_one_pod_cidr_are_both_named(cluster: World) -> None:
     _reinit(cluster, two, text)
     findings = cluster.status()[1]
     assert "node1 and node2 both have the pod CIDR 10.244.0.0/24" in findings
-    assert any("which is node1's in the cluster file; the file has 10.244.1.0/24 for it" in text for text in findings)
+    assert any("which is node1's in the cluster file; the file gives it 10.244.1.0/24" in text for text in findings)
     document = json.loads(cluster.cluster("test", "-o", "json", check=False).stdout)
     causes = {item["cause"]["text"] for item in document["items"] if item["cause"] and item["check"] == "pod-pod"}
     assert "node1 and node2 have overlapping pod CIDRs: 10.244.0.0/24" in causes
@@ -88,14 +88,14 @@ def test_node_that_was_reset_is_named_with_those_that_route_to_it(cluster: World
 
 def test_other_network_names_both_hosts(cluster: World) -> None:
     _reinit(cluster, cluster.nodes[1], cluster.text(cluster.nodes, network="10.244.0.0/18", with_cidrs=True))
-    assert cluster.status()[1] == ["node2 has network 10.244.0.0/18, and node1 has 10.244.0.0/20"]
+    assert cluster.status()[1] == ["node2 has network 10.244.0.0/18, but node1 has 10.244.0.0/20"]
 
 
 def test_other_mtu_names_both_hosts(cluster: World) -> None:
     node = cluster.nodes[1]
     node.run(["cnictl", "init-node", "--mtu", "1400"], timeout=90)
     try:
-        assert cluster.status()[1] == ["node2 has bridge MTU 1400, and node1 has 1500"]
+        assert cluster.status()[1] == ["node2 has bridge MTU 1400, but node1 has 1500"]
         summary = json.loads(cluster.cluster("test", "-o", "json", check=False).stdout)["summary"]
         assert summary["notes"] == ["the bridge's MTU differs: 1500 on node1, node3; 1400 on node2"]
     finally:
@@ -106,9 +106,9 @@ def test_other_version_is_a_row_and_is_not_changed(cluster: World) -> None:
     with cluster.replaced(cluster.nodes[2], 'case "$1" in --version) echo "cnictl 0.1.9"; exit;; esac'):
         rows, findings, _ = cluster.status()
         assert rows["node3"]["state"] == "other version"
-        assert rows["node3"]["why"].startswith("has cnictl 0.1.9, and this is ")
+        assert rows["node3"]["why"].startswith("has cnictl 0.1.9, but this machine has ")
         assert rows["node3"]["peers_ok"] == 2, "what it says is shown all the same"
-        assert any(text.startswith("node3 has cnictl version 0.1.9, and node1 has ") for text in findings)
+        assert any(text.startswith("node3 has cnictl version 0.1.9, but node1 has ") for text in findings)
         done = cluster.cluster("apply", "-o", "json", check=False)
         assert [row["state"] for row in json.loads(done.stdout)["items"]] == [
             "unchanged",

@@ -152,7 +152,7 @@ def test_foreign_rule_that_masquerades_between_pods_is_seen_by_the_receivers(clu
         cell = cells(matrix)[pair]
         assert (cell.state, cell.seen_as) == ("masqueraded", (cluster.nodes[3].address,))
         assert cause_of(cell).host == "node4"
-        assert cause_of(cell).words.startswith("node4 masquerades what pod 10.244.3.")
+        assert cause_of(cell).words.startswith("node4 masquerades packets from pod 10.244.3.")
 
 
 def test_node_that_is_cut_off_is_red_and_the_others_are_green(cluster: Lab) -> None:

@@ -120,7 +120,7 @@ def test_services(proxied: Cluster) -> None:
         assert way["service"]["ports"] == [{"protocol": "tcp", "port": PORT, "state": "answers"}]
         assert any("dnat" in rule.lower() or "KUBE-S" in rule or "service" in rule for rule in way["rules"]), way
     said = cnictl(here, "pod", pod.name, "--to", near).stdout
-    assert f"a Service address, which answers no ping: {PORT}/tcp answers" in said
+    assert f"a Service address, which does not answer pings: {PORT}/tcp answers" in said
     assert "not answered" not in said
     unreachable = cnictl(here, "pod", pod.name, "--to", "10.96.0.99", "-o", "json").stdout
     assert "service" not in json.loads(unreachable)["way"]

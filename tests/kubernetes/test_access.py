@@ -84,7 +84,7 @@ def test_credential_has_the_rights_that_a_source_needs(account: ApiServer, tmp_p
     done = cnictl("kubeconfig", "--from", str(admin), "--output", str(written))
     assert done.returncode == 0, done.stderr
     assert f"written: {written}, a credential for {account.url}" in done.stderr
-    assert f"{account.url} is an address of this host alone" in done.stderr
+    assert f"{account.url} is an address of this host only" in done.stderr
     assert done.stdout == ""
     assert stat.S_IMODE(written.stat().st_mode) == 0o600
     assert "admin-token" not in written.read_text()

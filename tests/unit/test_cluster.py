@@ -127,11 +127,11 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
         (255, "ssh: connect to host n1 port 22: No route to host\n", "can't be reached: ssh: connect", "ssh root@n1"),
         (255, "", "can't be reached: ssh printed no error", ""),
         (255, _CHANGED_KEY + "Host key for 10.0.0.9 has changed and\n", "the key of 10.0.0.9 differs", "-R 10.0.0.9"),
-        (255, "Connection closed by UNKNOWN port 65535\n", "a host on the way", "ssh root@n1"),
+        (255, "Connection closed by UNKNOWN port 65535\n", "a host on the path", "ssh root@n1"),
         (
             255,
             "jump: Permission denied\x1b[2J.\nConnection closed by UNKNOWN port 65535\n",
-            "a host on the way (ProxyJump, ProxyCommand): jump: Permission denied\\x1b[2J.",
+            "a host on the path (ProxyJump, ProxyCommand): jump: Permission denied\\x1b[2J.",
             "ssh root@n1",
         ),
         (1, "sudo: a password is required\n", "sudo: a password is required", "NOPASSWD"),
@@ -213,7 +213,7 @@ def test_node_with_another_pod_cidr_than_the_file_is_found_once() -> None:
     statuses = [_read(cluster, number, _said(cluster, number)) for number in (1, 2)]
     statuses.append(_read(cluster, 3, _said(cluster, 3, node=node)))
     (finding,) = survey.findings(statuses, cluster)
-    assert finding.message == "n3 has the pod CIDR 10.244.99.0/24; the file has 10.244.3.0/24 for it"
+    assert finding.message == "n3 has the pod CIDR 10.244.99.0/24; the file gives it 10.244.3.0/24"
     assert finding.hint.endswith("cnictl cluster apply --limit n3")
 
 
@@ -252,7 +252,7 @@ def test_peer_of_no_node_is_named() -> None:
     said["peers"].append({"pod_cidr": "10.244.77.0/24", "via": "10.0.0.77", "state": "ok"})
     (finding,) = survey.findings([_read(cluster, 1, said), _read(cluster, 2, _said(cluster, 2))], cluster)
     assert finding.message == (
-        "n1 has a peer 10.244.77.0/24 through 10.0.0.77, and no node of the cluster has that pod CIDR"
+        "n1 has a peer 10.244.77.0/24 through 10.0.0.77, but no node of the cluster has that pod CIDR"
     )
 
 
@@ -272,10 +272,12 @@ def test_document_that_is_no_status_is_a_faulty_host(document: str) -> None:
 
 def test_other_versions_are_told_whatever_they_say() -> None:
     cluster = _cluster(2)
-    assert _read(cluster, 1, _said(cluster, 1), "9.9").why == f"has cnictl 9.9, and this is {cnictl.__version__}"
+    assert (
+        _read(cluster, 1, _said(cluster, 1), "9.9").why == f"has cnictl 9.9, but this machine has {cnictl.__version__}"
+    )
     old = survey.read(cluster.nodes[0], Answer("n1", 2, "", "cnictl: No such option: --version"), Answer("n1", 1))
     assert old.state == "other version"
-    assert old.why.startswith("has cnictl of an older version")
+    assert old.why.startswith("has an older cnictl")
 
 
 def test_older_host_is_upgraded_and_a_newer_one_wants_this_machine_to_be() -> None:
@@ -293,7 +295,7 @@ def test_plugin_versions_stand_beside_those_of_cnictl_and_a_difference_is_found(
     ]
     assert [status.as_json()["plugin"] for status in statuses] == list(plugins)
     (finding,) = survey.findings(statuses, cluster)
-    assert finding.message == "n3 has plugin version 0.1.0, and n1 has 0.2.0"
+    assert finding.message == "n3 has plugin version 0.1.0, but n1 has 0.2.0"
 
 
 def test_file_that_was_changed_meanwhile_is_not_overwritten(tmp_path: Path) -> None:

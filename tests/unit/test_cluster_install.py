@@ -207,7 +207,7 @@ def test_host_that_can_not_go_back_says_so() -> None:
     host = Host(fails={"probe": "broken", "back": "no such file", "undo": "refused", "use": "gone"})
     (row,) = roll_out(host)
     assert row.state == "failed"
-    assert row.why == "probe pod: broken; and it could not go back; no such file; gone"
+    assert row.why == "probe pod: broken; and the former version could not be restored; no such file; gone"
     assert row.as_json()["plugin"] == {"before": "1.0.0", "after": "2.0.0"}
 
 
@@ -220,13 +220,13 @@ def test_host_that_is_lost_in_the_middle_is_named_and_stops_the_others() -> None
     first, second = Lost(), Host()
     rows = roll_out(first, second)
     assert [row.state for row in rows] == ["lost", "not started"]
-    assert rows[0].why.endswith("can't be reached; what it has now is not known")
+    assert rows[0].why.endswith("can't be reached; its present version is not known")
 
 
 @pytest.mark.parametrize(
     ("host", "why", "hint"),
     [
-        (Host(packaged="/usr/bin/cnictl"), "/usr/bin/cnictl there is of a package", "apt"),
+        (Host(packaged="/usr/bin/cnictl"), "/usr/bin/cnictl there belongs to a package", "apt"),
         (Host(python=""), "has no Python 3.11 or newer", "python3"),
         (Host(cnictl="", is_node=False), "has no cnictl", "cnictl cluster install --limit n1"),
         (Host(source="kubernetes https://k"), "learns its peers from Kubernetes", "make bundle EXTRA=kubernetes"),

@@ -257,7 +257,7 @@ def test_host_that_is_not_reached_is_red_in_its_row_and_its_column() -> None:
 def test_host_that_is_lost_after_its_pings_leaves_what_its_pod_saw_unknown() -> None:
     world = World()
     reports = world.reports()
-    reports[1].seen, reports[1].fault = None, "cnictl there ended before the test was over"
+    reports[1].seen, reports[1].fault = None, "cnictl on that host ended before the test was over"
     made = matrix.build(reports, sample.choose(HOSTS, False, 0))
     lost = cell(made, "a", "b")
     assert lost.state == "not known" and lost.cause is not None and lost.cause.host == "b"
@@ -462,10 +462,10 @@ def test_conversation_tells_each_host_the_others_and_joins_what_they_say() -> No
         (Problem("connection refused"), "connection refused"),
         (
             Problem("No such command 'cluster-probe'. (see: cnictl --help)"),
-            "cnictl there is too old for the test",
+            "cnictl on that host is too old for the test",
         ),
         ([None], "did not start its pod within 0.2 s"),
-        ([], "cnictl there ended before the test was over"),
+        ([], "cnictl on that host ended before the test was over"),
         (["hello\n"], "not a message of the test: hello"),
         (['{"version": 9}\n'], "it uses version 9 of the test's messages, not 1"),
     ],

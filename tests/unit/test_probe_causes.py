@@ -376,4 +376,4 @@ def test_hosts_own_packets_need_no_masquerade_and_no_return_route(host: FakeHost
     silent = of_host(OTHER_HOST_POD, "10.244.1.7", host, "10.0.0.210", at_peer=at_peer(True, True, False, EXPIRED))
     assert most_likely(silent).name == "peer-drops"
     peer = of_host(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
-    assert most_likely(peer).words == "peer 10.0.10.51 does not answer this node, though it answers ARP"
+    assert most_likely(peer).words == "peer 10.0.10.51 does not answer this node, although it answers ARP"

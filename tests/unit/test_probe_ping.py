@@ -125,11 +125,11 @@ def test_port_that_is_silent_while_pings_pass_is_the_targets(monkeypatch: pytest
     passed = CheckResult("pod-other-host", "10.244.0.5", "10.244.1.7", "ok", 2, 2, (0.1, 0.1, 0.1))
     monkeypatch.setattr(why, "_pinged", lambda *_: passed)
     assert cause(FAR_TCP, Answer(0, SILENT)).words == (
-        "TCP port 80 of 10.244.1.7 does not answer, though pings pass: a firewall there drops it, or the service is "
+        "TCP port 80 of 10.244.1.7 does not answer, although pings pass: a firewall there drops it, or the service is "
         "too busy to accept connections"
     )
     assert "gives no answer to this datagram" in cause(FAR_UDP, Answer(0, SILENT)).words
-    assert cause(FAR, Answer(0, SILENT)).words == "it answers again now: the requests before were lost"
+    assert cause(FAR, Answer(0, SILENT)).words == "it answers again now: the earlier requests were lost"
     prohibited = cause(FAR_TCP, Answer(0, REJECTED, 0, "10.0.10.51", "communication administratively prohibited"))
     assert prohibited.words.startswith("10.0.10.51 answers: communication administratively prohibited (to TCP port 80")
 
@@ -153,7 +153,7 @@ def test_services_endpoint_is_looked_at_in_its_place(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(service, "find", lambda _: Service((Port("tcp", 80),), ()))
     monkeypatch.setattr(packet_trace, "sent_on_to", lambda *_: ("10.244.1.9", 8080))
     told = cause(FAR_TCP, Answer(0, REFUSED, 0.1, "10.244.1.7", "connection reset"))
-    assert told.words.startswith("Service 10.244.1.7 sends on to 10.244.1.9: 10.244.1.9 answers: connection reset")
+    assert told.words.startswith("Service 10.244.1.7 forwards to 10.244.1.9: 10.244.1.9 answers: connection reset")
     assert "TCP port 8080" in told.words
 
 

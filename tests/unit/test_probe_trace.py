@@ -156,7 +156,7 @@ def test_packet_that_stays_on_the_bridge_has_no_route(sources: Sources) -> None:
 
 def test_packet_that_the_bridge_keeps_is_lost_there(sources: Sources) -> None:
     events = [_own("requests", RULE, "bridge", TracedPacket("veth1", "", POD, "10.244.0.6"))]
-    assert steps(events, sources)[-1].what.startswith("the bridge does not pass it on")
+    assert steps(events, sources)[-1].what.startswith("the bridge does not forward it")
 
 
 def test_route_is_asked_for_with_link_mark_and_the_address_after_dnat(sources: Sources) -> None:

@@ -120,7 +120,7 @@ def test_doctor_repeats_the_sources_own_hint_once(todo: str, hint: str, monkeypa
     monkeypatch.setattr(Facts, "spec", SPEC)
     (finding,) = source._stale(facts)
     assert str(finding.hint) == hint
-    assert finding.message.endswith("stay: two nodes have the name n1")
+    assert finding.message.endswith("are kept: two nodes have the name n1")
 
 
 def test_nodes_do_not_return_to_a_source_at_the_same_moment() -> None:

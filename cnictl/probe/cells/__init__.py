@@ -1,1 +1,1 @@
-"""Cells of `test-connectivity`: what a pod needs beside pings, such as ports, DNS, Services and the path MTU."""
+"""Cells of `test-connectivity`: what a pod needs besides pings, such as ports, DNS, Services and the path MTU."""

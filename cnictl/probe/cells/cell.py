@@ -1,4 +1,4 @@
-"""Define a cell of `test-connectivity`: what is sent, all at the same time, and what came of it."""
+"""Define a cell of `test-connectivity`: what it sends, and its results. All cells send at the same time."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from cnictl.probe.ports import UDP
 from cnictl.probe.targets import Wanted, external_address, own_address
 
 _INTERVAL, _MOST = 0.1, 3
-"""Seconds between the requests of a cell, and the most that it sends."""
+"""Seconds between the requests of a cell, and the largest number that it sends."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Evidence:
 
 
 class Cell(Protocol):
-    """Something that a pod needs, and how it is tried."""
+    """Something that a pod needs, and how to test it."""
 
     def tasks(self) -> Sequence[Callable[[], None]]:
-        """Return what sends and waits. All tasks of all cells run at the same time, each in a thread of its own."""
+        """Return the functions that send and wait. The tasks of all cells run at the same time, each in a thread."""
         ...
 
     def results(self, evidence: Evidence) -> list[CheckResult]:
-        """Return the rows. The tasks are over, and so are the pings."""
+        """Return the rows, once the tasks and the pings are over."""
         ...
 
 
@@ -121,8 +121,8 @@ class Asked:
     def run(self) -> None:
         """Send the requests and wait for their answers.
 
-        Of UDP, the first answer is enough. It may be an ICMP error, of which a host sends one address six at once and
-        then one a second (linux ip-sysctl.rst, icmp_ratelimit).
+        With UDP, the first answer is enough. It may be an ICMP error. A host sends six of these at once to an address,
+        and then one a second (linux ip-sysctl.rst, icmp_ratelimit).
         """
         most = min(self.wanted.count, _MOST)
         if self.protocol != UDP:
@@ -147,7 +147,7 @@ class Asked:
 
     @property
     def words(self) -> str:
-        """What came instead of a reply."""
+        """What arrived instead of a reply."""
         answer = next((answer for answer in self.answers if answer.state != REPLY), None)
         if answer is None or not (answer.by or answer.words):
             return "no answer"
@@ -164,7 +164,7 @@ class Asked:
 
 
 def of_answers(row: Row, asked: Asked, refusals: bool, detail: str = "") -> CheckResult | None:
-    """Return the row of requests that were answered, whole or in part; None if none was."""
+    """Return the row of requests that were answered, all or some; None if none was."""
     came = [answer.seconds * 1000 for answer in asked.answered(refusals)]
     sent = len(asked.answers)
     if not came:

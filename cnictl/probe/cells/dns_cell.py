@@ -1,7 +1,7 @@
 """The cell `dns`: a question to each DNS server of the pod. Any answer counts, even that the name does not exist.
 
-Which servers a pod asks is its runtime's to say. So the servers come from the CNI result, else from a running process
-of the pod; else, as the kubelet does it, from the cluster's DNS Service, else from this host's resolv.conf.
+The runtime decides which servers a pod asks. So the servers come from the CNI result, else from a running process of
+the pod; else, as with the kubelet, from the cluster's DNS Service, else from this host's resolv.conf.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +23,7 @@ from cnictl.probe.ports import UDP
 _PORT, _SERVER_FAILURE, _TRIES = 53, 2, 2
 _CLUSTER_DNS = "kube-system/kube-dns"
 _RESOLV_CONFS = ("/etc/resolv.conf", "/run/systemd/resolve/resolv.conf")
-"""systemd-resolved puts the servers behind its own loopback address into the second one, which kubelets are given."""
+"""systemd-resolved lists the servers behind its loopback address in the second file, which kubelets are given."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,27 @@ class Servers:
     source: str
 
 
-def servers_of(pod: CheckedPod, found: Sequence[ServicePort]) -> Servers:
-    """Return the DNS servers of a pod. `found` are the Services that this host has rules for."""
+def servers_of(pod: CheckedPod, services: Sequence[ServicePort]) -> Servers:
+    """Return the DNS servers of a pod. `services` are the Services that this host has rules for."""
     if pod.dns:
         return Servers(pod.dns, "the CNI result")
     resolver = resolvers.resolver_of(pod.netns)
     if resolver.netns and _reachable(resolver.servers):
         return Servers(_reachable(resolver.servers), resolver.source)
-    services = [preferred(found, UDP, ipv6, _CLUSTER_DNS, _PORT) for ipv6 in (False, True)]
-    of_cluster = tuple(service.address for service in services if service is not None)
+    dns_services = [preferred(services, UDP, ipv6, _CLUSTER_DNS, _PORT) for ipv6 in (False, True)]
+    of_cluster = tuple(service.address for service in dns_services if service is not None)
     if of_cluster:
-        names = dict.fromkeys(service.name for service in services if service is not None and service.name)
+        names = dict.fromkeys(service.name for service in dns_services if service is not None and service.name)
         return Servers(of_cluster, f"Service {' '.join(names)}" if names else "a Service of port 53")
     for path in _RESOLV_CONFS:
         addresses = _reachable(resolvers.servers_in(path))
         if addresses:
             return Servers(addresses, f"this host's {path}")
-    return Servers((), f"{_RESOLV_CONFS[0]} names none that a pod can reach")
+    return Servers((), f"{_RESOLV_CONFS[0]} names no server that a pod can reach")
 
 
 def _reachable(servers: Sequence[str]) -> tuple[str, ...]:
-    """Return the servers that are not loopback addresses, behind which a pod finds only itself."""
+    """Return the servers except loopback addresses, at which a pod reaches only itself."""
     return tuple(server for server in servers if not _is_loopback(parse_address(server)))
 
 
@@ -77,7 +77,7 @@ def plan(part: Part, servers: Servers) -> Iterator[Cell]:
 
 
 class DnsCell:
-    """A question to one DNS server, from the pod and, to compare, from this host."""
+    """A question to one DNS server, from the pod and, for comparison, from this host."""
 
     def __init__(self, part: Part, server: str, source: str) -> None:
         self._part, self._server, self._source = part, server, source
@@ -86,7 +86,7 @@ class DnsCell:
         self._sent = 0
 
     def tasks(self) -> Sequence[Callable[[], None]]:
-        """Return the pod's question and, if it is not answered, this host's to compare."""
+        """Return the pod's question and, if it is not answered, this host's for comparison."""
         return (self._try,)
 
     def _try(self) -> None:
@@ -95,7 +95,7 @@ class DnsCell:
             self._ask("")
 
     def _ask(self, netns: str) -> None:
-        """Ask for the root's name servers, which every server has or knows where to ask for."""
+        """Ask for the root's name servers, which every server knows or can look up."""
         for _ in range(_TRIES):
             self._sent += bool(netns)
             try:
@@ -115,8 +115,8 @@ class DnsCell:
         took = answer.seconds * 1000
         if answer.rcode == _SERVER_FAILURE:
             cause = FailureCause("dns-error", f"{self._server} answers: {answer.words} ({self._source})", hint.advice(
-                f"look at the log of the DNS server {self._server}: it can't reach its own servers",
-                because="the server is not cnictl's",
+                f"check the log of the DNS server {self._server}: it can't reach its own servers",
+                because="the server does not belong to cnictl",
             ))  # fmt: skip
             return [self._row(UNCERTAIN, cause, took)]
         return [self._row(OK, None, took)]
@@ -136,10 +136,10 @@ class DnsCell:
         cause = inherited or dropped(part.host, part.pod.address, asked)
         if cause is not None:
             return cause
-        says = f"DNS server {server} ({self._source}) {f'is not reached: {error}' if error else 'does not answer'}"
+        says = f"DNS server {server} ({self._source}) {f'is unreachable: {error}' if error else 'does not answer'}"
         if "" in self._answers:
             return FailureCause("dns-silent", f"{says}, but it answers this host", hint.advice(
-                f"look at the firewall between the pod and {server}: it lets this host through",
+                f"check the firewall between the pod and {server}: it lets this host through",
                 because="the rule is not on this node, or the trace did not show it",
             ))  # fmt: skip
         return FailureCause("dns-silent", f"{says}, and this host gets no answer either", hint.advice(

@@ -24,7 +24,7 @@ _QUEUE = 64
 
 
 def plan(part: Part, chosen: frozenset[str], without: str) -> Iterator[Cell]:
-    """Yield the chosen ones of the two cells. `without`: the reason why no pod has a mapped port."""
+    """Yield those of the two cells that are chosen. `without`: why no pod has a mapped port."""
     if part.other is None or not part.other.address or not part.other.host_port:
         reason = without or "the probe pod has no mapped port"
         fault = part.other.port_fault if part.other is not None else ""
@@ -41,9 +41,9 @@ def plan(part: Part, chosen: frozenset[str], without: str) -> Iterator[Cell]:
 
 
 def listen(pod: CheckedPod) -> list[socket.socket]:
-    """Return sockets that accept connections to the pod's mapped port, in both families where it has both.
+    """Return sockets that accept connections to the pod's mapped port, one for each family of the pod.
 
-    The kernel completes connections by itself until the queue of those that nobody took is full.
+    The kernel completes connections by itself until the queue of unaccepted connections is full.
     """
 
     def make() -> list[socket.socket]:
@@ -74,10 +74,10 @@ class Refused:
         return ()
 
     def results(self, _evidence: Evidence) -> list[CheckResult]:
-        """Return the one row, with the plugin's words."""
+        """Return the one row, with the plugin's message."""
         return [self._row.result(FAILED, FailureCause("no-mapping", self._fault, hint.advice(
-            "correct what the plugin complains about: pods with a hostPort do not start either",
-            because="the plugin is not cnictl's",
+            "correct the fault that the plugin reports: pods with a hostPort do not start either",
+            because="the plugin does not belong to cnictl",
         )))]  # fmt: skip
 
 
@@ -102,7 +102,7 @@ class HostPortCell:
         return [answered if answered is not None else failed(row, asked, self._cause(evidence))]
 
     def _cause(self, evidence: Evidence) -> FailureCause:
-        """Return why nothing came from the pod. A reset is this host's own: the connection was not sent on."""
+        """Return why nothing came from the pod. A reset comes from this host: it did not forward the connection."""
         asked, sender = self._asked, self._sender
         if any(answer.state == REFUSED for answer in asked.answers):
             return self._not_mapped()
@@ -115,10 +115,10 @@ class HostPortCell:
         return f"TCP port {self._asked.port} of {self._asked.to} is mapped to pod {self._mapped.address}"
 
     def _not_mapped(self) -> FailureCause:
-        words = f"{self._words}, but connections of {self._sender.address} are not sent on to it ({self._asked.words})"
+        words = f"{self._words}, but connections from {self._sender.address} do not reach it ({self._asked.words})"
         return FailureCause("not-sent-on", words, hint.advice(
-            "look for rules ahead of the port mappings: iptables -t nat -S PREROUTING; iptables -t nat -S OUTPUT",
-            because="another tool's rule takes the packets first, or the plugin made none",
+            "look for rules before the port mappings: iptables -t nat -S PREROUTING; iptables -t nat -S OUTPUT",
+            because="another tool's rule takes the packets first, or the plugin made no rule",
         ))  # fmt: skip
 
     def _no_hairpin(self) -> FailureCause:
@@ -129,7 +129,7 @@ class HostPortCell:
                 "hairpin-off",
                 f"{words}: hairpin mode is off on its bridge port {veth}, and bridged packets pass iptables here",
                 hint.advice('set "hairpinMode": true for the plugin that makes the bridge port; cnictl apply writes it '
-                            "into this node's conf", because="the conf may be somebody else's"),
+                            "into this node's conf", because="the conf may belong to someone else"),
             )  # fmt: skip
         return FailureCause(
             "hairpin-off",
@@ -139,14 +139,14 @@ class HostPortCell:
         )  # fmt: skip
 
     def _silent(self) -> FailureCause:
-        words = f"{self._words}, but connections of {self._sender.address} get no answer ({self._asked.words})"
+        words = f"{self._words}, but connections from {self._sender.address} get no answer ({self._asked.words})"
         return FailureCause(
             "host-port-silent", words, hint.advice("cnictl doctor", because="it reads and changes nothing")
         )
 
 
 def _hairpin_mode(veth: str) -> str:
-    """Return a bridge port's hairpin mode; empty if the link is no bridge port."""
+    """Return a bridge port's hairpin mode; empty if the link is not a bridge port."""
     try:
         return durable.contents(f"/sys/class/net/{veth}/brport/hairpin_mode").decode("ascii").strip()
     except OSError:

@@ -98,7 +98,7 @@ class Ipv6Cell:
             return FailureCause("dropped-here", words, hint.advice(
                 f"accept ICMPv6 from {address} in that chain", because="the chain's owner decides what it accepts"
             ))  # fmt: skip
-        words = f"the gateway {self._gateway} does not answer neighbour solicitations or pings of the pod"
+        words = f"the gateway {self._gateway} does not answer the pod's neighbour solicitations or pings"
         return FailureCause("gateway-silent", words, hint.advice("cnictl doctor", because="the cause is not known"))
 
 

@@ -1,4 +1,4 @@
-"""Find out whether a port of this host was ever mapped to a pod. A check should leave nothing behind.
+"""Find out whether a port of this host was ever mapped to a pod, because a check should leave nothing behind.
 
 The reference `portmap` makes its chains for the first pod with a host port, and leaves them for the next. Sources:
 containernetworking plugins/meta/portmap, portmap_iptables.go and portmap_nftables.go.
@@ -15,11 +15,11 @@ _LISTINGS = (
 )
 _LEGACY = ("iptables-legacy", "-t", "nat", "-S", "CNI-HOSTPORT-DNAT")
 
-REASON = "no pod of this host has had a host port yet, and a try leaves the plugin's chains behind: --only {} tries it"
+REASON = "no pod of this host has had a host port yet, and a test leaves the plugin's chains behind: --only {} runs it"
 
 
 def mapped_before() -> bool:
-    """Return whether the chains of a port-mapping plugin are there."""
+    """Return whether the chains of a port-mapping plugin exist."""
     listings = (*_LISTINGS, _LEGACY) if _has_legacy_nat() else _LISTINGS
     return any(map(_succeeds, listings))
 

@@ -1,7 +1,7 @@
-"""The cell `path-mtu`: the largest packet that passes whole from the pod to each peer's pods and to the outside.
+"""The cell `path-mtu`: the largest packet that passes unfragmented from the pod to each peer's pods and outside.
 
-A router that reports a smaller MTU is in order: senders then make their packets smaller. Packets that are lost without
-a report are not: connections open and then hang.
+A router that reports a smaller MTU is no fault: senders then make their packets smaller. Packets that are lost without
+a report are a fault: connections open and then hang.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -35,7 +35,7 @@ class MtuCell:
 
     def __init__(self, part: Part, to: str) -> None:
         self._part, self._to = part, to
-        self._found = PathMtu(0, 0)
+        self._path_mtu = PathMtu(0, 0)
 
     def tasks(self) -> Sequence[Callable[[], None]]:
         """Return the search for the largest size."""
@@ -43,28 +43,28 @@ class MtuCell:
 
     def _measure(self) -> None:
         timeout = min(0.3, self._part.wanted.timeout)
-        self._found = path_mtu(self._part.pod.netns, self._to, timeout=timeout)
+        self._path_mtu = path_mtu(self._part.pod.netns, self._to, timeout=timeout)
 
     def results(self, evidence: Evidence) -> list[CheckResult]:
         """Return the one row."""
-        row, found = Row(PATH_MTU, self._part.family, self._part.pod.address, self._to), self._found
-        if not found.size:
+        row, measured = Row(PATH_MTU, self._part.family, self._part.pod.address, self._to), self._path_mtu
+        if not measured.size:
             inherited = evidence.cause_to(self._to)
             if inherited is not None:
                 return [row.result(FAILED, inherited)]
             return [row.skipped(f"{self._to} does not answer pings, so no size can be tried")]
-        size = f"{found.size} bytes"
-        if found.size >= found.asked:
+        size = f"{measured.size} bytes"
+        if measured.size >= measured.asked:
             return [row.result(OK, detail=size)]
-        if found.by:
-            return [row.result(OK, detail=f"{size}, as {found.by} reports")]
+        if measured.by:
+            return [row.result(OK, detail=f"{size}, as {measured.by} reports")]
         words = f"packets of up to {size} pass to {self._to}, larger ones are lost, and no router reports it"
-        return [row.result(FAILED, FailureCause("mtu", words, self._smaller(found.size)), size)]
+        return [row.result(FAILED, FailureCause("mtu", words, self._smaller(measured.size)), size)]
 
     def _smaller(self, mtu: int) -> Hint:
         if mtu < _LEAST_IPV6 and any(map(is_ipv6, self._part.host.whole.subnets)):
             return hint.advice(
-                f"raise the MTU on the way to {_LEAST_IPV6} bytes at least, which IPv6 needs",
-                because="bridge and pods can't have less, and the links on the way are not cnictl's",
+                f"raise the path's MTU to at least {_LEAST_IPV6} bytes, which IPv6 requires",
+                because="the bridge and pods can't have less, and cnictl does not own the links on the path",
             )
         return hint.command(f"cnictl bridge up --mtu {mtu}", "running pods have to be restarted to get it")

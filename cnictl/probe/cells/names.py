@@ -10,7 +10,7 @@ from cnictl.probe.failure import EXTERNAL, OTHER_HOST_POD, SAME_HOST_POD
 TCP, UDP, DNS, CLUSTER_IP = "tcp", "udp", "dns", "cluster-ip"
 HOST_PORT, HAIRPIN, PATH_MTU, IPV6 = "host-port", "hairpin", "path-mtu", "ipv6"
 CELLS = (TCP, UDP, DNS, CLUSTER_IP, HOST_PORT, HAIRPIN, PATH_MTU, IPV6)
-"""The cells beside the checks that ping, in the order of their rows."""
+"""The cells besides the checks that ping, in the order of their rows."""
 ALL = (*CHECKS, *CELLS)
 
 _NEEDS = {
@@ -20,7 +20,7 @@ _NEEDS = {
     CLUSTER_IP: {OTHER_HOST_POD},
     PATH_MTU: {OTHER_HOST_POD, EXTERNAL},
 }
-"""The checks whose results a cell shows, or with which it explains its own."""
+"""The checks whose results a cell shows or uses to explain its own."""
 
 
 def choose(only: Sequence[str], skip: Sequence[str]) -> frozenset[str]:
@@ -33,7 +33,7 @@ def choose(only: Sequence[str], skip: Sequence[str]) -> frozenset[str]:
             )
     chosen = frozenset(only or ALL) - frozenset(skip)
     if not chosen:
-        raise UsageProblem("--skip leaves out everything that --only names")
+        raise UsageProblem("--skip leaves out every check that --only names")
     return chosen
 
 

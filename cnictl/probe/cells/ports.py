@@ -1,7 +1,7 @@
-"""The cells `tcp` and `udp`: the ports of pods, which the pings' checks try too, and one port of the outside.
+"""The cells `tcp` and `udp`: the ports of pods, which the ping checks also try, and one port of an external address.
 
-Outside, a closed port is an answer too: a reset (TCP) or port unreachable (UDP) came all the way back. If this host
-gets no answer there either, nothing can be said of the pod.
+At the external address, a closed port counts as an answer, because a reset (TCP) or port unreachable (UDP) came back.
+If this host gets no answer from it either, the cell says nothing about the pod.
 """
 
 import select
@@ -17,9 +17,9 @@ from cnictl.probe.failure import OTHER_HOST_POD, SAME_HOST_POD, FailureCause
 from cnictl.probe.ports import PASSES, REFUSED, SILENT
 
 OUTSIDE_PORTS = {True: 443, False: 53}
-"""The port to try outside, by whether the protocol is TCP: those that the default addresses outside serve."""
+"""The external port to try, by whether the protocol is TCP. The default external addresses serve both."""
 _NEXT_ERROR = 1.1
-"""Seconds until a host whose limit of ICMP errors is used up sends the next one, and some slack."""
+"""Seconds until a host that has reached its limit of ICMP errors sends the next one, plus some slack."""
 
 
 class PortsCell:
@@ -32,7 +32,7 @@ class PortsCell:
         self._from_host = Asked(check, "", part.external, port, part.wanted)
 
     def tasks(self) -> Sequence[Callable[[], None]]:
-        """Return the requests of the pod and, if none is answered, those of this host to compare."""
+        """Return the pod's requests and, if none is answered, this host's for comparison."""
         return (self._try,)
 
     def _try(self) -> None:
@@ -51,7 +51,7 @@ class PortsCell:
         return [*filter(None, rows), self._outside(evidence)]
 
     def _of_pod(self, result: CheckResult, state: str) -> CheckResult | None:
-        """Return the row of a pod that the check of pings tried, with the cause that it found."""
+        """Return the row of a pod that the ping check tried, with the cause that it found."""
         if state not in (PASSES, REFUSED, SILENT):
             return None
         passes = state == PASSES

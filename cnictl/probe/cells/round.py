@@ -20,7 +20,7 @@ _MOST_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Round:
-    """What a round looks at."""
+    """What a round checks."""
 
     spec: NodeSpec
     wanted: Wanted
@@ -30,45 +30,45 @@ class Round:
     """Why no pod has a mapped port; empty if the second pod has one."""
 
 
-def run_round(look: Round, pod: CheckedPod, other: CheckedPod | None, on_step: Callable[[str], None]) -> Report:
+def run_round(round_: Round, pod: CheckedPod, other: CheckedPod | None, on_step: Callable[[str], None]) -> Report:
     """Return the rows of the chosen checks and cells, grouped by family."""
-    parts = _parts(look, pod, other)
+    parts = _parts(round_, pod, other)
     with ExitStack() as stack:
         if other is not None and other.host_port:
             for listening in host_port_cell.listen(other):
                 stack.callback(listening.close)
         pool = stack.enter_context(ThreadPoolExecutor(_MOST_AT_ONCE))
-        planning = pool.submit(_start, look, parts, pod, pool)
-        pings = run_checks(look.spec, pod, other, look.wanted, on_step, names.checks_for(look.chosen))
+        planning = pool.submit(_start, round_, parts, pod, pool)
+        pings = run_checks(round_.spec, pod, other, round_.wanted, on_step, names.checks_for(round_.chosen))
         cells, running = planning.result()
         for task in running:
             task.result()
         evidence = Evidence(pings)
         rows = [row for cell in cells for row in cell.results(evidence)]
-    return _merged(look.chosen, pings, rows)
+    return _merged(round_.chosen, pings, rows)
 
 
-def _parts(look: Round, pod: CheckedPod, other: CheckedPod | None) -> list[Part]:
+def _parts(round_: Round, pod: CheckedPod, other: CheckedPod | None) -> list[Part]:
     return [
         Part(
-            Host(spec, look.spec),
+            Host(spec, round_.spec),
             pod.in_family_of(spec.subnet),
             other.in_family_of(spec.subnet) if other is not None else None,
-            look.wanted,
+            round_.wanted,
         )
-        for spec in by_family(look.spec)
+        for spec in by_family(round_.spec)
     ]
 
 
 def _start(
-    look: Round, parts: list[Part], pod: CheckedPod, pool: ThreadPoolExecutor
+    round_: Round, parts: list[Part], pod: CheckedPod, pool: ThreadPoolExecutor
 ) -> tuple[list[Cell], list[Future[None]]]:
-    cells = list(_plan(look, parts, pod))
+    cells = list(_plan(round_, parts, pod))
     return cells, [pool.submit(task) for cell in cells for task in cell.tasks()]
 
 
-def _plan(look: Round, parts: list[Part], pod: CheckedPod) -> Iterator[Cell]:
-    chosen = look.chosen
+def _plan(round_: Round, parts: list[Part], pod: CheckedPod) -> Iterator[Cell]:
+    chosen = round_.chosen
     services = service_list.services() if chosen & {names.DNS, names.CLUSTER_IP} else []
     servers = dns_cell.servers_of(pod, services) if names.DNS in chosen else dns_cell.Servers((), "")
     for part in parts:
@@ -84,13 +84,13 @@ def _plan(look: Round, parts: list[Part], pod: CheckedPod) -> Iterator[Cell]:
             yield from dns_cell.plan(part, servers)
         if names.CLUSTER_IP in chosen:
             yield from service_cell.plan(part, services)
-        yield from host_port_cell.plan(part, chosen, look.without_mapping)
+        yield from host_port_cell.plan(part, chosen, round_.without_mapping)
         if names.PATH_MTU in chosen:
             yield from mtu_cell.plan(part)
         if names.IPV6 in chosen and part.host.ipv6:
-            yield ipv6_cell.plan(part, look.spec, pod)
+            yield ipv6_cell.plan(part, round_.spec, pod)
     if names.IPV6 in chosen and not any(part.host.ipv6 for part in parts):
-        yield ipv6_cell.plan(None, look.spec, pod)
+        yield ipv6_cell.plan(None, round_.spec, pod)
 
 
 def _merged(chosen: frozenset[str], pings: Report, cells: list[CheckResult]) -> Report:

@@ -16,9 +16,9 @@ from cnictl.probe.ports import TCP
 _API = "default/kubernetes"
 
 
-def plan(part: Part, found: Sequence[ServicePort]) -> Iterator[Cell]:
+def plan(part: Part, services: Sequence[ServicePort]) -> Iterator[Cell]:
     """Yield the one cell of a family: the API server's Service, else any other."""
-    chosen = preferred(found, TCP, part.host.ipv6, _API)
+    chosen = preferred(services, TCP, part.host.ipv6, _API)
     if chosen is None:
         reason = f"no {part.host.family} Service has rules on this host (kube-proxy's iptables, nftables or IPVS)"
         yield Skipped(Row(CLUSTER_IP, part.family, part.pod.address, ""), reason)
@@ -59,7 +59,7 @@ class ServiceCell:
         return f"Service {self._asked.place}{name}"
 
     def _leads_to_endpoints(self) -> bool:
-        """Return whether the rules lead to an endpoint: the kernel forgets a connection that is refused at once.
+        """Return whether the rules lead to an endpoint. Tracked connections don't show it: a refused one is forgotten.
 
         IPVS has no rules. It lists the Service with its endpoints, which `service_list` has seen.
         """
@@ -68,32 +68,32 @@ class ServiceCell:
         return any(port.has_endpoints for port in ports) or not ports
 
     def _refused(self) -> FailureCause:
-        words = f"{self._words} is sent on to an endpoint, which refuses connections"
+        words = f"{self._words} is forwarded to an endpoint, which refuses connections"
         return FailureCause("refused", words, hint.advice(
-            f"look at the Service's pods: kubectl get endpointslices; cnictl pod POD --to {self._service.address}",
-            because="endpoints are the cluster's",
+            f"check the Service's pods: kubectl get endpointslices; cnictl pod POD --to {self._service.address}",
+            because="the endpoints belong to the cluster",
         ))  # fmt: skip
 
     def _not_sent_on(self) -> FailureCause:
-        words = f"{self._words} has rules here, but the pod's connections are not sent on to an endpoint"
+        words = f"{self._words} has rules here, but the pod's connections are not forwarded to an endpoint"
         return FailureCause("not-sent-on", words, hint.advice(
-            "restart kube-proxy on this node, and look for rules ahead of its own in nat PREROUTING",
+            "restart kube-proxy on this node, and look for rules before its own in nat PREROUTING",
             because="kube-proxy writes its rules, and another tool's may come first",
         ))  # fmt: skip
 
     def _silent(self, endpoint: SentOn, evidence: Evidence) -> FailureCause:
-        """Return the cause where an endpoint does not answer, compared with what this host gets from it."""
+        """Return the cause if an endpoint does not answer the pod, compared with whether it answers this host."""
         inherited = evidence.cause_to(endpoint.address)
         at = place(endpoint.address, endpoint.port)
         if inherited is not None:
-            return FailureCause(inherited.name, f"{self._words} sends on to {at}: {inherited.words}", inherited.hint)
+            return FailureCause(inherited.name, f"{self._words} forwards to {at}: {inherited.words}", inherited.hint)
         from_host = Asked(TCP, "", endpoint.address, endpoint.port, self._part.wanted)
         from_host.run()
         if from_host.answered(refusals=True):
             words, where = f"which answers this host, but not the pod ({self._asked.words})", "between the pod and it"
         else:
             words, where = "which does not answer this host either", f"of {endpoint.address} and its program"
-        return FailureCause("endpoint-silent", f"{self._words} sends on to {at}, {words}", hint.advice(
-            f"look at the firewall {where}; is the endpoint alive: kubectl get endpointslices",
-            because="endpoints are the cluster's",
+        return FailureCause("endpoint-silent", f"{self._words} forwards to {at}, {words}", hint.advice(
+            f"check the firewall {where}, and whether the endpoint is alive: kubectl get endpointslices",
+            because="the endpoints belong to the cluster",
         ))  # fmt: skip

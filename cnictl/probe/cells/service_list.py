@@ -31,20 +31,22 @@ class ServicePort:
     protocol: str
     port: int
     name: str = ""
-    """`NAMESPACE/NAME`; empty where the rules do not say it (IPVS)."""
+    """`NAMESPACE/NAME`; empty if the rules do not name it (IPVS)."""
 
 
 def services() -> list[ServicePort]:
-    """Return the Services that this host's rules send on, each port once."""
-    found: dict[tuple[str, str, int], ServicePort] = {}
+    """Return the Services whose connections this host's rules forward, each port once."""
+    by_port: dict[tuple[str, str, int], ServicePort] = {}
     for service in (*_by_iptables(), *_by_nftables(), *_by_ipvs()):
-        found.setdefault((service.address, service.protocol, service.port), service)
-    return list(found.values())
+        by_port.setdefault((service.address, service.protocol, service.port), service)
+    return list(by_port.values())
 
 
-def preferred(found: Iterable[ServicePort], protocol: str, ipv6: bool, name: str, port: int = 0) -> ServicePort | None:
+def preferred(
+    services: Iterable[ServicePort], protocol: str, ipv6: bool, name: str, port: int = 0
+) -> ServicePort | None:
     """Return the Service called `name`, else any other of the protocol, family and, if given, port."""
-    fitting = [s for s in found if s.protocol == protocol and is_ipv6(s.address) == ipv6 and port in (0, s.port)]
+    fitting = [s for s in services if s.protocol == protocol and is_ipv6(s.address) == ipv6 and port in (0, s.port)]
     return next((service for service in fitting if service.name == name), next(iter(fitting), None))
 
 

@@ -1,4 +1,4 @@
-"""Find out why packets to a port do not pass: what stops them on this node."""
+"""Find out what stops packets to a port on this node."""
 
 import socket
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def dropped(host: Host, source: str, asked: Asked) -> FailureCause | None:
 
 
 def _accept(host: Host, source: str) -> Hint:
-    """Return the hint for a rule that drops: `cnictl apply` where an accept of cnictl's is missing."""
+    """Return the hint for a rule that drops: `cnictl apply` if one of cnictl's accept rules is missing."""
     if host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     return hint.advice(f"accept {source} in that chain", because="the chain's owner decides what it accepts")
@@ -34,22 +34,22 @@ def _accept(host: Host, source: str) -> Hint:
 
 @dataclass(frozen=True)
 class SentOn:
-    """Where the kernel sends a connection on to."""
+    """Where the kernel forwards a connection to."""
 
     address: str
     port: int
 
 
 def sent_on(source: str, asked: Asked) -> SentOn | None:
-    """Return where destination NAT sent the requests of `source`; None if it did not."""
+    """Return where destination NAT sent the requests of `source`; None if they were not translated."""
     target, wanted = parse_address(asked.to), parse_address(source)
-    found = None
+    sent = None
     try:
         for entry in connections.connections(sent_on=True):
             if (entry.protocol, entry.source, entry.target, entry.port) == (
                 _NUMBERS[asked.protocol == TCP], wanted, target, asked.port,
             ) and entry.answering not in (target, b""):  # fmt: skip
-                found = SentOn(format_address(entry.answering), entry.answering_port)
+                sent = SentOn(format_address(entry.answering), entry.answering_port)
     except OSError:
         return None
-    return found
+    return sent

@@ -192,7 +192,7 @@ FAULTS = {
     "kube-proxy's last rule is gone": Fault(
         "iptables -t nat -F KUBE-SEP-THEONLYONE000000",
         "iptables -t nat -A KUBE-SEP-THEONLYONE000000 -p tcp -j DNAT --to-destination 192.0.2.10:6443",
-        "cluster-ip", "not-sent-on", "the pod's connections are not sent on to an endpoint", "dns",
+        "cluster-ip", "not-sent-on", "the pod's connections are not forwarded to an endpoint", "dns",
     ),
     "the way to the endpoint is dropped": Fault(
         guard("tcp dport 6443 drop"), NO_GUARD, "cluster-ip", "dropped-here", 'by rule "tcp dport 6443 drop"', "tcp",
@@ -200,7 +200,7 @@ FAULTS = {
     "another rule comes ahead of the port mappings": Fault(
         "iptables -t nat -I PREROUTING -p tcp -d 10.0.0.210 -j ACCEPT",
         "iptables -t nat -D PREROUTING -p tcp -d 10.0.0.210 -j ACCEPT",
-        "host-port", "not-sent-on", "are not sent on to it (10.0.0.210 answers: connection reset)",
+        "host-port", "not-sent-on", "do not reach it (10.0.0.210 answers: connection reset)",
     ),
     "pods' connections to the mapped port are dropped": Fault(
         guard("tcp dport 46837 drop"), NO_GUARD, "hairpin", "dropped-here", 'by rule "tcp dport 46837 drop"',
@@ -263,7 +263,7 @@ def test_an_endpoint_that_refuses_is_not_the_networks_fault(world: World) -> Non
     finally:
         world.send_on("6443")
     assert (state, cause) == ("uncertain", "refused")
-    assert words.endswith("is sent on to an endpoint, which refuses connections")
+    assert words.endswith("is forwarded to an endpoint, which refuses connections")
 
 
 def test_services_of_kube_proxys_nftables_mode_are_found(world: World) -> None:
@@ -390,7 +390,7 @@ def test_a_router_that_reports_its_mtu_is_in_order(world: World) -> None:
     ("arguments", "words"),
     [
         (("--only", "hairpins"), "there is no check 'hairpins'"),
-        (("--only", "dns", "--skip", "dns"), "--skip leaves out everything"),
+        (("--only", "dns", "--skip", "dns"), "--skip leaves out every check"),
         (("--interval", "1"), "--interval has no effect"),
         (("--serve", "--watch"), "leave out --watch"),
     ],
@@ -472,7 +472,7 @@ def test_every_cell_has_a_row_in_each_family(dual: Node) -> None:
     ports = [one for one in of_node(dual).checks if one["check"] in ("host-port", "hairpin")]
     assert [one["state"] for one in ports] == ["skipped"] * 4
     assert "no pod of this host has had a host port yet" in ports[0]["cause"]
-    assert "--only host-port tries it" in ports[0]["cause"]
+    assert "--only host-port runs it" in ports[0]["cause"]
     assert shell(dual, "nft list tables") == tables
     assert {one["state"] for one in of_node(dual, "--only", "host-port").checks} == {"ok"}
     outcome = of_node(dual)

@@ -116,7 +116,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left
     assert traces(cluster.here) != before
     with served(cluster.here) as alive:
         done = cluster.here.run(["cnictl", "test-connectivity", "-o", "json"])
-        assert done.stderr.count("which an earlier run left") == 0  # serving has swept already
+        assert done.stderr.count("which an earlier run left behind") == 0  # serving has swept already
         assert shell(cluster.here, "ls -A /run/cnictl/probe").count("cnictl-probe-") == 1
         assert cluster.test("--from", alive).overall == "uncertain"
     assert traces(cluster.here) == before

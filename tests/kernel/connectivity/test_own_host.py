@@ -163,7 +163,7 @@ def test_a_ping_that_is_blocked_alone_fails_no_check(world: tuple[Node, Pod]) ->
         assert findings(node) == []
         _, checks = own_host(node)
         assert (checks[0]["state"], checks[0]["tcp"], checks[0]["udp"]) == ("uncertain", "passes", "passes")
-        assert "TCP and UDP pass, only ping does not" in checks[0]["cause"]
+        assert "TCP and UDP pass, but ping does not" in checks[0]["cause"]
         assert "of chain ip filter INPUT" in checks[0]["cause"]
     finally:
         shell(node, "iptables -F INPUT")

@@ -230,7 +230,7 @@ def test_port_of_the_pod_that_is_pinged_is_looked_at(world: World) -> None:
 @applies("probe.causes_plain.loopback_down: nsenter --net={} ip link set lo up")
 def test_pod_that_asks_itself_needs_its_loopback_link(world: World) -> None:
     name, words, hint = world.cause("web", "web")
-    assert (name, words) == ("loopback-down", "web asks itself, and its link lo is down")
+    assert (name, words) == ("loopback-down", "web sends to itself, but its link lo is down")
     world.sh(hint["command"])
     assert world.json("web", "web")["result"] == "ok"
 
@@ -326,10 +326,10 @@ def test_service_address_is_followed_to_its_endpoint(world: World) -> None:
         assert document["result"] == "ok"
         met = [step["what"] for step in document["trace"]]
         assert f"ip svc pre: ip daddr 10.96.0.9 tcp dport 443 dnat to {world.far.address}:80" in met
-        assert any(f"sent on to {world.far.address}:80" in what for what in met)
+        assert any(f"forwarded to {world.far.address}:80" in what for what in met)
         name, words, _ = world.cause("web", "10.96.0.9:444")
         assert name == "refused"
-        assert words.startswith(f"Service 10.96.0.9 sends on to {world.far.address}: {world.far.address} answers")
+        assert words.startswith(f"Service 10.96.0.9 forwards to {world.far.address}: {world.far.address} answers")
         assert "TCP port 99" in words
         assert world.cause("web", "10.96.0.9")[0] == "service-address"
         assert world.cause("web", "10.96.0.9:445")[:2] == (
@@ -342,7 +342,7 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
     made = f"mkdir -p /etc/netns/web; printf '{conf}' >/etc/netns/web/resolv.conf"
     with done_and_undone(world, made, "rm -r /etc/netns/web"):
         said = world.ping("web", "db.example").stdout
-        assert said.startswith(f"{world.far.address} says {world.db.address} in ")
+        assert said.startswith(f"{world.far.address} answers {world.db.address} in ")
         assert "(/etc/netns/web/resolv.conf)" in said.splitlines()[0]
         process = world.web.popen(["sleep", "60"])  # ip netns exec gives it that file as /etc/resolv.conf
         try:
@@ -357,7 +357,7 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
         }  # fmt: skip
         done = world.ping("web", "wbe.example")
         assert done.status == 1
-        assert f"{world.far.address} says no such name (/etc/netns/web/resolv.conf)" in done.stderr
+        assert f"{world.far.address} answers no such name (/etc/netns/web/resolv.conf)" in done.stderr
 
 
 def test_names_that_are_wrong_are_met_with_those_that_are_meant(world: World) -> None:

@@ -168,7 +168,7 @@ def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
     assert any("masquerade-mynet" in rule for rule in way["rules"])
     earlier = {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51", "port": None}
     assert any(earlier.items() <= one.items() for one in found["connections"])
-    assert "way to 10.244.0.1  answers ping" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
+    assert "path to 10.244.0.1  answers ping" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
     unknown = cnictl(node, "pod", "nobody", check=False)
     assert (unknown.status, unknown.stderr.count("\n")) == (1, 2)
     assert cnictl(node, "pod", "web1", "--to", "nowhere", check=False).status == 2
@@ -219,14 +219,14 @@ def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> N
         there.run(["iptables", "-D", "INPUT", "-p", "udp", "--dport", "7012", "-j", "DROP"])
         serving.kill()
         serving.communicate()
-    assert "way to 10.0.10.51  does not answer ping; connections to it work: tcp/7010\n" in shown
+    assert "path to 10.0.10.51  does not answer ping; connections to it work: tcp/7010\n" in shown
     assert f"tcp {pod.address} to 10.0.10.51:7010: answered" in shown
     assert "7011: answered" not in shown  # it was refused
-    assert f"udp {pod.address} to 10.0.10.51:7012: no answer has come" in shown
-    assert f"tcp {pod.address} to 10.96.0.9:80, sent on to 10.0.10.51:7010: answered" in shown
+    assert f"udp {pod.address} to 10.0.10.51:7012: no answer" in shown
+    assert f"tcp {pod.address} to 10.96.0.9:80, forwarded to 10.0.10.51:7010: answered" in shown
     assert (way["asked"], way["answered"]) == ("ICMP echo request", False)
     assert way["connections"] == ["tcp/7010"]
-    assert "way to fd00::1  not asked: this attachment has no IPv6 address" in (
+    assert "path to fd00::1  not asked: this attachment has no IPv6 address" in (
         cnictl(node, "pod", "talker", "--to", "fd00::1").stdout
     )
 

@@ -91,10 +91,10 @@ class World:
         return [(one["id"], one["subject"]) for one in self.findings(*words)]
 
     def findings(self, *words: str) -> list[dict[str, Any]]:
-        """What `cnictl doctor` finds."""
+        """Findings of `cnictl doctor`."""
         done = self.here.run(["cnictl", "doctor", "-o", "json", *words], check=False, timeout=60)
         assert done.stdout, done.stderr
-        assert "could not be made" not in done.stderr, done.stderr
+        assert "could not run" not in done.stderr, done.stderr
         found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
         assert done.status == any(one["severity"] == "error" for one in found)
         return found

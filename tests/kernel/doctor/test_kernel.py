@@ -187,7 +187,7 @@ def test_check_that_can_not_be_made_is_no_health(world: World) -> None:
     try:
         done = world.here.run(["cnictl", "doctor", "--only", "forwarding", "--only", "masquerade"], check=False)
         assert (done.status, done.stdout) == (1, "")
-        assert "could not be made: forwarding, masquerade: /var/lib/cnictl/former.json is damaged" in done.stderr
+        assert "could not run: forwarding, masquerade: /var/lib/cnictl/former.json is damaged" in done.stderr
     finally:
         world.sh("mv /tmp/former.json /var/lib/cnictl/former.json")
 
@@ -202,7 +202,7 @@ def test_unknown_checks_and_options_are_usage_errors(world: World, words: tuple[
 
 def test_explain_and_list_teach(world: World) -> None:
     said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
-    assert "Looks at: an echo to each peer's gateway" in said and "By hand:" in said
+    assert "Looks at: an echo to each peer's gateway" in said and "Manual commands:" in said
     listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)["items"]
     assert len(listed) > 40 and all(one["why"].endswith(".") for one in listed)
 

@@ -273,7 +273,7 @@ def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> 
     finally:
         world.sh("sed -i '/^uplink/d' /etc/cnictl/node.toml; ip link del cable0; cnictl apply")
     assert (finding["fixable"], finding["hint"]["command"]) == (False, "")
-    assert "look at the other end of cable0" in finding["hint"]["text"]
+    assert "check the other end of cable0" in finding["hint"]["text"]
     assert world.doctor() == []
 
 

@@ -323,7 +323,7 @@ def test_up_status_exec_down_by_command(name: str) -> None:
     assert missing.returncode == 1 and checked("lab status", missing.stdout)["items"] == []
     assert cli("up", *option).returncode == 0
     again = cli("up", *option)
-    assert again.returncode == 0 and "up already" in again.stderr
+    assert again.returncode == 0 and "already up" in again.stderr
     formerly = cli("status", "--name", name)
     assert formerly.returncode == 0 and f"use --lab {name}" in formerly.stderr
     other = cli("up", "--nodes", "3", *option)

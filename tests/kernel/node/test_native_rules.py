@@ -42,7 +42,7 @@ def ours(node: Node) -> list[str]:
 def unable(node: Node, *words: str) -> str:
     """What doctor could not look at, in its words."""
     said = cnictl(node, "doctor", *words, check=False).stderr
-    return "\n".join(line for line in said.splitlines() if "could not be made" in line)
+    return "\n".join(line for line in said.splitlines() if "could not run" in line)
 
 
 @pytest.mark.parametrize("kind", NATIVE)
@@ -54,7 +54,7 @@ def test_a_node_is_set_up_seen_and_reset_beside_a_native_rule(shared_node: Node,
         cnictl(node, "init-node", *INIT_OPTIONS)
         assert drifted(node) == []
         assert cnictl(node, "apply", "-o", "json").status == 0
-        assert unable(node).count("could not be made") == (chain == "ip nat POSTROUTING")
+        assert unable(node).count("could not run") == (chain == "ip nat POSTROUTING")
         cnictl(node, "reset-node", "--yes")
         assert ours(node) == []
         assert stands(node, chain, kind)

@@ -84,7 +84,9 @@ def run_hint(world: World, check: dict[str, Any]) -> None:
 def test_target_of_no_node_is_named_as_such(world: World) -> None:
     check = world.check(target="10.244.77.7")
     assert (check["state"], check["cause_name"]) == ("failed", "unclaimed")
-    assert check["cause"] == ("no route to 10.244.77.7: no node has this pod CIDR, says file /etc/cnictl/cluster.toml")
+    assert check["cause"] == (
+        "no route to 10.244.77.7: no node has this pod CIDR, according to file /etc/cnictl/cluster.toml"
+    )
     assert check["hint"]["text"] == LINE.format("the node of 10.244.77.7")
 
 
@@ -92,7 +94,7 @@ def test_node_that_the_file_lacks_gets_its_line(world: World) -> None:
     world.hands_out(world.first, without=world.third)
     check = world.check(*world.named)
     assert check["cause_name"] == "unclaimed"
-    assert "no node has this pod CIDR, says file" in check["cause"]
+    assert "no node has this pod CIDR, according to file" in check["cause"]
     assert check["hint"]["text"] == LINE.format(world.third.address)
     world.hands_out(world.first)
     assert world.check()["state"] == "ok"

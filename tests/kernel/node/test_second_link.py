@@ -68,7 +68,7 @@ def test_path_that_takes_less_is_named_without_a_hint_that_shrinks_a_card(nodes:
         done = cnictl(here, "doctor", "-o", "json", "--only", "mtu-path", check=False)
         (told,) = json.loads(done.stdout)["items"]
         assert told["subject"] == "10.50.0.2"
-        assert "packets of 1450 bytes are lost on the way; 1300 bytes pass" in told["message"]
+        assert "packets of 1450 bytes are lost on the path; 1300 bytes pass" in told["message"]
         assert "cnictl bridge up --mtu 1300" in told["hint"]["text"]
         assert "ip link set" not in told["hint"]["text"]
         cnictl(here, "bridge", "up", "--mtu", "1300")
@@ -113,7 +113,7 @@ def test_first_peer_that_needs_it_lowers_the_mtu_and_apply_alone_raises_it(lab: 
     assert mtu(here, "cni0") == 1500
     done = cnictl(here, "route", "add-peer", there.pod_cidr, "10.50.0.2")
     assert mtu(here, "cni0") == 1450
-    assert "pods' MTU is 1450 now; restart those that run with a larger one: web" in done.stderr
+    assert "the pods' MTU is now 1450; restart the pods that still have a larger MTU: web" in done.stderr
     assert drifted(here) == []
     found = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)["items"]
     assert ["priv0's 1450" in one["message"] for one in found] == [True]

@@ -59,7 +59,7 @@ def test_pod_is_known_to_every_command_by_each_of_its_names(node: Node, who: str
         (("test-connectivity", "--peer", "10.0.10.52=10.244.2.0/24"), "wrong way round",
          "--peer 10.244.2.0/24=10.0.10.52"),
         (("test-connectivity", "--pod", "nobody"), "no pod of this node has this name", ""),
-        (("pod", "web", "--to", "nobody"), "neither an address nor a pod", ""),
+        (("pod", "web", "--to", "nobody"), "not an address, and no pod", ""),
     ],
 )  # fmt: skip
 def test_swapped_arguments_are_usage_errors_with_the_right_command(

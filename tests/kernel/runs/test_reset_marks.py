@@ -22,7 +22,7 @@ def without_forwarding(node: Node) -> dict[str, object]:
 
 
 def findings(node: Node) -> list[dict[str, Any]]:
-    """What `cnictl doctor` finds."""
+    """Findings of `cnictl doctor`."""
     found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
     return found
 

@@ -118,7 +118,7 @@ def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
         for one, other in ((here, there), (there, here)):
             init(one, "--peer", f"{other.pod_cidr}={other.address}")
         first = cnictl(here, "status").stdout.splitlines()[0]
-    assert re.fullmatch(r"healthy: \d+ resources are as node\.toml says, and every peer answers \(1\)", first)
+    assert re.fullmatch(r"healthy: \d+ resources match node\.toml, and every peer answers \(1\)", first)
 
 
 def test_names_of_pods_are_what_pod_takes(node: Node) -> None:
@@ -153,7 +153,7 @@ def test_what_is_no_list_takes_table_and_json(node: Node, words: str) -> None:
     for output in ("name", "wide"):
         done = cnictl(node, *words.split(), "-o", output, check=False)
         assert (done.status, done.stdout) == (2, "")
-        assert "it takes -o table or -o json" in done.stderr
+        assert "use -o table or -o json" in done.stderr
 
 
 def test_doctor_shows_at_a_terminal_which_check_is_at_work(node: Node) -> None:

@@ -99,7 +99,7 @@ def test_fight_is_told_of_once_and_left(node: Node) -> None:
     with watching(node) as one:
         enemy = node.popen(["sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; done"])
         try:
-            told = one.until("again and again", 60)
+            told = one.until("keeps being changed", 60)
             assert "route/10.244.1.0/24" in told
         finally:
             enemy.kill()
