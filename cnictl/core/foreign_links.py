@@ -1,4 +1,4 @@
-"""Find host veths that another plugin made, above all the reference bridge, by what the kernel shows of them.
+"""Find host veths that another plugin made, mainly the reference bridge, by what the kernel shows about them.
 
 When cnictl takes over such a plugin's network in place, the running pods have a lease of host-local's, but no record
 that names their link.

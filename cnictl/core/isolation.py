@@ -84,7 +84,7 @@ def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolate
 
     `interface`: where the pods' packets enter the node's routing, the bridge or a VLAN's gateway. `backend`: `nft` or
     `iptables`; iptables is also used if the kernel lacks what nft needs. Raises CniError 2 if neither works, 106 with
-    the program's words.
+    the program's message.
     """
     if backend == "nft":
         lost = [] if table(bridge) in nftables.tables(FAMILY_BRIDGE) else others

@@ -130,7 +130,7 @@ def _without_halves(value: "Any") -> "Any":
 
 
 def _words(text: str) -> str:
-    """Return what is wrong with `text`: the C scanner needs the public module to say that (raise_errmsg)."""
+    """Return what is wrong with `text`. The C scanner leaves the message to the public module (raise_errmsg)."""
     import json
 
     try:

@@ -111,7 +111,7 @@ def boot_time() -> float:
 
     It is the earlier of btime (proc(5), /proc/stat) and the device nodes' timestamp. btime moves when the clock is set:
     a host without an RTC boots with a wrong, early clock, and files from before the correction would seem to be older
-    than the boot. The device nodes have the boot's first time.
+    than the boot. The device nodes keep the time at which the host booted.
     """
     for line in durable.contents("/proc/stat").splitlines():
         if line.startswith(b"btime "):
