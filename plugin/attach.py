@@ -92,9 +92,9 @@ def configure(
 def quiet(ifname: str, conf: NetConf) -> None:
     """Keep a pod's interface, which is still down, from accepting addresses and routes from a router.
 
-    This applies only if the addresses are leased here: in layer 2, and with dhcp, a router may be the one to give them.
-    Without `enabledad`, IPv6 addresses skip duplicate address detection, so that also the link-local one is usable at
-    once.
+    This applies only if the addresses are leased here: on a layer-2 network, and with dhcp, they may come from a
+    router. Without `enabledad`, IPv6 addresses skip duplicate address detection, so that the link-local one is usable
+    immediately too.
     """
     if conf.served:
         sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")

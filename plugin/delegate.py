@@ -209,7 +209,7 @@ def _find(call: Call, kind: str) -> str:
 def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: float, where: str) -> tuple[int, bytes]:
     """Run a program in its own process group; return its wait status and stdout. Raises OSError, CniError 107.
 
-    It has ended when its process has: a child that it left behind may keep stdout open.
+    It counts as ended when its process ends, because a child that it left behind may keep stdout open.
     """
     request = memfd_create("cni-request")  # takes any length in one write; a pipe would fill up
     ours, theirs = pipe()

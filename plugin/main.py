@@ -116,7 +116,7 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     except OSError as error:
         raise CniError(IO_FAILURE, f"the network configuration on stdin: {error.strerror}") from None
     if call.verb == "VERSION" and not call.stdin.strip():
-        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # started by hand without input, as other plugins allow
+        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # started manually without input, which other plugins allow too
     try:
         document = jsontext.loads(call.stdin, replacing=True)
     except jsontext.JsonError as error:

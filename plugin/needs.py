@@ -46,7 +46,7 @@ def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
 
 
 def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseException:
-    """Return an ADD's failure in words that name what the node lacks, if the kernel's own words say less."""
+    """Return an ADD's failure, or, if the kernel's message says less, one that names what the node lacks."""
     own = isinstance(failure, CniError) and failure.code in (KERNEL_REFUSED, UNSUPPORTED_FIELD)
     if not own and not isinstance(failure, NetlinkError):
         return failure
