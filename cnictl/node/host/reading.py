@@ -1,7 +1,7 @@
-"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once.
+"""Cache what is read from the host during one pass: each program's listing and each kernel dump is read only once.
 
-A look belongs to its thread: what another thread has read may be older than this thread's question, or come from
-another network namespace. A worker thread shares the look of the thread that asks it by `joining`.
+A pass belongs to its thread. What another thread has read may be older than this thread's question, or come from
+another network namespace. A worker thread shares the pass of the thread that asks it by `joining`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ _Key = TypeVar("_Key", bound=Hashable)
 
 class _Look(local):
     values: dict[str, Any] | None = None
-    """The readings since the look began, by key; None if no look is under way and nothing is cached."""
+    """The readings of the pass, by key; None outside a pass, when nothing is cached."""
 
 
 _look = _Look()
@@ -25,9 +25,9 @@ _look = _Look()
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Begin a look: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
+    """Begin a pass: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
 
-    `known` caches its values too. This is for parts of a command that change nothing. A look within a look belongs to
+    `known` caches its values too. This is for parts of a command that change nothing. A pass within a pass belongs to
     the outer one.
     """
     if _look.values is not None:
@@ -41,7 +41,7 @@ def once() -> Iterator[None]:
 
 
 def joining() -> Callable[[], None]:
-    """Return a function by which another thread, such as a pool's worker, joins this thread's look for good."""
+    """Return a function by which another thread, such as a pool's worker, joins this thread's pass for good."""
     outputs, values = process.reuse.outputs, _look.values
 
     def join() -> None:
@@ -51,7 +51,7 @@ def joining() -> Callable[[], None]:
 
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
-    """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
+    """Return the value of `read()`; within a pass, its first value for this key. The caller must not change it."""
     values = _look.values
     if values is None:
         return read()
@@ -64,7 +64,7 @@ def known(key: str, read: Callable[[], _Read]) -> _Read:
 def known_each(
     what: str, keys: Iterable[_Key], read: Callable[[Sequence[_Key]], Iterable[_Read]]
 ) -> Mapping[_Key, _Read]:
-    """Return what `read` returns for each key, in their order; within a look, each key is asked about once.
+    """Return what `read` returns for each key, in the order of the keys; within a pass, each key is read once.
 
     The mapping may hold more keys. The caller must not change it.
     """

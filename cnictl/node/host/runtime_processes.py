@@ -1,7 +1,7 @@
 """Find the running runtimes, and the configuration that each was started with, from its arguments.
 
-microk8s, k3s and others start a containerd with a configuration of their own. The arguments are in
-/proc/PID/cmdline; a relative path starts at the process's working folder, an absolute one at its root.
+microk8s, k3s and others start a containerd with their own configuration. The arguments are in /proc/PID/cmdline; a
+relative path starts at the process's working folder, an absolute one at its root.
 """
 
 import os

@@ -31,7 +31,7 @@ CONTAINERDS = {
     "microk8s": "/var/snap/microk8s/current/args/containerd.toml",
     "k0s": "/etc/k0s/containerd.toml",
 }
-"""The configuration files of distributions' own containerd, which is read before it runs, as at boot."""
+"""The configuration files of Kubernetes distributions' own containerd, read even before it runs, as at boot."""
 NERDCTL_CONFIG = "/etc/nerdctl/nerdctl.toml"
 CRIO_CONFIG = "/etc/crio/crio.conf"
 CRIO_DROP_INS = "/etc/crio/crio.conf.d/*.conf"
@@ -281,7 +281,7 @@ def with_imports(path: str, process: Process | None = None) -> dict[str, Any]:
 def containerd_runtime(config: dict[str, Any], source: str, settled: bool = True) -> Runtime | None:
     """Return the runtime that a containerd configuration (version 1, 2 or 3) describes; None if its CRI is disabled.
 
-    The `cni` table stands under `plugins.cri` (version 1), `io.containerd.grpc.v1.cri` (2) or
+    The `cni` table is under `plugins.cri` (version 1), `io.containerd.grpc.v1.cri` (2) or
     `io.containerd.cri.v1.runtime` (3).
     """
     disabled = config.get("disabled_plugins", [])
@@ -331,7 +331,7 @@ def crio_runtime(config: dict[str, Any], settled: bool = True) -> Runtime:
 
 
 def podman() -> Runtime | None:
-    """Return podman if its configuration names folders of its own, else None."""
+    """Return podman if its configuration names its own folders, else None."""
     files = [path for pattern in PODMAN_CONFIGS for path in sorted(glob.glob(pattern))]
     return podman_runtime(_merged(files), PODMAN_CONFIGS[1])
 
@@ -348,7 +348,7 @@ def podman_runtime(config: dict[str, Any], source: str) -> Runtime | None:
 
 
 def nerdctl() -> Runtime | None:
-    """Return nerdctl if its configuration names folders of its own, else None."""
+    """Return nerdctl if its configuration names its own folders, else None."""
     config = _merged([NERDCTL_CONFIG])
     folder, conf_dir = config.get("cni_path", ""), config.get("cni_netconfpath", "")
     if not (isinstance(folder, str) and isinstance(conf_dir, str) and (folder or conf_dir)):

@@ -76,7 +76,7 @@ class Copy:
     name: str
     release: str
     digest: str
-    """The digest of its files; empty if one is missing, has another size, or can be changed by others than root."""
+    """The digest of its files; empty if one is missing, has another size, or users other than root can change it."""
     interpreter: str
     fault: str
     """What is wrong with it; empty if nothing."""

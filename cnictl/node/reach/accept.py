@@ -20,7 +20,7 @@ ABSENT = "absent"
 """States of an announced node, per address family."""
 
 MAX_JUDGED_NODES = 8192
-"""Nodes of a snapshot that are judged. Each accepted one needs a route and an entry in the firewall."""
+"""The most nodes of a snapshot that are judged. Each accepted one needs a route and an entry in the firewall."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
 

@@ -229,7 +229,7 @@ class FileSource:
 
 
 def version_of(contents: bytes) -> str:
-    """Return what tells a file's content from another one."""
+    """Return a digest of the file's content."""
     return hashlib.sha256(contents).hexdigest()
 
 

@@ -1,6 +1,6 @@
 """The credential for a Kubernetes API server: the rights that it needs, its file, and how that is written.
 
-Needs no Kubernetes client: rights can be printed and files checked where none is installed.
+Needs no Kubernetes client: rights can be printed and files checked even where none is installed.
 """
 
 import errno
