@@ -2,11 +2,11 @@
 
 A hint is the text that people read. It is one of three kinds, each with a function here:
 
-- `command`: a shell line that removes the finding when it is run as printed. A test runs each one and looks again.
-- `option`: what to add to the command that the finding refused. A test adds each one and looks again.
+- `command`: a shell line that removes the finding when it is run as printed. A test runs each and repeats the check.
+- `option`: what to add to the command that was refused. A test adds each one and repeats the check.
 - `advice`: what no command can do, with the reason.
 
-`tests/kernel/hints.py` says how a new hint is added to those tests.
+`tests/kernel/hints.py` explains how to add a new hint to those tests.
 """
 
 

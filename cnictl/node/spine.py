@@ -115,7 +115,7 @@ class Batch(Protocol):
     """Carries out the changes of many resources of one kind together."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
-        """Make each `change.after` true as far as possible; return what failed, by resource."""
+        """Make as many of the changes as possible; return the failures by resource."""
 
 
 @runtime_checkable
@@ -208,7 +208,7 @@ def joined(*plans: Plan) -> Plan:
 
 
 def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
-    """Compare a resource with its desired state. If it can't be read, the step says so."""
+    """Compare a resource with its desired state. If it can't be read, the step reports that."""
     try:
         return list(_compare(resource, wanted()))
     except _FAILURES as error:

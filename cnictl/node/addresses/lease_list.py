@@ -134,7 +134,7 @@ class Listing:
     def ordered(self, order: str, stale_only: bool = False) -> "Listing":
         """Return the listing with its rows in an order of `ORDERS`; with `stale_only`, only with its stale rows.
 
-        What is equal stays in the order of addresses. Numbers of addresses are those of the rows that are left.
+        Equal rows stay in the order of their addresses. Numbers of addresses count only the rows that are left.
         """
         rows = [row for row in self.rows if row.state == liveness.STALE or not stale_only]
         return replace(self, rows=tuple(sorted(rows, key=ORDERS[order])))
@@ -238,7 +238,7 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
 
 @contextmanager
 def refusals(command: str) -> Iterator[None]:
-    """Turn a refusal of the kernel in the block into a Problem; `command` is the one that needs root: `ipam list`."""
+    """Turn a kernel's refusal in the block into a Problem; `command`, such as `ipam list`, is what needs root."""
     try:
         yield
     except PermissionError as error:

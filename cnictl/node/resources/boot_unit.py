@@ -29,7 +29,7 @@ _WANTED_PREFIX = "WantedBy="
 class BootUnit:
     """cnictl.service, enabled, if systemd runs, and the logrotate file if logrotate is installed.
 
-    The Debian package has a logrotate file of its own, which dpkg installs and removes.
+    The Debian package has its own logrotate file, which dpkg installs and removes.
     """
 
     id = f"boot/{UNIT}"

@@ -257,7 +257,7 @@ class Address:
                     try:
                         netlink.call((rtnetlink.RTM_DELADDR, 0, body))
                     except NetlinkError as error:
-                        if error.errno != errno.EADDRNOTAVAIL:  # the address goes when IPv6 is disabled
+                        if error.errno != errno.EADDRNOTAVAIL:  # it is removed when IPv6 is disabled
                             raise
             for address in new:
                 if address not in old:
@@ -279,7 +279,7 @@ def _ports(netlink: Netlink, index: int) -> list[str]:
 
 
 def _mac_stays(name: str) -> bool:
-    """Return whether a link's MAC was set (linux/netdevice.h, NET_ADDR_SET); True if sysfs doesn't tell."""
+    """Return whether a link's MAC was set (linux/netdevice.h, NET_ADDR_SET); True if sysfs doesn't show it."""
     try:
         return durable.contents(f"{_SYSFS}/{name}/addr_assign_type").strip() == _NET_ADDR_SET
     except OSError:

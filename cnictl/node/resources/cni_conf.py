@@ -145,7 +145,7 @@ def supported_versions(program: str) -> list[str]:
 def is_foreign(path: str) -> bool:
     """Return whether the file at `path` is another tool's: its first plugin is not ours.
 
-    A file that is not JSON is ours where cnictl wrote one: a power cut or a mistaken edit damaged it.
+    A file that is not JSON counts as ours if cnictl wrote one there: a power cut or a mistaken edit damaged it.
     """
     if not os.path.exists(path):
         return False
@@ -158,7 +158,7 @@ def is_foreign(path: str) -> bool:
 
 
 def _tell_of(path: str) -> None:
-    """Make runtimes notice a change behind a symbolic link: they watch the folder, so a file comes and goes there."""
+    """Make runtimes notice a change behind a symbolic link: create and remove a file in the folder that they watch."""
     if os.path.islink(path):
         name = f"{os.path.dirname(path)}/.cnictl-changed-{os.getpid()}"
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))

@@ -23,7 +23,7 @@ from cnictl.node.state import folders, original_state
 
 CONF_DIR = "/etc/firewalld"
 ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
-"""They need different names: if a zone and a policy have the same one, firewalld falls back to its stock rules."""
+"""The two names must differ: if a zone and a policy have the same one, firewalld falls back to its stock rules."""
 POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
 """This chain is in firewalld's table only while our policy is loaded."""
 TABLE_NAME = ("inet", "firewalld")

@@ -405,7 +405,7 @@ def _with_unread(model: Ruleset, family: str) -> Ruleset:
 
 
 def _moves_jumps(before: State | None, after: State | None) -> bool:
-    """Return whether a change is one of the jumps too, and not of the accept rules alone."""
+    """Return whether a change affects the jumps too, not only the accept rules."""
     return (before or {}).get("jumps") != (after or {}).get("jumps")
 
 

@@ -1,7 +1,7 @@
 """Add accept rules for pods' packets to other programs' nftables base chains that drop them at the forward hook.
 
-An accept rule in a table of our own would not help, because the kernel still calls the other tables. So each one is in
-the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
+An accept rule in our own table would not help, because the kernel still calls the other tables. So each one is in the
+chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
 """
 
 from collections.abc import Collection, Iterator

@@ -208,7 +208,7 @@ def iptables_programs() -> list[str]:
 
 
 class OwnTables(_Remnant):
-    """Chains in the nftables tables `inet cnictl` and `bridge cnictl`, and isolated ports, that no one else removes.
+    """Chains in the tables `inet cnictl` and `bridge cnictl`, and isolated ports, that no other resource removes.
 
     `names` are networks whose chains another resource removes; `ports` are host veths that are removed with their
     attachments.

@@ -43,7 +43,7 @@ class PeerRoute:
         return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
     def state_after_reset(self) -> State | None:
-        """Return a route that is not ours, also one beside ours, which a reset leaves; else None."""
+        """Return the route that a reset leaves: one that is not ours, even if ours exists too; else None."""
         others = (route for route in self._table.to(self._pod_cidr) if route["owner"] not in (OURS, LEARNED))
         return next(others, None)
 
@@ -144,12 +144,12 @@ def _listed(ways: Iterable[tuple[Cidr, RouteResult]]) -> dict[str, list[dict[str
 
 
 def _message(change: Change, indexes: dict[str, int], others: list[dict[str, str]]) -> tuple[int, int, bytes]:
-    """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not.
+    """Return the message that carries a change out. Raises Problem if a foreign route is there, or no link.
 
     `others`: the routes to the same pod CIDR that are not ours. A static peer's route replaces a learned one.
     """
     cidr = parse_cidr(_pod_cidr(change))
-    if change.after is None or change.after["owner"] != OURS:  # another's route stays beside ours
+    if change.after is None or change.after["owner"] != OURS:  # the route of others stays
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
     for route in [change.before] if change.before is not None else others:
         _refuse_foreign(str(cidr), route)

@@ -29,8 +29,8 @@ class Forwarding:
         value = sysctl.read(self._path)
         return {"value": value} if value else None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
-        """Return that forwarding is on."""
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - called only if the spec has the family
+        """Return the state with forwarding on."""
         return {"value": "1"}
 
     def remember(self) -> None:
@@ -92,7 +92,7 @@ class Forwarding:
 
     @staticmethod
     def _restored(remembered: dict[str, Any], now: dict[str, str]) -> dict[str, str]:
-        """Return the values to leave behind: the original ones, but for what somebody has changed since."""
+        """Return the values to leave behind: the original ones, except those that somebody has changed since."""
         left = remembered.get("left", {})
         return {
             name: old if now[name] == left.get(name, now[name]) else now[name]

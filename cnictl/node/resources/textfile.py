@@ -139,7 +139,8 @@ class SysctlFile(TextFile):
     def wanted(self, spec: NodeSpec) -> State | None:
         """Return a line for each family of the node, with the lines for router advertisements ahead of IPv6's.
 
-        If an operator has turned these off on a link since, the next write drops its line; the line alone is not drift.
+        If an operator has since turned these off on a link, the next write drops that line; a leftover line is not
+        drift.
         """
         now = self.observe()
         kept = self._text(spec, every=True)

@@ -85,7 +85,7 @@ def _become_guard(ready: int) -> NoReturn:
             os._exit(0)
         _detach(ready)
         waiting = pending.read()
-        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # history and waiting commands name it so
+        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # history and waiting commands show this name
         os.write(ready, b"1")
         os.close(ready)
         while not _is_over():

@@ -183,7 +183,7 @@ def check_links(spec: NodeSpec) -> None:
 
 
 def _lowers_mtu(spec: NodeSpec) -> bool:
-    """Return whether a peer of `spec` needs smaller packets of pods than the bridge has now."""
+    """Return whether a peer of `spec` needs a smaller pod MTU than the bridge has now."""
     limit = host_links.narrowest(spec)
     if spec.mtu or limit.peer is None:
         return False

@@ -232,7 +232,7 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         record = Journal("bridge down", {"spec": as_data(spec)})
 
         def work(on_step: OnStep) -> Plan:
-            removal = spine.plan_removal(goes)  # anew: the ports of pods are gone by now
+            removal = spine.plan_removal(goes)  # plan again: pods' ports have been removed
             spine.apply(removal, on_step, record)
             record.end(DONE)
             return removal
@@ -406,7 +406,7 @@ def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[
     except BaseException:
         if record.outcome == UNDONE or not record.number:
             pending.disarm()
-        else:  # some of it stands
+        else:  # some of its changes are still in place
             start_clock()
         raise
     start_clock()

@@ -1,7 +1,7 @@
 """List the runs in the journal, and undo one of them: revert each thing that it changed, through the spine.
 
-A thing is reverted if it is as the run left it. If somebody has changed it since, or pods depend on it by now, it is
-left and reported.
+A change is reverted if its resource is still as the run left it. If somebody has changed the resource since, or pods
+depend on it now, it is left as it is and reported.
 """
 
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward"
 """Kinds of resources that a pod's network depends on; routes to other nodes and the conf are not among them."""
 
 _EVERY_NETWORKS = ("sysctl", PLUGIN_KIND)
-"""Those of them that pods of other networks need too, such as the network of a hand-written conf."""
+"""The kinds among them that pods of other networks need too, such as the network of a hand-written conf."""
 
 _FOR_GOOD = {
     "attachment": "an attachment that was deleted: the runtime has to create the pod again",
@@ -152,7 +152,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
                 pods = _standing(run, spec)
-            goes = target is None or kind == "sysctl"  # the thing itself goes, or is switched off
+            goes = target is None or kind == "sysctl"  # the thing itself is removed or switched off
             dependent = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
             if dependent:
                 others = f" and {len(dependent) - 3} more" if dependent[3:] else ""

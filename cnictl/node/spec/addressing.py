@@ -124,7 +124,7 @@ def _one_per_family(cidrs: Iterable[Cidr], subject: str) -> dict[int, Cidr]:
 
 
 def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None:
-    """Refuse a subnet outside the network of its family, or where either has none of the other's family."""
+    """Refuse a subnet outside the network of its family, and a subnet or network that lacks the other."""
     for bits, subnet in subnets.items():
         if bits not in networks:
             wide = Cidr(subnet.packed, min(subnet.prefix, 16 if bits == 32 else 48)).network

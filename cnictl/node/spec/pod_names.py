@@ -17,7 +17,7 @@ class Names(NamedTuple):
 
     addresses: tuple[str, ...]
     pod: str
-    """`namespace/name` as the runtime gave it; empty without."""
+    """`namespace/name` as the runtime gave it; empty if it gave none."""
     container: str
 
 

@@ -61,7 +61,7 @@ def _rest(line: str, error: TOMLKitError) -> str:
 
 
 def _twice(lines: list[str]) -> tuple[int, str] | None:
-    """Return the line on which a key or a table stands for the second time, and where the first is."""
+    """Return the line that repeats a key or a table header, and in words where the first one is."""
     table, seen = "", dict[str, int]()
     for number, line in enumerate(lines, 1):
         for inline in re.findall(r"\{([^{}]*)\}", line) if len(line) < _LONGEST else ():
@@ -87,7 +87,7 @@ def _twice(lines: list[str]) -> tuple[int, str] | None:
 
 
 def _start_of_list(lines: list[str], number: int) -> int:
-    """Return the line above, or this one, that begins a list which has no end by this line."""
+    """Return the line, this one or one above it, that begins a list that this line does not end."""
     for start in range(number, 0, -1):
         if re.match(rf"\s*{_KEY}=\s*\[", lines[start - 1]):
             through = "\n".join(lines[start - 1 : number])
