@@ -64,7 +64,7 @@ def configure(
 ) -> list[Route]:
     """Bring the pod's end up with its addresses and routes; return the routes that were made.
 
-    Called in the pod's namespace. If the pod has a route already, through another interface, this one gets a higher
+    Called in the pod's namespace. If the pod already has a route through another interface, this one gets a higher
     metric, so that each attachment adds and removes its own. Raises CniError 101 if an IPv6 address is in use
     (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
     """
@@ -129,7 +129,7 @@ def _made(
 ) -> list[Route]:
     """Return the routes that were made. `refused` are refusals of messages for the addresses and then the routes.
 
-    A route that the pod has already is added with another metric. Any other refusal is raised as CniError.
+    A route that the pod already has is added with another metric. Any other refusal is raised as CniError.
     """
     made: list[Route | None] = list(routes)
     beside = None

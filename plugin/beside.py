@@ -39,7 +39,7 @@ class Beside:
         self._present: dict[int, dict[tuple[bytes, int, int], list[KernelRoute]]] = {}
 
     def add(self, route: Route) -> Route | None:
-        """Add the route with the next free metric; return the new route, or None if this interface has it already.
+        """Add the route with the next free metric; return the new route, or None if this interface already has it.
 
         Raises CniError 103.
         """

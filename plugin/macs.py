@@ -1,4 +1,4 @@
-"""Refuse a requested MAC that the bridge, one of its ports or another pod on it has already.
+"""Refuse a requested MAC that the bridge, one of its ports or another pod on it already has.
 
 The bridge would take the pod's frames for its own, or send them to the wrong pod. Loaded only if a MAC is requested.
 Source: net/bridge/br_fdb.c (the MACs of the bridge and of its ports are local entries).
@@ -16,7 +16,7 @@ from cnictl.core.netlink.veth_peer import end_of, veth_ports
 def refuse_taken(host: Netlink, bridge: str, record: Record, key: str) -> None:
     """Raise CniError 101 if `record`'s MAC is used on the bridge, naming the user.
 
-    The record is written already, so that of two concurrent calls at least one sees the other. `key`: the key that
+    The record is already written, so that of two concurrent calls at least one sees the other. `key`: the key that
     requests the MAC.
     """
     holder = _holder(host, bridge, record)

@@ -64,7 +64,7 @@ def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
-    """Load the rule sets that the record names; it has to be written already. Raises CniError 106, 2, 11."""
+    """Load the rule sets that the record names; it must already be written. Raises CniError 106, 2, 11."""
     descriptor = _lock(record)
     try:
         for rules, kind in rule_sets(record, networks):

@@ -77,7 +77,7 @@ def find(number: int) -> Run:
 
 
 def latest_to_undo() -> Run:
-    """Return the operator's latest run that an undo can revert; not an undo, a repair, or a run that is undone already.
+    """Return the operator's latest run that an undo can revert; not an undo, a repair, or an undone run.
 
     Raises Problem if there is none.
     """
