@@ -40,7 +40,7 @@ def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, 
                 raise NameTaken(name)
             raise CniError(
                 INTERFACE_EXISTS,
-                f"CNI_IFNAME {record.ifname!r}: the container has an interface of that name already",
+                f"CNI_IFNAME {record.ifname!r}: the container already has an interface of that name",
                 "the runtime must choose another name or DEL the interface first",
             )
         raise CniError(KERNEL_REFUSED, f"veth pair for {record.ifname}: {error.strerror}")

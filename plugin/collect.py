@@ -26,7 +26,7 @@ def collect(call: Call, conf: NetConf) -> None:
         raise CniError(
             INVALID_CONFIG,
             "cni.dev/valid-attachments: missing; GC removes what is not in it",
-            "the runtime gives the list, empty if no attachment is valid",
+            "the runtime has to give the list, an empty one if no attachment is valid",
         )
     valid = set(conf.valid_attachments)
     # a lease from before host-local 0.8, and so its record, names no interface

@@ -48,7 +48,7 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         where = " ".join(filter(None, (record.host_veth, *record.addresses)))
         raise CniError(
             INTERFACE_EXISTS,
-            f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
+            f"{call.container} {call.ifname} is already attached to {conf.name}: {where}",
             "the runtime must DEL this attachment before it can ADD it again",
         )
 

@@ -23,7 +23,7 @@ def refuse_taken(host: Netlink, bridge: str, record: Record, key: str) -> None:
     if holder:
         raise CniError(
             ADDRESS_CONFLICT,
-            f"{key}: {record.mac} is in use already, as the MAC of {holder}",
+            f"{key}: {record.mac} is already in use, as the MAC of {holder}",
             "request another MAC, or none to get a random one",
         )
 

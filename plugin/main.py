@@ -52,7 +52,7 @@ def main() -> None:
     except OSError as error:
         failure = CniError(IO_FAILURE, f"{error.filename or call.verb}: {error.strerror}")
     except Exception as error:
-        failure = CniError(INTERNAL, f"a fault of cnictl-bridge: {type(error).__name__}: {error}", _place(error))
+        failure = CniError(INTERNAL, f"bug in cnictl-bridge: {type(error).__name__}: {error}", _place(error))
     if failure is not None:
         _report(failure, version)
     if call.verb != "VERSION":

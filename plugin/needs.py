@@ -110,7 +110,7 @@ def _check_ports(host: Netlink, conf: NetConf) -> None:
     ports = sum(link.master == bridge.index for link in rtnetlink.all_links(host))
     if ports + wanted > MOST_PORTS:
         raise _lacking(
-            f"bridge {conf.bridge} has {ports} ports: a bridge takes {MOST_PORTS}",
+            f"bridge {conf.bridge} has {ports} ports; a bridge can have at most {MOST_PORTS}",
             f"stop pods, or define another network with its own bridge; ip link show master {conf.bridge}",
         )
 
@@ -162,7 +162,7 @@ def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
         if not vlan.can_filter(host, conf.bridge):
             raise _lacking(
                 f"{vlan.key_and_value(conf)}: this kernel's bridge has no VLAN filtering",
-                "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
+                "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN its own bridge",
             )
 
 

@@ -64,7 +64,7 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, subject: str) -> None
         raise CniError(
             UNSUPPORTED_FIELD,
             f"{subject}: {reason}",
-            "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
+            "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN its own bridge",
         )
     bridge.former.append(_set_filtering(bridge.name, False))
 

@@ -161,7 +161,7 @@ def contents_of(descriptor: int, most: int = LARGEST) -> bytes:
     while piece := read(descriptor, 1 << 14):
         left -= len(piece)
         if left < 0:
-            raise OSError(errno.EFBIG, f"has more than the {most >> 10} KiB that are read")
+            raise OSError(errno.EFBIG, f"is larger than the limit of {most >> 10} KiB")
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -39,13 +39,13 @@ def choose(netlink: Netlink, record: Record) -> str:
         if link.kind == "veth" and link.alias in _aliases(record) and not _recorded(name):
             raise CniError(
                 INTERFACE_EXISTS,
-                f"host veth {name} of {record.container} {record.ifname} exists already, but has no record",
+                f"host veth {name} of {record.container} {record.ifname} already exists, but has no record",
                 "the runtime must DEL this attachment before it can ADD it again",
             )
     raise CniError(
         INTERFACE_EXISTS,
         f"all {TURNS} names for the host veth of {record.container} {record.ifname} are taken, {name} last",
-        "see `ip -d link` for what has them",
+        "`ip -d link` shows the links that have them",
     )
 
 

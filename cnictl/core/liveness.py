@@ -64,7 +64,7 @@ def judge_settled(record: Record, netlink: Netlink | None = None, foreign: "Fore
 
 def _judge_link(record: Record, netlink: Netlink) -> Verdict:
     if rtnetlink.get_link(netlink, record.host_veth) is not None:
-        return Verdict(LIVE, f"{record.host_veth} is there")
+        return Verdict(LIVE, f"{record.host_veth} exists")
     if record.netns and identity(record.netns) != (record.netns_dev, record.netns_ino):
         return Verdict(STALE, f"its namespace {record.netns} is gone")
     return Verdict(STALE, f"its veth {record.host_veth} is gone")
