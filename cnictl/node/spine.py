@@ -166,7 +166,7 @@ class Plan:
     def refuse_unknown(self) -> None:
         """Raise Problem if a resource can't be read."""
         if self.unknown:
-            words = dict.fromkeys(f"{step.resource.id} can't be looked at: {step.unknown}" for step in self.unknown)
+            words = dict.fromkeys(f"{step.resource.id} can't be read: {step.unknown}" for step in self.unknown)
             raise Problem("; ".join(words), self.unknown[0].hint)
 
 
@@ -213,7 +213,7 @@ def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[S
         return list(_compare(resource, wanted()))
     except _FAILURES as error:
         reason = _reason(error)
-        return [Step(resource, None, f"look at {resource.id}", None, reason.message, reason.hint)]
+        return [Step(resource, None, f"read {resource.id}", None, reason.message, reason.hint)]
 
 
 def _compare(resource: Resource, after: State | None) -> Iterator[Step]:

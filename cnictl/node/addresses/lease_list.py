@@ -171,7 +171,7 @@ def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
     """Return the network to work on: the wanted one, else the node's own, else the only one. Raises Problem."""
     known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
     if wanted and wanted != configured and wanted not in stores:
-        raise Problem(f"no leases of a network {wanted!r} here", known)
+        raise Problem(f"network {wanted!r} has no leases here", known)
     if wanted or configured:
         return wanted or configured
     if not stores:
@@ -325,7 +325,7 @@ def find(rows: Sequence[Row], target: str) -> list[Row]:
     """
     matches = pod_names.named(target, rows, _names)
     if not matches and pod_names.address_in(target):
-        raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
+        raise Problem(f"{target} is not leased", "`cnictl ipam list` shows the leased addresses")
     if not matches:
         message = f"{target!r} is neither a leased address nor a container or pod that holds one"
         raise Problem(message, "see `cnictl ipam list`")

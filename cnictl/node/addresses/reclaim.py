@@ -63,7 +63,7 @@ def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listi
         in_flight = any(row.state == IN_FLIGHT for row in rows)
         raise Problem(
             "; ".join(refused),
-            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
+            "wait for it to end" if in_flight else "stop the pod, or use --force if you know that it is gone",
         )
     return listing, rows
 

@@ -133,7 +133,7 @@ def check_links(spec: NodeSpec) -> None:
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
     for name, role in named.items():
         if name and name not in names:
-            raise Problem(f"there is no link {name}, {role}", f"the links are: {', '.join(names)}")
+            raise Problem(f"there is no link {name} ({role})", f"the links are: {', '.join(names)}")
 
 
 def link_names() -> list[str]:

@@ -169,7 +169,7 @@ def _require_trusted(folder: str) -> None:
     if reason:
         raise Problem(
             f"{reason}: code of users who can write there would run as root when the next pod starts",
-            "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
+            "let only root write there (chown root:root, chmod go-w, setfacl -b), or use --lib-dir and --bin-dir",
         )
 
 

@@ -104,7 +104,7 @@ def _damage(folder: str, files: dict[str, int]) -> str:
             return f"{folder}/{path}: {error.strerror}"
         # with an ACL, the mode's group bits are its mask, so they show any writer
         if status.st_size != files.get(path, status.st_size) or status.st_mode & 0o022 or status.st_uid not in _ROOTS:
-            return f"{folder}/{path} is not as it was installed"
+            return f"{folder}/{path} has changed since it was installed"
     return ""
 
 

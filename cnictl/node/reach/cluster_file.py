@@ -395,7 +395,7 @@ def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
             raise UsageProblem(f"pod_cidr {cidr} lies outside the network {around[cidr.bits]}{meant}")
         other = by_family.setdefault(cidr.bits, cidr)
         if other is not cidr:
-            raise UsageProblem(f"pod_cidr {cidr} is a second {family} one beside {other}: at most one of each family")
+            raise UsageProblem(f"pod_cidr {other} and {cidr} are both {family}: a node has at most one of each family")
     return tuple(str(by_family[bits]) for bits in around if bits in by_family)
 
 
@@ -410,7 +410,7 @@ def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
     logins: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if names.setdefault(node.name, position) != position:
-            raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
+            raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node its own name")
         if node.ssh and logins.setdefault(node.ssh, position) != position:
             raise _NodeFault(
                 position, f"nodes {nodes[logins[node.ssh]].name} and {node.name} have the same ssh {node.ssh}"

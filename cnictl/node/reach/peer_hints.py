@@ -61,7 +61,7 @@ class PeerHints:
             return hint.command(f"cnictl route add-peer {subnet} {own}", more, on=peer.via)
         if not any(node["state"] == SELF for node in self._kept.nodes):
             return self._register("this node", "this node", more)
-        behind = "or, where its copy of the cluster file is older: cnictl cluster apply"
+        behind = "or, if its copy of the cluster file is older: cnictl cluster apply"
         also = "; ".join(filter(None, [behind if self._spec.reach.source == FILE else "", more]))
         return hint.command("cnictl apply", also, on=peer.via)
 
@@ -144,12 +144,12 @@ class PeerHints:
         also = f"; {more}" if more else ""
         if self._spec.reach.source == FILE:
             return hint.advice(
-                f"on the operator's machine: give {whom} its line in the cluster file if it has none, then: "
+                f"on the operator's machine: add {whom} to the cluster file if it is missing there, then: "
                 f"cnictl cluster apply{also}",
                 because=_OPERATORS,
             )
         return hint.advice(
-            f"register {whom} in Kubernetes, by starting kubelet on {where}, and see that its Node has a pod CIDR: "
+            f"register {whom} in Kubernetes, by starting kubelet on {where}, and check that its Node has a pod CIDR: "
             f"kubectl get nodes -o custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDR; then: cnictl apply{also}",
             because=_KUBERNETES,
         )

@@ -59,7 +59,7 @@ class Forwarding:
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the sysctl command."""
         value = after["value"] if after else "0"
-        summary = "let the host forward" if value == "1" else "stop forwarding"
+        summary = "turn on forwarding of" if value == "1" else "turn off forwarding of"
         commands = [f"sysctl -w {self.key}={value}"]
         remembered = original_state.recall(self.id)
         if value == "0" and remembered is not None and remembered["value"] == "0":

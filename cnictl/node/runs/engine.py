@@ -258,7 +258,7 @@ def undo_run(
         is_another = chosen.number != shown.run.number
         if is_another and approved:
             raise Problem(
-                f"run {chosen.number} ({chosen.command}) was made meanwhile; nothing was changed", "cnictl history"
+                f"run {chosen.number} ({chosen.command}) has been made since; nothing was changed", "cnictl history"
             )
         waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
@@ -272,7 +272,7 @@ def undo_run(
         if approved:
             refuse_unshown(shown.plan, todo.plan)
         report = Report(todo.plan)
-        with _reported(report, operator), operator.working("looking at this host") as tell:
+        with _reported(report, operator), operator.working("inspecting this host") as tell:
             history.carry_out(todo, f"undo {chosen.number}", report.follow(tell))
         if waiting is not None:
             pending.disarm()
@@ -300,7 +300,7 @@ def reset_node(
 
     with alone(options, operator):
         report = Report(reset.plan().whole)
-        with _reported(report, operator), operator.working("looking at this host") as tell:
+        with _reported(report, operator), operator.working("inspecting this host") as tell:
             done = reset.carry_out(options.force, report.follow(tell), on_pod, check)
         report.plan = done.whole
     return done, report
@@ -355,7 +355,7 @@ def _carry_out(
     with _reported(report, operator), _guarded(record, options, operator):
         for pod in live_pods.detach_all(pods, record):
             operator.say(f"deleted the attachment of {pod}: its runtime has to create the pod again")
-        with operator.working("looking at this host") as tell:
+        with operator.working("inspecting this host") as tell:
             report.plan = work(report.follow(tell))
     report.confirm_within, report.run = options.confirm_within or 0, record.number
     operator.report(report)

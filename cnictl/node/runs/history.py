@@ -71,7 +71,7 @@ def find(number: int) -> Run:
     if run is None:
         known = journal.numbers()
         raise UsageProblem(
-            f"there is no run {number}", f"they are {known[0]} to {known[-1]}: cnictl history" if known else ""
+            f"there is no run {number}", f"cnictl history lists runs {known[0]} to {known[-1]}" if known else ""
         )
     return run
 
@@ -89,7 +89,7 @@ def latest_to_undo() -> Run:
             repairs.append(run)
     if repairs:
         raise Problem(
-            f"only repairs are left to undo, the latest is run {repairs[0].number} ({repairs[0].command})",
+            f"only repairs are left to undo; the latest is run {repairs[0].number} ({repairs[0].command})",
             "cnictl history lists them; `cnictl undo RUN` undoes a repair, and the fault returns with it",
         )
     raise Problem("there is no run to undo", "cnictl history lists them")

@@ -190,7 +190,7 @@ def _is_newer(where: str, key: str) -> bool:
         return False
     if (where, key) not in _told:
         _told.add((where, key))
-        tell(f"cnictl: {where}: key {key!r} is of a newer cnictl: cnictl {cnictl.__version__} keeps it, but ignores it")
+        tell(f"cnictl: {where}: key {key!r} is from a newer cnictl; cnictl {cnictl.__version__} keeps and ignores it")
     return True
 
 

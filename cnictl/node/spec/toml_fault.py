@@ -57,7 +57,7 @@ def _slip(line: str) -> tuple[str, str] | None:
 
 def _rest(line: str, error: TOMLKitError) -> str:
     rest = line[int(getattr(error, "col", 0) or 0) :].strip()
-    return f"nothing is expected at {rest!r}" if rest else "something is missing at its end"
+    return f"unexpected text {rest!r}" if rest else "something is missing at its end"
 
 
 def _twice(lines: list[str]) -> tuple[int, str] | None:
@@ -68,7 +68,7 @@ def _twice(lines: list[str]) -> tuple[int, str] | None:
             keys = re.findall(r"(?:^|,)\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=", inline)
             equal = [name for name in keys if keys.count(name) > 1]
             if equal:
-                return number, f"{equal[0]!r} is there twice"
+                return number, f"{equal[0]!r} is set twice"
         header = re.fullmatch(r"\s*\[(\[?)\s*([^\[\]#]+?)\s*\]+\s*(?:#.*)?", line)
         key = re.match(rf"\s*{_KEY}=", line)
         if header is not None:
@@ -81,7 +81,7 @@ def _twice(lines: list[str]) -> tuple[int, str] | None:
             continue
         place = name if header is not None else f"{table} {name}"
         if place in seen:
-            return number, f"{name} is on line {seen[place]} already"
+            return number, f"{name} is already on line {seen[place]}"
         seen[place] = number
     return None
 
