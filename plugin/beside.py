@@ -26,7 +26,7 @@ _TRIES = 16
 class Beside:
     """Adds to an interface routes that the pod already has through another one. The pod's routes are listed only once.
 
-    `index` and `ifname` are the interface's; `message` builds the request for a route.
+    `index` and `ifname` identify the interface; `message` builds the request for a route.
     """
 
     def __init__(

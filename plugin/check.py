@@ -53,7 +53,7 @@ def check(call: Call, conf: NetConf) -> str:
 
 
 def _check_in_flight(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]") -> str:
-    """Check while an ADD or DEL is running: a fault counts only if it is still there once that has ended."""
+    """Check while an ADD or DEL is running: a fault counts only if it remains after that call has ended."""
     try:
         return _check(call, conf, ips, -1, home=True)
     except CniError:

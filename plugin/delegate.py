@@ -86,7 +86,7 @@ def check(call: Call, conf: NetConf) -> None:
 
 
 def forget(call: Call, conf: NetConf, record: Record) -> None:
-    """Run the IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError.
+    """Run the IPAM plugin's DEL for an attachment that no runtime will DEL. Raises CniError.
 
     It gets the CNI_ARGS of the ADD, because some IPAM plugins find their lease by the pod's name.
     """

@@ -45,7 +45,7 @@ def _holder(host: Netlink, name: str, record: Record) -> str:
 
 
 def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
-    """Return who has the MAC behind a port, also if another plugin attached it or the MAC was changed later."""
+    """Return who has the MAC behind a port, even if another plugin attached it or the MAC was changed later."""
     for port, _ in veth_ports(host, bridge).values():
         end = end_of(host, port)
         if end is not None and end.mac == mac:

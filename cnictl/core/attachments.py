@@ -124,7 +124,7 @@ def places() -> tuple[str, ...]:
     """Return the folders that may hold records, the one for new records first."""
     if access(ATTACHMENTS_DIR, W_OK) and not access(SPARE_ATTACHMENTS_DIR, F_OK):
         return (ATTACHMENTS_DIR,)
-    from cnictl.core import record_places  # only on a node's first ADD, or where the usual folder isn't writable
+    from cnictl.core import record_places  # only on a node's first ADD, or if the usual folder isn't writable
 
     return record_places.places(ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR)
 

@@ -36,7 +36,7 @@ class BridgeMade:
         self.ours = made or link.alias.startswith(OWNER_MARK)
         """Whether cnictl created the link; if not, the bridge is adopted."""
         self.note: Note | None = None
-        """Where changes of an adopted bridge are noted first; None: the caller notes them, or nobody."""
+        """Where changes of an adopted bridge are noted first; None: the caller notes them, or nobody does."""
         self.addressed = False
         """Whether this call added an address."""
         self.former: list[tuple[int, int, bytes]] = []

@@ -39,8 +39,8 @@ def boot_id() -> str:
 def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks | None" = None) -> Verdict:
     """Judge an attachment by its record, in the host's network namespace.
 
-    The two ends of a veth pair vanish together, also with the namespace of either: if the host's end is gone, so is the
-    pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
+    The two ends of a veth pair vanish together, even if only one end's namespace is removed: if the host's end is gone,
+    so is the pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
     """
     if attachments.in_flight(record):
         return Verdict(IN_FLIGHT, "an ADD or DEL is working on it")
@@ -78,7 +78,7 @@ def judge_unmarked(
     foreign: "ForeignLinks | None" = None,
     earlier: bool = False,
 ) -> Verdict:
-    """Judge an attachment by its leases alone: they are host-local's, and no link is recorded for them.
+    """Judge an attachment by its leases alone: host-local made them, and no link is recorded for them.
 
     `created` is in seconds since the epoch; `earlier`: the leases were seen in a former boot. They are live if an
     interface has one of the addresses. If other nodes may lease from the same store, nothing else proves anything.

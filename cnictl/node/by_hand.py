@@ -1,6 +1,6 @@
 """Write manual commands that a shell runs unchanged: quoted, with the content of files in here-documents.
 
-They need nothing but coreutils: patch(1) is used only where it is installed.
+They need nothing but coreutils: patch(1) is used only if it is installed.
 """
 
 import difflib

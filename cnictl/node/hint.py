@@ -50,7 +50,7 @@ def advice(text: str, because: str) -> Hint:
 
 
 def as_json(hint: str) -> dict[str, str] | None:
-    """Return the value of the key `hint` in every command's JSON; None (null) where there is no hint.
+    """Return the value of the key `hint` in every command's JSON; None (null) if there is no hint.
 
     `text` is the whole hint as people read it. `command`, `option` and `on` are its parts; one that the hint does not
     have is an empty string.
@@ -75,5 +75,5 @@ NONE = Hint("")
 
 
 def sysctl_name(*names: str) -> str:
-    """Return a kernel setting's name for `sysctl`: with slashes where a part, such as a VLAN link, has a dot."""
+    """Return a kernel setting's name for `sysctl`: with slashes if a part, such as a VLAN link's name, has a dot."""
     return ("/" if any("." in name for name in names) else ".").join(names)

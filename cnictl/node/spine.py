@@ -60,7 +60,7 @@ class Remembering(Protocol):
     """A resource that may exist before cnictl's first run."""
 
     def remember(self) -> None:
-        """Record the present state as the former one unless one is recorded; called before the first change."""
+        """Record the present state as the original one unless one is recorded; called before the first change."""
 
 
 @runtime_checkable
@@ -195,7 +195,7 @@ def state_after_reset(resource: Resource) -> State | None:
 
 
 def remember(todo: Plan) -> None:
-    """Record the former state of everything in the plan, even of what only a later run may change."""
+    """Record the original state of everything in the plan, even of what only a later run may change."""
     remembering = {kind for kind in {type(step.resource) for step in todo.steps} if issubclass(kind, Remembering)}
     for step in todo.steps:
         if type(step.resource) in remembering and not step.unknown:

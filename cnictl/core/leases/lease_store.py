@@ -103,7 +103,7 @@ class Store:
     def release_all(self, addresses: "Iterable[str]", container: str, ifname: str) -> list[str]:
         """Free the addresses of an attachment's record and return the freed ones, torn leases among them.
 
-        An address that another owner holds by now stays leased.
+        An address that another owner now holds stays leased.
         """
         if not self._exists():
             return []
@@ -127,7 +127,7 @@ class Store:
             return True
 
     def clear_unfinished(self) -> None:
-        """Remove the temporary files of killed ADDs, which exist where the file system lacks O_TMPFILE.
+        """Remove the temporary files of killed ADDs, which exist if the file system lacks O_TMPFILE.
 
         In a shared store they may belong to another node's running ADD: not every file system shows that node's lock.
         """

@@ -137,7 +137,7 @@ def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
 
 
 def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[ReleaseOutcome]:
-    """Free these rows, journalling each first. Without `force`, each is judged once more under its lock.
+    """Free these rows, journalling each first. Without `force`, each is judged again under its lock.
 
     Raises CniError 11 (node locked).
     """

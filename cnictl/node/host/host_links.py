@@ -194,7 +194,7 @@ def own_interfaces() -> dict[str, str]:
 
 
 def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, RouteResult | None]:
-    """Return how this host reaches each peer; None where it has no route. `links`: those of `peer_links`.
+    """Return how this host reaches each peer; None if it has no route. `links`: those of `peer_links`.
 
     A route has a gateway if and only if the peer is not on the link. If this host's own packets to the peer leave by
     another link (a policy rule, or a second link to the same subnet), the peer still counts as on its link.

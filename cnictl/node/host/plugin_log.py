@@ -76,7 +76,7 @@ def calls(path: str) -> Iterator[Call]:
 
 
 def latest(path: str, most: int = 0) -> str:
-    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty where there is none."""
+    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty if there is none."""
     file = open_part(path)
     if file is None:
         return ""

@@ -41,7 +41,7 @@ def once() -> Iterator[None]:
 
 
 def joining() -> Callable[[], None]:
-    """Return a function by which another thread, such as a pool's worker, joins this thread's pass for good."""
+    """Return a function by which another thread, such as a pool's worker, joins this thread's pass permanently."""
     outputs, values = process.reuse.outputs, _look.values
 
     def join() -> None:

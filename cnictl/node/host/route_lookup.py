@@ -252,7 +252,7 @@ def _next_hops(parts: dict[int, bytes], names: dict[int, str]) -> Iterator[tuple
 
 
 def _gateway(parts: dict[int, bytes]) -> str:
-    packed = parts.get(RTA_GATEWAY) or parts.get(RTA_VIA, b"")[2:]  # the latter: another family's, after its number
+    packed = parts.get(RTA_GATEWAY) or parts.get(RTA_VIA, b"")[2:]  # RTA_VIA begins with the family
     return format_address(packed) if len(packed) in (4, 16) else ""
 
 

@@ -24,7 +24,7 @@ class Process:
     argv: tuple[str, ...]
     cwd: str
     root: str
-    """Its root folder as this process sees it; `/` also in another mount namespace."""
+    """Its root folder as this process sees it; `/` even for a process in another mount namespace."""
     environment: tuple[str, ...] = ()
 
     def option(self, *names: str) -> str:
@@ -44,7 +44,7 @@ class Process:
         return within(self.root, absolute)
 
     def readable(self, named: str) -> str:
-        """Return the path by which cnictl can read one of its files, also in another mount namespace."""
+        """Return the path by which cnictl can read one of its files, even in another mount namespace."""
         if not named:
             return ""
         through = f"{_PROC}/{self.pid}/root{os.path.normpath(os.path.join(self.cwd, named))}"

@@ -148,7 +148,7 @@ def sources() -> dict[str, str]:
 def distributions(names: Iterable[str]) -> Iterator[tuple[str, importlib.metadata.Distribution | None]]:
     """Yield these distributions and all that they require, by normalized name.
 
-    None stands for one that is not installed: an extra, or a requirement of another platform or Python.
+    None means that the distribution is not installed: an extra, or a requirement of another platform or Python.
     """
     waiting, seen = list(names), set[str]()
     while waiting:

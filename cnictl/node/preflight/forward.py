@@ -1,4 +1,4 @@
-"""Check the host's firewalls for drops that the accept rules for pods' packets come ahead of."""
+"""Check the host's firewalls for drops that the accept rules for pods' packets precede."""
 
 import os
 

@@ -88,7 +88,7 @@ def load(path: str) -> Cluster:
 
 
 def read(path: str) -> bytes:
-    """Return the file's bytes. Raises OSError, also if it is too large or not a regular file."""
+    """Return the file's bytes. Raises OSError, including for a file that is too large or not regular."""
     return durable.contents(path, LARGEST_FILE)
 
 

@@ -116,7 +116,7 @@ class Bridge:
         return summary, f"ip link set {name} {' '.join(options)}"
 
     def carries(self) -> str:
-        """Return the message that it has ports, or addresses that are not the node's."""
+        """Return the message that it has ports, or addresses that do not belong to the node."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
             if link is None:
@@ -211,7 +211,7 @@ class Address:
         return _addresses(address for address in self._all() if not is_ipv6(address) or address in self._ours)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the gateway addresses, and the addresses that were never cnictl's."""
+        """Return the gateway addresses, and the addresses that cnictl never added."""
         others = [address for address in _listed(self.observe()) if address not in self._ours]
         return _addresses([*others, *map(str, gateways(spec))])
 

@@ -1,4 +1,4 @@
-"""Accept pods' packets in iptables' FORWARD, with a chain of ours and jumps to it before the rules that drop.
+"""Accept pods' packets in iptables' FORWARD, with our own chain and jumps to it before the rules that drop.
 
 Docker and others set FORWARD to DROP later in the boot, so there is a jump even if nothing drops packets yet. The jump
 comes as late as possible (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
@@ -51,7 +51,7 @@ _AT_ONCE = 250
 class IptablesForward:
     """Our chain of accept rules and the jumps to it, in one address family (`ip` or `ip6`, as nftables names it).
 
-    With `legacy`: in iptables' old kernel interface, if it is in use beside iptables-nft.
+    `legacy`: use iptables' old kernel interface, if that is in use in addition to iptables-nft's.
     """
 
     def __init__(self, family: str = "ip", spec: NodeSpec | None = None, legacy: bool = False) -> None:
@@ -127,7 +127,7 @@ class IptablesForward:
     def carry_out(self, change: Change) -> None:
         """Make all changes in one transaction; with hundreds of peers, change our chain's rules first. Raises Problem.
 
-        That is safe: our chain only accepts, and rules that stay are not removed meanwhile.
+        That is safe: our chain only accepts, and rules that stay are not removed in between.
         """
         after = change.after
         if _UNREADABLE in (after or {}):

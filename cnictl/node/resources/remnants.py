@@ -1,4 +1,4 @@
-"""Find and remove, by its mark, what cnictl left on a host and no record names any more.
+"""Find and remove, by its mark, what cnictl left on a host and no record names.
 
 Rules that were saved and are restored at boot outlive a reset. If our files are lost, everything does. Then only the
 marks count: chains CNICTL-*, comments that begin with `cnictl:`, our nftables tables, routing protocols 67 and 68, and

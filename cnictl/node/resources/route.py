@@ -137,7 +137,7 @@ def _listed(ways: Iterable[tuple[Cidr, RouteResult]]) -> dict[str, list[dict[str
     routes: dict[str, list[dict[str, str]]] = {}
     for destination, route in ways:
         if route.table == route_lookup.MAIN_TABLE:
-            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
+            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # our routes have a single next hop
             owner = _OWNERS.get(route.protocol) or f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
             routes.setdefault(str(destination), []).append({"via": gateway, "dev": dev, "owner": owner})
     return routes

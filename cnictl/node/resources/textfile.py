@@ -16,7 +16,7 @@ from cnictl.node.spine import Change, State
 from cnictl.node.state import folders, original_state
 
 _OURS = "Written by cnictl"
-"""The text at the head of each file of ours."""
+"""The text at the head of each of our files."""
 
 SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
 _SYSCTL_HEADER = """\

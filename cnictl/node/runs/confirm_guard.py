@@ -78,7 +78,7 @@ def stop_timer() -> None:
 
 
 def _become_guard(ready: int) -> NoReturn:
-    """In the child: leave the parent's session, report that the guard runs, and check until no run waits any more."""
+    """In the child: leave the parent's session, report that the guard runs, and check until no run waits."""
     try:
         os.setsid()
         if os.fork():
@@ -111,7 +111,7 @@ def _detach(kept: int) -> None:
 
 
 def _is_over() -> bool:
-    """Undo the run if it is due; return whether no run waits any more."""
+    """Undo the run if it is due; return whether no run waits now."""
     try:
         waiting = pending.read()
         if waiting is None:

@@ -350,7 +350,7 @@ def _carry_out(
     pods: Sequence[AttachedPod],
     reapplies: bool = False,
 ) -> None:
-    """Detach `pods` and do `work`, which returns the plan that it carried out; report the run, also if it fails."""
+    """Detach `pods` and do `work`, which returns the plan that it carried out; report the run, even if it fails."""
     _refuse_while_unconfirmed(report.spec, reapplies)
     with _reported(report, operator), _guarded(record, options, operator):
         for pod in live_pods.detach_all(pods, record):

@@ -86,7 +86,7 @@ def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Reso
     Resources that are found by their mark alone come first, then the others in reverse order of creation, and last the
     node file and the plugin.
     """
-    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also if no node was set up with it
+    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # even if no node was set up with it
     file, *made = inventory.resources(specs[-1], specs)
     conf = [resource for resource in made if inventory.kind(resource) == CONF_KIND]
     middle = [resource for resource in reversed(made) if inventory.kind(resource) not in (CONF_KIND, PLUGIN_KIND)]

@@ -22,7 +22,7 @@ class Names(NamedTuple):
 
 
 def address_in(who: str) -> bytes:
-    """Return `who` as a packed address, also if written like `10.244.0.12/24`; empty if it is not an address."""
+    """Return `who` as a packed address, even if it is written like `10.244.0.12/24`; empty if it is not an address."""
     try:
         if "/" not in who:
             return parse_address(who)

@@ -61,7 +61,7 @@ class Survey:
     dropped_now: tuple[Need, ...]
     """The accept rules that are missing now: these packets are dropped."""
     passed_over: tuple[Drop, ...]
-    """The drops that existing or missing accept rules come ahead of."""
+    """The drops that existing or missing accept rules precede."""
 
 
 def survey(
@@ -163,7 +163,7 @@ class _Look:
         return reasons
 
     def passed_over(self) -> list[Drop]:
-        """Return the drops that existing or missing accept rules come ahead of."""
+        """Return the drops that existing or missing accept rules precede."""
         passed: list[Drop] = []
         for kind, traffic, walks in self._walks:
             first = self._first(walks)
