@@ -180,12 +180,12 @@ _FAILURES = (Problem, OSError)
 
 def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
     """Return every difference between the host and `spec`, in the order of `resources`. Changes nothing."""
-    return Plan(tuple(step for resource in resources for step in _looked_at(resource, partial(resource.desired, spec))))
+    return Plan(tuple(step for resource in resources for step in _compared(resource, partial(resource.desired, spec))))
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
     """Return the changes that restore the host as it was before cnictl, in the order given. Changes nothing."""
-    steps = [step for resource in resources for step in _looked_at(resource, partial(state_after_reset, resource))]
+    steps = [step for resource in resources for step in _compared(resource, partial(state_after_reset, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
@@ -207,7 +207,7 @@ def joined(*plans: Plan) -> Plan:
     return Plan(tuple(step for part in plans for step in part.steps))
 
 
-def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
+def _compared(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
     """Compare a resource with its desired state. If it can't be read, the step reports that."""
     try:
         return list(_compare(resource, wanted()))
@@ -261,9 +261,9 @@ def repair(todo: Plan, on_step: OnStep, journal: Journal) -> None:
     problems: list[Problem] = []
     for group in _groups(todo):
         problems += _carry_out(group, done, on_step, journal, keep_parts=False)
-    for look in (todo.refuse_unknown, partial(_verify, done)):
+    for check in (todo.refuse_unknown, partial(_verify, done)):
         try:
-            look()
+            check()
         except Problem as problem:
             problems.append(problem)
     journal.end(FAILED if problems else DONE)

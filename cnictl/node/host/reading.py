@@ -15,12 +15,12 @@ _Read = TypeVar("_Read")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-class _Look(local):
+class _Pass(local):
     values: dict[str, Any] | None = None
     """The readings of the pass, by key; None outside a pass, when nothing is cached."""
 
 
-_look = _Look()
+_pass = _Pass()
 
 
 @contextmanager
@@ -30,29 +30,29 @@ def once() -> Iterator[None]:
     `known` caches its values too. This is for parts of a command that change nothing. A pass within a pass belongs to
     the outer one.
     """
-    if _look.values is not None:
+    if _pass.values is not None:
         yield
         return
-    process.reuse.outputs, _look.values = {}, {}
+    process.reuse.outputs, _pass.values = {}, {}
     try:
         yield
     finally:
-        process.reuse.outputs = _look.values = None
+        process.reuse.outputs = _pass.values = None
 
 
 def joining() -> Callable[[], None]:
     """Return a function by which another thread, such as a pool's worker, joins this thread's pass permanently."""
-    outputs, values = process.reuse.outputs, _look.values
+    outputs, values = process.reuse.outputs, _pass.values
 
     def join() -> None:
-        process.reuse.outputs, _look.values = outputs, values
+        process.reuse.outputs, _pass.values = outputs, values
 
     return join
 
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
     """Return the value of `read()`; within a pass, its first value for this key. The caller must not change it."""
-    values = _look.values
+    values = _pass.values
     if values is None:
         return read()
     if key not in values:

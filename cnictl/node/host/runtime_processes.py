@@ -79,12 +79,12 @@ def running(*names: str) -> Iterator[Process]:
     except OSError:
         return
     for number in numbers:
-        process = _look(number, names)
+        process = _process(number, names)
         if process is not None:
             yield process
 
 
-def _look(pid: int, names: Sequence[str]) -> Process | None:
+def _process(pid: int, names: Sequence[str]) -> Process | None:
     """Return a process; None if its executable has another name, it has ended, or its network namespace is not ours."""
     folder = f"{_PROC}/{pid}"
     try:

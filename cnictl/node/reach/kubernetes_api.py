@@ -83,8 +83,8 @@ class Api:
         `silence`: seconds of silence after which a watch counts as dead.
         """
         self.config, self.server_name = config, server_name = _configuration(path, private)
-        anew = f"write a new one on a control-plane node: {access.written_to(path)}"
-        self._another = anew if private else access.right_to("secrets")
+        renew = f"write a new one on a control-plane node: {access.written_to(path)}"
+        self._another = renew if private else access.right_to("secrets")
         """The hint if the credential is refused."""
         self.server = untrusted_text.word(config.cluster.server)
         self.title = f"kubernetes {self.server}"

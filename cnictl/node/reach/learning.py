@@ -44,7 +44,7 @@ def record_of(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: 
     old = _known(spec)
     routed = () if accept_empty else old.nodes  # the operator says that the source is right
     known = [(node["name"], node["pod_cidr"], node["address"]) for node in routed if node["state"] == accept.ROUTED]
-    judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
+    judged = accept.judge(snapshot, spec, observe_host(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source without this node and most others has lost its data, or belongs to another cluster
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
@@ -112,7 +112,7 @@ def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
 
 
 @reading.once()
-def look(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
+def observe_host(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
     """Return the properties of this host that decide about the announced and the known addresses."""
     own = host_links.own_interfaces()
     announced = dict.fromkeys([*accept.addresses_of(snapshot), *(address for _, _, address in known)])

@@ -9,7 +9,7 @@ from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.result import SUPPORTED_VERSIONS
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.host import runtimes
 from cnictl.node.host.runtimes import Runtime
 from cnictl.node.plugin import files
@@ -67,9 +67,9 @@ class CniConf:
         """Return the summary and the manual commands that write the file."""
         old, new = _files(before), _files(after)
         written, gone = [path for path in new if old.get(path) != new[path]], [path for path in old if path not in new]
-        commands = [by_hand.write(path, new[path], old.get(path), renamed=True) for path in written]
+        commands = [manual_commands.write(path, new[path], old.get(path), renamed=True) for path in written]
         summary = f"write {', '.join(written)}" if written else f"remove {', '.join(gone)}"
-        return summary, "\n".join([*commands, *map(by_hand.remove, gone)])
+        return summary, "\n".join([*commands, *map(manual_commands.remove, gone)])
 
     def carry_out(self, change: Change) -> None:
         """Write and remove files. Raises Problem if another tool's file has our name."""

@@ -6,7 +6,7 @@ from typing import Any
 
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.plugin import files
 from cnictl.node.resources.link_ipv6 import accepting
 from cnictl.node.spec import addressing
@@ -176,6 +176,6 @@ def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[Nod
 
 def _describe(path: str, before: State | None, after: State | None) -> tuple[str, str]:
     if after is None:
-        return f"remove {path}", by_hand.remove(path)
+        return f"remove {path}", manual_commands.remove(path)
     verb = "write" if before is None else "change"
-    return f"{verb} {path}", by_hand.write(path, after["text"], before["text"] if before else None)
+    return f"{verb} {path}", manual_commands.write(path, after["text"], before["text"] if before else None)

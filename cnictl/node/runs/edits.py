@@ -134,7 +134,7 @@ class AddPeers:
         return dataclasses.replace(spec, peers=self._combined(spec).peers)
 
     @reading.once()
-    def look(self) -> tuple[list[str], tuple[str, ...]]:
+    def preview(self) -> tuple[list[str], tuple[str, ...]]:
         """Return in words what becomes of the present peers, and the kinds of resources that it changes.
 
         The host is asked about the named peers alone. Raises UsageProblem if a peer does not fit the node; Problem if

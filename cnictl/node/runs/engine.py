@@ -210,19 +210,19 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
     """Remove the pods' bridge; the node's spec stays. Raises Problem."""
     spec = converge.current_spec()
     made = inventory.resources(spec, converge.specs_in_place())
-    goes = [resource for resource in reversed(made) if inventory.kind(resource) in _BRIDGE_KINDS]
+    removed = [resource for resource in reversed(made) if inventory.kind(resource) in _BRIDGE_KINDS]
 
-    def look() -> tuple[list[AttachedPod], Plan]:
-        return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(goes)
+    def present() -> tuple[list[AttachedPod], Plan]:
+        return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(removed)
 
     shown = None
     if not options.dry_run and operator.asks():
-        shown = look()
+        shown = present()
         if shown[1].changes:
             lines = [f"delete the attachment of {pod}" for pod in shown[0]]
             operator.approve([*lines, *(change.summary for change in shown[1].changes)], f"Take {spec.bridge} down?")
     with alone(options, operator):
-        pods, todo = look()
+        pods, todo = present()
         if shown is not None:
             refuse_unshown(shown[1], todo, shown[0], pods)
         if options.dry_run:
@@ -232,7 +232,7 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         record = Journal("bridge down", {"spec": as_data(spec)})
 
         def work(on_step: OnStep) -> Plan:
-            removal = spine.plan_removal(goes)  # plan again: pods' ports have been removed
+            removal = spine.plan_removal(removed)  # plan again: pods' ports have been removed
             spine.apply(removal, on_step, record)
             record.end(DONE)
             return removal

@@ -151,13 +151,13 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         makes_again = trace.after is None and target is not None  # this takes nothing from pods
         if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
-                pods = _standing(run, spec)
-            goes = target is None or kind == "sysctl"  # the thing itself is removed or switched off
+                pods = _dependent_pods(run, spec)
+            removes = target is None or kind == "sysctl"  # the thing itself is removed or switched off
             dependent = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
             if dependent:
                 others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
-            elif goes and isinstance(resource, Carrying) and (needed := resource.carries()):
+            elif removes and isinstance(resource, Carrying) and (needed := resource.carries()):
                 target, notes = now, [needed]
         left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
         if target != now:
@@ -316,7 +316,7 @@ def _spec_before_edit(run: Run, spec: NodeSpec | None) -> NodeSpec | None:
     return before if spec == from_data(run.spec) else None
 
 
-def _standing(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
+def _dependent_pods(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
     """Return the pods, not proven dead, that lose their network if the run is undone."""
     if any(entry.resource == NodeFile.id for entry in run.entries):
         return tuple(live_pods.cut_off(converge.specs_in_place(), spec)) if spec is not None else _alive()

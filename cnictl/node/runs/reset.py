@@ -148,18 +148,18 @@ def remains() -> list[str]:
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
     changes = [change for change in changes if not change.resource.startswith(PLUGIN_KIND)]
-    standing = [change.summary.removeprefix("remove ") for change in changes]
-    standing += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
-    return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
+    left = [change.summary.removeprefix("remove ") for change in changes]
+    left += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
+    return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + left
 
 
 def no_node() -> Problem:
     """Return the error of a command that needs a node, for a host that is not one; it names what is left of cnictl."""
-    standing = remains()
-    if not standing:
+    left = remains()
+    if not left:
         return Problem(*converge.NO_NODE)
     return Problem(
-        f"{converge.NO_NODE[0]}, but it still has: {'; '.join(standing)}",
+        f"{converge.NO_NODE[0]}, but it still has: {'; '.join(left)}",
         "cnictl reset-node removes it (--dry-run shows how); cnictl init-node sets this host up again",
     )
 

@@ -188,13 +188,13 @@ def _is_newer(where: str, key: str) -> bool:
             return False
     except (OSError, Problem):
         return False
-    if (where, key) not in _told:
-        _told.add((where, key))
+    if (where, key) not in _reported:
+        _reported.add((where, key))
         tell(f"cnictl: {where}: key {key!r} is from a newer cnictl; cnictl {cnictl.__version__} keeps and ignores it")
     return True
 
 
-_told: set[tuple[str, str]] = set()
+_reported: set[tuple[str, str]] = set()
 
 
 def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
