@@ -205,7 +205,7 @@ def test_crlf_and_nodes_on_one_line_stay() -> None:
 def test_host_finds_itself_by_its_addresses() -> None:
     cluster = parse(LINES)
     assert find_self(cluster, ["127.0.0.1", "10.0.10.51/20", "fe80::1%eth0"]).name == "node2"
-    with pytest.raises(UsageProblem, match=r"its addresses are 10\.0\.9\.9, 192\.0\.2\.1$"):
+    with pytest.raises(UsageProblem, match=r"one of this host's addresses: 10\.0\.9\.9, 192\.0\.2\.1$"):
         find_self(cluster, ["127.0.0.1/8", "::1", "10.0.9.9", "192.0.2.1"])
     with pytest.raises(UsageProblem, match=r"2 nodes .* node1 \(10\.0\.0\.210\), node2 \(10\.0\.10\.51\)"):
         find_self(cluster, ["10.0.0.210", "10.0.10.51"])

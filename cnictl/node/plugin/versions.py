@@ -67,7 +67,9 @@ def uninstall(
     with _alone(dry_run, wait, calls=False):
         before = plugin.observe()
         if shown is not None and before != shown.before:
-            raise Problem("the plugin changed while cnictl waited for the answer; nothing was changed", "run it again")
+            raise Problem(
+                "the plugin changed while cnictl waited for the answer; nothing was changed", "run the command again"
+            )
         if not name:
             if before is not None and not force:
                 _refuse_while_needed()

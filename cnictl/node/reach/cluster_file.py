@@ -164,7 +164,7 @@ def find_self(cluster: Cluster, own_addresses: Iterable[str]) -> ClusterNode:
     usable = [text for text in sorted(own) if not _is_local(text)]
     shown = ", ".join(usable[:8]) or "none"
     raise UsageProblem(
-        f"no node of the cluster file has an address of this host; its addresses are {shown}",
+        f"no node of the cluster file has one of this host's addresses: {shown}",
         "write this host's address into the cluster file",
     )
 

@@ -107,7 +107,7 @@ def refuse(todo: Reset, force: bool) -> None:
 
 def in_words(todo: Reset) -> list[str]:
     """Return a line for each thing that a reset removes, in order."""
-    lines = [f"deletes the attachment of {pod}" for pod in todo.pods]
+    lines = [f"delete the attachment of {pod}" for pod in todo.pods]
     lines = [change.summary for change in todo.conf.changes] + lines + [change.summary for change in todo.rest.changes]
     state = [path for path in (STATE_DIR, RUN_DIR, PLUGIN_LOG) if os.path.lexists(path)]
     return [*lines, *([f"remove cnictl's files in {', '.join(state)}"] if lines and state else [])]
