@@ -59,8 +59,8 @@ def test_line_that_is_no_toml_is_shown_with_its_cause(line: str, words: str, hin
     ("text", "words"),
     [
         (_GOOD + 'subnet = "10.244.1.0/24"\n', "line 3: 'subnet' is already on line 1"),
-        (_GOOD + '[plugin]\nversion = "1"\n[plugin]\nlog_level = "info"\n', "line 5: table 'plugin' is on line 3"),
-        (_GOOD + '[peers]\nvia = "10.0.10.51"\n[peers]\nvia = "10.0.10.52"\n', "line 5: table 'peers' is on line 3"),
+        (_GOOD + '[plugin]\nversion = "1"\n[plugin]\nlog_level = "info"\n', "table 'plugin' is already on line 3"),
+        (_GOOD + '[peers]\nvia = "10.0.10.51"\n[peers]\nvia = "10.0.10.52"\n', "table 'peers' is already on line 3"),
         (_GOOD + '[[peers]]\nvia = "10.0.10.51"\nvia = "10.0.10.52"\n', "line 5: 'via' is already on line 4"),
         ('subnet = [\n  "10.244.0.0/24",\n', "line 1: a ']' is missing"),
     ],
