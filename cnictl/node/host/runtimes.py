@@ -75,7 +75,7 @@ def give(bin_dirs: tuple[str, ...], conf_dirs: tuple[str, ...]) -> None:
 @functools.cache  # containerd takes 40 ms to answer, and a command of cnictl asks often
 def find() -> tuple[Runtime, ...]:
     """Return the runtimes of this host: first those with a CRI, last the folders that the operator named."""
-    candidates = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
+    candidates = [*started(), containerd(), *_of_distributions(), crio(), podman(), nerdctl(), *_named_by_operator()]
     kept: dict[tuple[tuple[str, ...], str, str], Runtime] = {}
     for runtime in candidates:
         if runtime is not None:
@@ -142,7 +142,7 @@ def _of(process: Process, runtime: Runtime | None) -> Runtime | None:
     return replace(runtime, bin_dirs=dirs, conf_dir=process.path(runtime.conf_dir))
 
 
-def _distributed() -> list[Runtime | None]:
+def _of_distributions() -> list[Runtime | None]:
     """Return the containerd of each distribution whose configuration exists."""
     return [
         replace(runtime, name=f"containerd of {name}")
@@ -151,7 +151,7 @@ def _distributed() -> list[Runtime | None]:
     ]
 
 
-def _operators() -> list[Runtime]:
+def _named_by_operator() -> list[Runtime]:
     """Return the folders that the operator named, as runtimes."""
     bins, confs = _given[0] if _given else _named_in_file()
     pairs = itertools.zip_longest(bins, confs, fillvalue="")

@@ -47,7 +47,7 @@ def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None
             like = status if keep else None
             try:  # nobody else can read the new file until it has the old one's owner, mode and ACL
                 first = stat.S_IMODE(like.st_mode) & 0o700 if like else mode
-                durable.replace(place, data, first, (lambda new: _liken(new, place)) if like else None)
+                durable.replace(place, data, first, (lambda new: _copy_attributes(new, place)) if like else None)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
@@ -130,7 +130,7 @@ def _folder_of(path: str, target: str) -> Iterator[str]:
         os.close(here)
 
 
-def _liken(new: int, place: str) -> None:
+def _copy_attributes(new: int, place: str) -> None:
     """Give a new file the owner, mode, ACL and other attributes of the one at `place`."""
     like = os.lstat(place)
     made = os.fstat(new)

@@ -78,7 +78,7 @@ class CniConf:
             if path not in new:
                 _refuse_foreign(path)
                 files.remove(path)
-                _tell_of(path)
+                _notify_watchers(path)
                 _note(_noted() - {path})
                 if not runtimes.running():
                     folders.unmake(os.path.dirname(path))
@@ -89,7 +89,7 @@ class CniConf:
                 _note(_noted() | {path})
                 # containerd notices a rename within the folder, but not a link or a move from elsewhere
                 files.write(path, text, 0o644)
-                _tell_of(path)
+                _notify_watchers(path)
 
 
 def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:
@@ -157,7 +157,7 @@ def is_foreign(path: str) -> bool:
         return True
 
 
-def _tell_of(path: str) -> None:
+def _notify_watchers(path: str) -> None:
     """Make runtimes notice a change behind a symbolic link: create and remove a file in the folder that they watch."""
     if os.path.islink(path):
         name = f"{os.path.dirname(path)}/.cnictl-changed-{os.getpid()}"

@@ -159,7 +159,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
             elif removes and isinstance(resource, Carrying) and (needed := resource.carries()):
                 target, notes = now, [needed]
-        left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
+        left += [f"{trace.resource}: {note}{_changed_by(run, trace)}" for note in notes]
         if target != now:
             summary, command = resource.describe(now, target)
             back.append(Step(resource, now, summary, Change(resource.id, now, target, summary, command)))
@@ -330,7 +330,7 @@ def _alive() -> tuple[AttachedPod, ...]:
     return tuple(pod for pod in live_pods.attached(names) if pod.state != liveness.STALE)
 
 
-def _by_whom(run: Run, trace: Trace) -> str:
+def _changed_by(run: Run, trace: Trace) -> str:
     """Return in words the later runs of cnictl that changed the same thing."""
     named = [
         f"run {later.number} ({later.command})"

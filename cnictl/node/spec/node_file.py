@@ -215,18 +215,18 @@ def merged(text: str, spec: NodeSpec) -> str:
     """Return a node file's text with only the edits that `spec` needs; comments, order and spelling stay."""
     if not text:
         return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
-    if _says(text, spec):
+    if _describes(text, spec):
         return text
     try:
         edited = _edited(text, spec)
-        if _says(edited, spec):
+        if _describes(edited, spec):
             return edited
     except (UsageProblem, TOMLKitError, LookupError):
         pass  # a file in this form can't be edited line by line
     return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
 
 
-def _says(text: str, spec: NodeSpec) -> bool:
+def _describes(text: str, spec: NodeSpec) -> bool:
     """Return whether a node file's text means `spec`, however it is spelled."""
     current = parse(text)
     if current == spec:
