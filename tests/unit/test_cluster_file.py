@@ -66,7 +66,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         ('netwrok = "10.244.0.0/20"\n', "line 1: unknown key 'netwrok'; did you mean 'network'"),
         ('\nnetwork = "10.244.0.1/20"\nnodes = []\n', "line 2: network '10.244.0.1/20': has host bits set"),
         ('network = "0.0.0.0/0"\nnodes = []\n', "contains every address"),
-        ('network = ["10.1.0.0/16", "10.2.0.0/16"]\nnodes = []\n', "a second IPv4 one"),
+        ('network = ["10.1.0.0/16", "10.2.0.0/16"]\nnodes = []\n', "are both IPv4: at most one"),
         ("network = 5\nnodes = []\n", "network = 5 has to be a CIDR in quotes"),
         ('node_prefix = "24"\n' + LINES, "line 1: node_prefix = '24' has to be a whole"),
         ('node_prefix = 16\n' + LINES, "node_prefix 16 does not fit"),
@@ -91,7 +91,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         (_one(', pod_cidr = "10.244.1.7/24"'), "line 3: node node1: pod_cidr '10.244.1.7/24': has host bits set"),
         (_one(', pod_cidr = "10.245.1.0/24"'), "lies outside the network 10.244.0.0/20"),
         (_one(', pod_cidr = "fd00::/64"'), "there is no IPv6 network"),
-        (_one(', pod_cidr = ["10.244.0.0/24", "10.244.1.0/24"]'), "are both IPv4: a node has"),
+        (_one(', pod_cidr = ["10.244.0.0/24", "10.244.1.0/24"]'), "are both IPv4: at most one"),
         (_one(', pod_cidr = ""'), "is empty"),
         (_one(', ssh = "-oProxyCommand=reboot"'), "is not a host or user@host"),
         (_one(', ssh = "root@node1 -p 22"'), "is not a host or user@host"),
@@ -125,7 +125,7 @@ def test_more_nodes_than_a_file_may_have_are_refused() -> None:
 def test_file_of_more_than_four_mebibytes_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "cluster.toml"
     path.write_text(LINES + "#" * (4 << 20))
-    with pytest.raises(OSError, match="more than"):
+    with pytest.raises(OSError, match="larger than the limit"):
         cluster_file.load(str(path))
 
 

@@ -128,7 +128,7 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
         ),
         (
             {"subnet": ("fd00:244::/64", "fd00:244:0:9::/64")},
-            "subnet fd00:244::/64 and fd00:244:0:9::/64 are both IPv6: a node has at most one of each family",
+            "subnet fd00:244::/64 and fd00:244:0:9::/64 are both IPv6: at most one of each family",
         ),
         ({"subnet": ("10.244.0.0/24", "fd00:244::1/64")}, "has host bits set; did you mean fd00:244::/64"),
         ({"subnet": ("10.244.0.0/24", "fd00:244::/127")}, "/127 has no room for a gateway and a pod"),

@@ -395,7 +395,7 @@ def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
             raise UsageProblem(f"pod_cidr {cidr} lies outside the network {around[cidr.bits]}{meant}")
         other = by_family.setdefault(cidr.bits, cidr)
         if other is not cidr:
-            raise UsageProblem(f"pod_cidr {other} and {cidr} are both {family}: a node has at most one of each family")
+            raise UsageProblem(f"pod_cidr {other} and {cidr} are both {family}: at most one of each family")
     return tuple(str(by_family[bits]) for bits in around if bits in by_family)
 
 

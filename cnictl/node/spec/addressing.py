@@ -118,7 +118,7 @@ def _one_per_family(cidrs: Iterable[Cidr], subject: str) -> dict[int, Cidr]:
         other = cidr_by_bits.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(
-                f"{subject} {other} and {cidr} are both {FAMILIES[cidr.bits]}: a node has at most one of each family"
+                f"{subject} {other} and {cidr} are both {FAMILIES[cidr.bits]}: at most one of each family"
             )
     return cidr_by_bits
 
