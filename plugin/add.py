@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def add(call: Call, conf: NetConf, publish: "Callable[[str], None]", lock: Locked) -> str:
     """Attach the container and pass the result to `publish`. Returns the addresses, for the log.
 
-    `lock` is the node's, held shared. Raises CniError; then everything that this call made is undone.
+    `lock` is the node's lock, held shared. If this raises CniError, everything that this call made is undone.
     """
     netns = Netns(call.netns)
     if netns.ours:

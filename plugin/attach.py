@@ -40,7 +40,7 @@ def make_pair(host: Netlink, conf: NetConf, bridge: BridgeMade, record: Record, 
                 raise NameTaken(name)
             raise CniError(
                 INTERFACE_EXISTS,
-                f"CNI_IFNAME {record.ifname!r}: the container has an interface of that name already",
+                f"CNI_IFNAME {record.ifname!r}: the container already has an interface of that name",
                 "the runtime must choose another name or DEL the interface first",
             )
         raise CniError(KERNEL_REFUSED, f"veth pair for {record.ifname}: {error.strerror}")
@@ -64,7 +64,7 @@ def configure(
 ) -> list[Route]:
     """Bring the pod's end up with its addresses and routes; return the routes that were made.
 
-    Called in the pod's namespace. If the pod has a route already, through another interface, this one gets a higher
+    Called in the pod's namespace. If the pod already has a route through another interface, this one gets a higher
     metric, so that each attachment adds and removes its own. Raises CniError 101 if an IPv6 address is in use
     (`enabledad`), 2 without IPv6, 103 if the kernel refuses.
     """
@@ -92,9 +92,9 @@ def configure(
 def quiet(ifname: str, conf: NetConf) -> None:
     """Keep a pod's interface, which is still down, from accepting addresses and routes from a router.
 
-    This applies only if the addresses are leased here: in layer 2, and with dhcp, a router may be the one to give them.
-    Without `enabledad`, IPv6 addresses skip duplicate address detection, so that also the link-local one is usable at
-    once.
+    This applies only if the addresses are leased here: on a layer-2 network, and with dhcp, they may come from a
+    router. Without `enabledad`, IPv6 addresses skip duplicate address detection, so that the link-local one is usable
+    immediately too.
     """
     if conf.served:
         sysctl.put(f"net/ipv6/conf/{ifname}/accept_ra", "0")
@@ -129,7 +129,7 @@ def _made(
 ) -> list[Route]:
     """Return the routes that were made. `refused` are refusals of messages for the addresses and then the routes.
 
-    A route that the pod has already is added with another metric. Any other refusal is raised as CniError.
+    A route that the pod already has is added with another metric. Any other refusal is raised as CniError.
     """
     made: list[Route | None] = list(routes)
     beside = None

@@ -226,7 +226,7 @@ class Attempt:
         wanted = wanted_addresses(self._call, conf)
         try:
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
-        except Duplicate:  # a lease of host-local's, which has only now got a record to judge it by
+        except Duplicate:  # host-local made the lease; it has a record to judge it by only now
             refuse_second(self._host, self._call, conf, self._netns)
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
         except (Exhausted, Taken):
@@ -258,7 +258,7 @@ class Attempt:
         return given
 
     def _ensure_scoped_masquerade(self) -> None:
-        """Load the masquerade rules for subnets that came with this pod, which the record names by now."""
+        """Load the masquerade rules for subnets that came with this pod, which the record already names."""
         if self.record.masqueraded:
             from cnictl.core.masquerade import scoped
 

@@ -26,7 +26,7 @@ _TRIES = 16
 class Beside:
     """Adds to an interface routes that the pod already has through another one. The pod's routes are listed only once.
 
-    `index` and `ifname` are the interface's; `message` builds the request for a route.
+    `index` and `ifname` identify the interface; `message` builds the request for a route.
     """
 
     def __init__(
@@ -39,7 +39,7 @@ class Beside:
         self._present: dict[int, dict[tuple[bytes, int, int], list[KernelRoute]]] = {}
 
     def add(self, route: Route) -> Route | None:
-        """Add the route with the next free metric; return the new route, or None if this interface has it already.
+        """Add the route with the next free metric; return the new route, or None if this interface already has it.
 
         Raises CniError 103.
         """

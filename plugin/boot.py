@@ -1,7 +1,7 @@
 """Make a folder from which the interpreter starts faster by an eighth, with `codec` in place of `encodings`.
 
-The folder contains a link to the interpreter. A `python._pth` file beside that gives the interpreter its search path
-and isolates it as `-I` does (CPython Modules/getpath.py). If the result doesn't work, the folder is removed and the
+The folder contains a link to the interpreter. A `python._pth` file next to it gives the interpreter its search path and
+isolates it as `-I` does (CPython Modules/getpath.py). If the result doesn't work, the folder is removed and the
 launcher starts the interpreter as usual.
 """
 

@@ -53,7 +53,7 @@ def check(call: Call, conf: NetConf) -> str:
 
 
 def _check_in_flight(call: Call, conf: NetConf, ips: "list[tuple[Cidr, Cidr | None]]") -> str:
-    """Check while an ADD or DEL is running: a fault counts only if it is still there once that has ended."""
+    """Check while an ADD or DEL is running: a fault counts only if it remains after that call has ended."""
     try:
         return _check(call, conf, ips, -1, home=True)
     except CniError:
@@ -248,7 +248,7 @@ def _check_pod(pod: Netlink, call: Call, conf: NetConf, veth: Link, ips: list[Ci
     if link.kind != "veth" or (link.peer, veth.peer) != (veth.index, link.index):
         raise _failed(f"{call.ifname} in the container is not the other end of {veth.name}")
     if link.up == conf.container_down:
-        state = "up in the container, against disableContainerInterface" if link.up else "down in the container"
+        state = "up in the container in spite of disableContainerInterface" if link.up else "down in the container"
         raise _failed(f"{call.ifname} is {state}")
     _compare_mac(conf, link, sandbox=True)
     present = rtnetlink.addresses(pod, link.index, _family(ips)) if ips else []

@@ -20,13 +20,13 @@ def collect(call: Call, conf: NetConf) -> None:
     The list contains only the calling runtime's attachments, so another runtime's are undone only if they are stale.
     Also left alone are running ADDs, other networks, and leases without a record in a store that other nodes use: they
     may belong to those nodes' pods. A failure doesn't stop the others; CniError 11 names all of them at the end. Raises
-    CniError 7 if there is not a list: that doesn't mean that no attachment is valid.
+    CniError 7 if the list is missing, because that doesn't mean that no attachment is valid.
     """
     if conf.valid_attachments is None:
         raise CniError(
             INVALID_CONFIG,
             "cni.dev/valid-attachments: missing; GC removes what is not in it",
-            "the runtime gives the list, empty if no attachment is valid",
+            "the runtime has to give the list, an empty one if no attachment is valid",
         )
     valid = set(conf.valid_attachments)
     # a lease from before host-local 0.8, and so its record, names no interface

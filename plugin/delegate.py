@@ -86,7 +86,7 @@ def check(call: Call, conf: NetConf) -> None:
 
 
 def forget(call: Call, conf: NetConf, record: Record) -> None:
-    """Run the IPAM plugin's DEL for an attachment that no runtime will DEL any more. Raises CniError.
+    """Run the IPAM plugin's DEL for an attachment that no runtime will DEL. Raises CniError.
 
     It gets the CNI_ARGS of the ADD, because some IPAM plugins find their lease by the pod's name.
     """
@@ -209,7 +209,7 @@ def _find(call: Call, kind: str) -> str:
 def _execute(path: str, environment: "dict[bytes, bytes]", stdin: bytes, wait: float, where: str) -> tuple[int, bytes]:
     """Run a program in its own process group; return its wait status and stdout. Raises OSError, CniError 107.
 
-    It has ended when its process has: a child that it left behind may keep stdout open.
+    It counts as ended when its process ends, because a child that it left behind may keep stdout open.
     """
     request = memfd_create("cni-request")  # takes any length in one write; a pipe would fill up
     ours, theirs = pipe()

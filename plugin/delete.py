@@ -1,4 +1,4 @@
-"""DEL: remove what ADD made, whatever is gone already. Spec 1.1.0, section 2."""
+"""DEL: remove what ADD made, even if some of it is already gone. Spec 1.1.0, section 2."""
 
 from cnictl.core.attachments import Record
 from cnictl.core.conf.netconf import NetConf
@@ -10,7 +10,7 @@ from .environment import Call
 
 
 def delete(call: Call, conf: NetConf) -> str:
-    """Detach the container; nothing there is no error. Returns the freed addresses, for the log.
+    """Detach the container; a missing attachment is not an error. Returns the freed addresses, for the log.
 
     An IPAM plugin is run first, because dhcp releases its lease through the pod's interface. Its CniError is raised
     after the rest is done.

@@ -16,7 +16,7 @@ from .environment import Call
 
 
 def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> None:
-    """Raise CniError 102 if the attachment exists already; undo what a dead ADD left of it.
+    """Raise CniError 102 if the attachment already exists; undo what a dead ADD left of it.
 
     Another call on the same attachment is waited for, because a runtime may ADD again while a DEL is still removing the
     link. Raises CniError 11 if that takes too long.
@@ -48,7 +48,7 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
         where = " ".join(filter(None, (record.host_veth, *record.addresses)))
         raise CniError(
             INTERFACE_EXISTS,
-            f"{call.container} {call.ifname} is attached to {conf.name} already: {where}",
+            f"{call.container} {call.ifname} is already attached to {conf.name}: {where}",
             "the runtime must DEL this attachment before it can ADD it again",
         )
 

@@ -10,7 +10,7 @@ from .log_file import open_log
 
 _PARTS = ("container", "ifname", "pod", "address", "netns", "args", "outcome")
 _LONGEST_PART = 500
-"""Characters of a part without a limit of its own; with all parts a line stays below 4 KiB."""
+"""Characters of a part that has no other limit; with all parts a line stays below 4 KiB."""
 
 _SHOWN_ARGS = frozenset(
     ("IgnoreUnknown", "K8S_POD_NAMESPACE", "K8S_POD_NAME", "K8S_POD_UID", "K8S_POD_INFRA_CONTAINER_ID", "IP", "MAC")

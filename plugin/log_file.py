@@ -57,7 +57,7 @@ def open_log(path: str) -> int:
 
 
 class _Walk:
-    """A walk along a path, folder by folder; the present folder is held open, so that nobody can exchange it."""
+    """A walk along a path, folder by folder; the present folder is held open, so that nobody can replace it."""
 
     def __init__(self) -> None:
         self.folder = open_descriptor("/", _FOLDER)

@@ -1,4 +1,4 @@
-"""Refuse a requested MAC that the bridge, one of its ports or another pod on it has already.
+"""Refuse a requested MAC that the bridge, one of its ports or another pod on it already has.
 
 The bridge would take the pod's frames for its own, or send them to the wrong pod. Loaded only if a MAC is requested.
 Source: net/bridge/br_fdb.c (the MACs of the bridge and of its ports are local entries).
@@ -16,14 +16,14 @@ from cnictl.core.netlink.veth_peer import end_of, veth_ports
 def refuse_taken(host: Netlink, bridge: str, record: Record, key: str) -> None:
     """Raise CniError 101 if `record`'s MAC is used on the bridge, naming the user.
 
-    The record is written already, so that of two concurrent calls at least one sees the other. `key`: the key that
+    The record is already written, so that of two concurrent calls at least one sees the other. `key`: the key that
     requests the MAC.
     """
     holder = _holder(host, bridge, record)
     if holder:
         raise CniError(
             ADDRESS_CONFLICT,
-            f"{key}: {record.mac} is in use already, as the MAC of {holder}",
+            f"{key}: {record.mac} is already in use, as the MAC of {holder}",
             "request another MAC, or none to get a random one",
         )
 
@@ -45,7 +45,7 @@ def _holder(host: Netlink, name: str, record: Record) -> str:
 
 
 def _on_a_port(host: Netlink, bridge: Link, mac: str) -> str:
-    """Return who has the MAC behind a port, also if another plugin attached it or the MAC was changed later."""
+    """Return who has the MAC behind a port, even if another plugin attached it or the MAC was changed later."""
     for port, _ in veth_ports(host, bridge).values():
         end = end_of(host, port)
         if end is not None and end.mac == mac:

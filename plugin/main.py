@@ -52,7 +52,7 @@ def main() -> None:
     except OSError as error:
         failure = CniError(IO_FAILURE, f"{error.filename or call.verb}: {error.strerror}")
     except Exception as error:
-        failure = CniError(INTERNAL, f"a fault of cnictl-bridge: {type(error).__name__}: {error}", _place(error))
+        failure = CniError(INTERNAL, f"bug in cnictl-bridge: {type(error).__name__}: {error}", _place(error))
     if failure is not None:
         _report(failure, version)
     if call.verb != "VERSION":
@@ -116,7 +116,7 @@ def _read_stdin(call: Call) -> "dict[str, object]":
     except OSError as error:
         raise CniError(IO_FAILURE, f"the network configuration on stdin: {error.strerror}") from None
     if call.verb == "VERSION" and not call.stdin.strip():
-        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # started by hand without input, as other plugins allow
+        return {"cniVersion": SUPPORTED_VERSIONS[-1]}  # started manually without input, which other plugins allow too
     try:
         document = jsontext.loads(call.stdin, replacing=True)
     except jsontext.JsonError as error:

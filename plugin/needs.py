@@ -46,7 +46,7 @@ def first_unmet(host: Netlink, conf: NetConf) -> CniError | None:
 
 
 def explained(host: Netlink, conf: NetConf, failure: BaseException) -> BaseException:
-    """Return an ADD's failure in words that name what the node lacks, if the kernel's own words say less."""
+    """Return an ADD's failure, or, if the kernel's message says less, one that names what the node lacks."""
     own = isinstance(failure, CniError) and failure.code in (KERNEL_REFUSED, UNSUPPORTED_FIELD)
     if not own and not isinstance(failure, NetlinkError):
         return failure
@@ -110,7 +110,7 @@ def _check_ports(host: Netlink, conf: NetConf) -> None:
     ports = sum(link.master == bridge.index for link in rtnetlink.all_links(host))
     if ports + wanted > MOST_PORTS:
         raise _lacking(
-            f"bridge {conf.bridge} has {ports} ports: a bridge takes {MOST_PORTS}",
+            f"bridge {conf.bridge} has {ports} ports; a bridge can have at most {MOST_PORTS}",
             f"stop pods, or define another network with its own bridge; ip link show master {conf.bridge}",
         )
 
@@ -162,7 +162,7 @@ def _check_vlan_filtering(host: Netlink, conf: NetConf) -> None:
         if not vlan.can_filter(host, conf.bridge):
             raise _lacking(
                 f"{vlan.key_and_value(conf)}: this kernel's bridge has no VLAN filtering",
-                "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
+                "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN its own bridge",
             )
 
 

@@ -25,7 +25,7 @@ def status(call: Call, conf: NetConf) -> None:
         from . import delegate
 
         delegate.status(call, conf)
-    # ADD turns forwarding on, unless the node file does; if so, or if pods are running, it has to be on already
+    # ADD turns forwarding on, unless the node file does; if so, or if pods are running, it must already be on
     if conf.is_gateway and (conf.walk_through or attachments.owners(conf.name)):
         for bits in sorted({subnet.bits for subnet in (conf.subnets or present)}):
             _check_forwarding(bits)

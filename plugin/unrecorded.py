@@ -43,7 +43,7 @@ def _release_promised(call: Call, conf: NetConf) -> None:
     """Free the leases of an attachment whose record is lost: prevResult gives the addresses, the lease the owner."""
     listed = (conf.prev_result or {}).get("ips")
     store = Store(conf.name, conf.data_dir)
-    for entry in listed if isinstance(listed, list) else []:  # DEL goes on, however malformed it is
+    for entry in listed if isinstance(listed, list) else []:  # DEL continues even if it is malformed
         address = str(entry.get("address")).partition("/")[0] if isinstance(entry, dict) else ""
         try:
             parse_address(address)

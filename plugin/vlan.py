@@ -64,7 +64,7 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, subject: str) -> None
         raise CniError(
             UNSUPPORTED_FIELD,
             f"{subject}: {reason}",
-            "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN a bridge of its own",
+            "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN its own bridge",
         )
     bridge.former.append(_set_filtering(bridge.name, False))
 
@@ -211,7 +211,7 @@ def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str)
 def vlan_message(kind: int, index: int, spans: "Sequence[tuple[int, int, int]]") -> tuple[int, int, bytes]:
     """Return the message that adds (RTM_SETLINK) or removes (RTM_DELLINK) a port's VLANs: first, last, flags of each.
 
-    The PVID must be in a span of its own (br_vlan.c, br_process_vlan_info).
+    The PVID must be in a separate span (br_vlan.c, br_process_vlan_info).
     """
     infos = attr(IFLA_BRIDGE_FLAGS, _U16.pack(BRIDGE_FLAGS_MASTER))
     for first, last, flags in spans:

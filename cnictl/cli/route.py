@@ -56,7 +56,7 @@ def add_peer(
     steps.require_root("route add-peer", "changes the host's routes")
 
     addition = edits.AddPeers(named, replace)
-    notes, kinds = addition.look()
+    notes, kinds = addition.preview()
     for note in notes:
         say(note)
     options = steps.options_of(dry_run, exit_code, no_wait=no_wait, confirm_within=confirm_within)

@@ -1,1 +1,1 @@
-"""What the plugin and the operator's tool share. Standard library only; nothing here imports upwards."""
+"""Code that the plugin and the CLI share. It uses only the standard library and imports nothing from other layers."""

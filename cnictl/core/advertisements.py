@@ -1,8 +1,8 @@
 """Router advertisements: which links keep accepting them, and which must not because a pod could send them.
 
-A host that forwards IPv6 accepts advertisements only where accept_ra is 2. Where it is 1, it accepts them only while
-it does not forward. Sources:
-Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers), net/ipv6/ndisc.c.
+A host that forwards IPv6 accepts advertisements only if accept_ra is 2. If accept_ra is 1, it accepts them only while
+it does not forward. Sources: Documentation/networking/ip-sysctl.rst, net/ipv6/route.c (rt6_purge_dflt_routers),
+net/ipv6/ndisc.c.
 """
 
 from cnictl.core.netlink import rtnetlink
@@ -64,9 +64,9 @@ def is_uplink(bridge: Link, links: "Iterable[Link]", routes: set[int]) -> bool:
 def to_keep(links: "list[Link]", routes: set[int], value: "Callable[[str], str]") -> list[str]:
     """Return the names of links that need accept_ra 2 when IPv6 forwarding is switched on.
 
-    These are links where it is 1 now: every link that is not a bridge, bridge port, loopback or pod's veth, whether or
-    not it has a route from a router yet; and bridges that have such a route, or that are an uplink and have pods of
-    ours. `value` reads accept_ra of a link.
+    These are links whose accept_ra is 1 now: every link that is not a bridge, bridge port, loopback or pod's veth,
+    whether or not it has a route from a router yet; and bridges that have such a route, or that are an uplink and have
+    pods of ours. `value` reads accept_ra of a link.
     """
     bridges = {link.index: link for link in links if link.kind == "bridge"}
     with_pods = {link.master for link in links if is_pod_port(link)}

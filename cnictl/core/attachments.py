@@ -1,8 +1,8 @@
 """Attachment records: what an ADD is about to make and a DEL has to undo, one small file for each attachment.
 
-A record is written before the lease and removed last, so that after a crash at any point it says what to undo. The
-call that works on an attachment holds the record's file under flock: an incomplete record that nobody holds is left
-from an ADD that died. Format: docs/dev/formats.md. A record without `host_veth` belongs to a lease of host-local's.
+A record is written before the lease and removed last, so that after a crash at any point it says what to undo. The call
+that works on an attachment holds the record's file under flock: an incomplete record that nobody holds is left from an
+ADD that died. Format: docs/dev/formats.md. A record without `host_veth` belongs to a lease that host-local made.
 """
 
 import time
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 VERSION = 1
 CLAIM_MARK = ".claimed"
-"""Name of the file beside a network's records that says up to when every lease of its store has a record."""
+"""Name of the file in a network's record folder that shows up to when every lease of the store has a record."""
 _COMPLETE_AT = len('{"complete": ')
 """Byte offset of the digit that ADD changes in place when the attachment is complete."""
 
@@ -124,7 +124,7 @@ def places() -> tuple[str, ...]:
     """Return the folders that may hold records, the one for new records first."""
     if access(ATTACHMENTS_DIR, W_OK) and not access(SPARE_ATTACHMENTS_DIR, F_OK):
         return (ATTACHMENTS_DIR,)
-    from cnictl.core import record_places  # only on a node's first ADD, or where the usual folder isn't writable
+    from cnictl.core import record_places  # only on a node's first ADD, or if the usual folder isn't writable
 
     return record_places.places(ATTACHMENTS_DIR, SPARE_ATTACHMENTS_DIR)
 
@@ -192,7 +192,7 @@ def _parsed(record: Record, raw: bytes) -> Record | None:
 
 
 def all_records(network: str) -> list[Record]:
-    """Return every record of a network, unordered, without those that can't be read."""
+    """Return every record of a network, in any order, except those that can't be read."""
     records = (_parsed(Record(network, *owner), raw) for owner, raw in _contents(network))
     return [record for record in records if record is not None]
 
@@ -222,7 +222,7 @@ def of_namespace(device: int, inode: int) -> "Iterator[Record]":
 
 
 def _contents(network: str) -> "Iterator[tuple[tuple[str, str], bytes]]":
-    """Yield each record's container and interface and its file's content, without those that can't be read."""
+    """Yield the container, the interface and the file's content of each record that can be read."""
     for owner, path in _paths(network).items():
         try:
             yield owner, durable.contents(path)
@@ -266,7 +266,7 @@ def _paths(network: str) -> dict[tuple[str, str], str]:
 
 
 def networks() -> list[str]:
-    """Return the networks that have records, without what is not a network's folder."""
+    """Return the networks that have records; skip entries that are not a network's folder."""
     names = set()
     for place in places():
         for name in _names(place):

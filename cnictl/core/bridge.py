@@ -36,7 +36,7 @@ class BridgeMade:
         self.ours = made or link.alias.startswith(OWNER_MARK)
         """Whether cnictl created the link; if not, the bridge is adopted."""
         self.note: Note | None = None
-        """Where changes of an adopted bridge are noted first; None: the caller notes them, or nobody."""
+        """Where changes of an adopted bridge are noted first; None: the caller notes them, or nobody does."""
         self.addressed = False
         """Whether this call added an address."""
         self.former: list[tuple[int, int, bytes]] = []
@@ -171,7 +171,7 @@ def has_bridge_netfilter() -> bool:
 
 
 def another_mtu(mtu: int) -> int:
-    """Return an MTU next to `mtu` that is not below the minimum of a link (68) or of IPv6 (1280) if `mtu` isn't."""
+    """Return an MTU next to `mtu`. It is not below a minimum (68, or 1280 for IPv6) unless `mtu` is."""
     return mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1
 
 
@@ -202,7 +202,7 @@ def _create(netlink: Netlink, name: str, mtu: int, owner: str, nf_call: bool, ma
             rtnetlink.delete_link(netlink, name)
         raise CniError(KERNEL_REFUSED, f"bridge {name}: {error.strerror}") from None
     sysctl.put(f"net/ipv6/conf/{name}/accept_ra", "0")  # a pod must not become the node's router
-    # nobody else has its MAC; with detection the link-local address, needed to resolve pods' MACs, comes a second late
+    # its MAC is unique; detection would delay its link-local address, needed to resolve pods' MACs, by a second
     sysctl.put(f"net/ipv6/conf/{name}/accept_dad", "0")
     return True
 
@@ -216,7 +216,7 @@ def _conflicts(other: Cidr, gateway: Cidr) -> bool:
 
 def _take(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, other: Cidr) -> None:
     """Remove an address; with the last one of a family the kernel removes the link's routes, so note these too."""
-    from cnictl.core.netlink import kernel_routes  # needed for forceAddress alone
+    from cnictl.core.netlink import kernel_routes  # only forceAddress needs it
 
     family = rtnetlink.AF_INET if other.bits == 32 else rtnetlink.AF_INET6
     undo = [

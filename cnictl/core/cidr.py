@@ -40,7 +40,7 @@ def is_address(text: object) -> bool:
 
 
 def unmapped(packed: bytes) -> bytes:
-    """Return the IPv4 address of an IPv4-mapped one (RFC 4291, section 2.5.5.2), any other address as it is."""
+    """Return the IPv4 address of an IPv4-mapped one (RFC 4291, section 2.5.5.2), any other address unchanged."""
     return packed[12:] if packed.startswith(MAPPED) else packed
 
 
@@ -74,7 +74,7 @@ def _fault(text: str) -> str:
 
 
 def show(value: object) -> str:
-    """Return a value as a message repeats it: quoted, and cut where it is long."""
+    """Return a value as messages show it: quoted, and shortened if it is long."""
     shown = repr(value)
     return shown if len(shown) <= _SHOWN else shown[: _SHOWN - 1] + "…"
 

@@ -50,7 +50,7 @@ _KIND, _REGULAR, _DIRECTORY = 0o170000, 0o100000, 0o040000
 def unnamed(folder: str, data: bytes, mode: int, sync: bool = True) -> tuple[int, str]:
     """Create a file in `folder` with `data` that has no name yet, for `give_name` or `discard`; `sync` it to disk.
 
-    Returns its descriptor and, where the file system lacks O_TMPFILE, its temporary name, else an empty one.
+    Returns its descriptor, and its temporary name if the file system lacks O_TMPFILE, else an empty name.
     """
     name = ""
     try:
@@ -113,7 +113,7 @@ def clear_temporary(folder: str) -> None:
 def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] | None" = None) -> None:
     """Give `path` new content in one step, by renaming a temporary file of its folder.
 
-    This is for cnictl's own files: whatever is at `path` is replaced, a symbolic link too. Other files are written by
+    This is for cnictl's own files: whatever is at `path` is replaced, even a symbolic link. Other files are written by
     `cnictl.node.plugin.files`, whose `prepare` gets the new file's descriptor before the rename.
     """
     head, slash, _ = path.rpartition("/")
@@ -142,8 +142,8 @@ def replace(path: str, data: bytes, mode: int, prepare: "Callable[[int], None] |
 def contents(path: str, most: int = LARGEST) -> bytes:
     """Return the content of a regular file.
 
-    Raises OSError naming the file, also if it is a pipe or device (which could block or never end), or has more than
-    `most` bytes.
+    Raises OSError naming the file, including if it is a pipe or device (which could block or never end), or has more
+    than `most` bytes.
     """
     descriptor = open(path, O_RDONLY | AT_ONCE)
     try:
@@ -161,7 +161,7 @@ def contents_of(descriptor: int, most: int = LARGEST) -> bytes:
     while piece := read(descriptor, 1 << 14):
         left -= len(piece)
         if left < 0:
-            raise OSError(errno.EFBIG, f"has more than the {most >> 10} KiB that are read")
+            raise OSError(errno.EFBIG, f"is larger than the limit of {most >> 10} KiB")
         pieces.append(piece)
     return b"".join(pieces)
 

@@ -48,7 +48,7 @@ class UsageProblem(Problem):
 
 
 class CniError(Problem):
-    """A failure with one of the codes above, which a plugin call can answer with. Its `hint` may also be evidence."""
+    """A failure with one of the codes above, as a plugin call reports it. Its `hint` may also be evidence."""
 
     def __init__(self, code: int, message: str, hint: str = "") -> None:
         super().__init__(message, hint)
@@ -67,7 +67,7 @@ class ProgramError(CniError):
 
     @property
     def unsupported(self) -> bool:
-        """Whether the kernel lacks a feature that the program needs, as nft words that."""
+        """Whether nft's message says that the kernel lacks a feature that the program needs."""
         return "not supported" in self.message or "No such file" in self.message
 
 

@@ -1,7 +1,7 @@
-"""Find host veths that another plugin made, above all the reference bridge, by what the kernel shows of them.
+"""Find host veths that another plugin made, mainly the reference bridge, by what the kernel shows about them.
 
-When cnictl takes over such a plugin's network in place, the running pods have a lease of host-local's, but no record
-that names their link.
+When cnictl takes over such a plugin's network in place, the running pods have a lease that host-local made, but no
+record that names their link.
 """
 
 from cnictl.core import attachments
@@ -66,7 +66,7 @@ def _candidates(netlink: Netlink) -> list[Link]:
 
 
 def _unrecorded(links: "Iterable[Link]") -> list[Link]:
-    """Return those links that no record names: a link of ours may have lost its alias.
+    """Return those links that no record names: one of our links may have lost its alias.
 
     The links have to be listed before the records, because an ADD writes its record before it makes its link.
     """

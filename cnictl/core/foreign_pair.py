@@ -1,7 +1,7 @@
 """Find and remove the host veth of an attachment that another plugin made before cnictl took over its network.
 
-A name in a result or lease does not prove that a link belongs to the attachment. Neither does what the pod shows of its
-own interface.
+A name in a result or lease does not prove that a link belongs to the attachment. What the pod shows about its own
+interface proves nothing either.
 """
 
 from cnictl.core import attachments

@@ -39,20 +39,20 @@ def choose(netlink: Netlink, record: Record) -> str:
         if link.kind == "veth" and link.alias in _aliases(record) and not _recorded(name):
             raise CniError(
                 INTERFACE_EXISTS,
-                f"host veth {name} of {record.container} {record.ifname} exists already, but has no record",
+                f"host veth {name} of {record.container} {record.ifname} already exists, but has no record",
                 "the runtime must DEL this attachment before it can ADD it again",
             )
     raise CniError(
         INTERFACE_EXISTS,
         f"all {TURNS} names for the host veth of {record.container} {record.ifname} are taken, {name} last",
-        "see `ip -d link` for what has them",
+        "`ip -d link` shows the links that have them",
     )
 
 
 def remove_recorded(netlink: Netlink, record: Record) -> bool:
     """Remove the host veth that a record names, if it is this attachment's. Raises OSError if the link stays.
 
-    Returns False if another link has the name by now, else True, also if there is no such link.
+    Returns False if another link has the name now, else True, even if there is no such link.
     """
     link = rtnetlink.get_link(netlink, record.host_veth)
     if link is None:
@@ -84,7 +84,7 @@ def remove_unrecorded(netlink: Netlink, record: Record, netns: str = "") -> list
 
 
 def all_names(network: str, container: str, ifname: str) -> list[str]:
-    """Return every name that the attachment's host veth can have, also the one from cnictl up to 0.1.0."""
+    """Return every name that the attachment's host veth can have, including that of cnictl up to 0.1.0."""
     names = [host_veth_name(network, container, ifname, turn) for turn in range(TURNS)]
     return [*names, former_host_veth_name(network, container, ifname)]
 

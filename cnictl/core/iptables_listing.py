@@ -51,7 +51,7 @@ def listing(program: str, table: str) -> "tuple[list[str], list[str]]":
 def misread(program: str, table: str) -> "set[str]":
     """Return the chains that the program lists incorrectly. Raises Problem."""
     names = nftables.chains_with(_family(program), table, "lookup")
-    # the legacy backend has tables of its own; what nftables' tables contain doesn't matter to it
+    # the legacy backend has separate tables, so the content of nftables' tables doesn't matter to it
     return names if names and "nf_tables" in run([program, "--version"], check=False).stdout else set()
 
 

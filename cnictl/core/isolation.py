@@ -80,11 +80,11 @@ def check(bridge: str, backend: str) -> None:
 
 
 def ensure(bridge: str, interface: str, pod: Isolated, others: "Sequence[Isolated]", backend: str) -> None:
-    """Isolate a pod. `others`: the pods that are isolated on the bridge already, in case their rules were flushed.
+    """Isolate a pod. `others`: the pods that are already isolated on the bridge, in case their rules were flushed.
 
     `interface`: where the pods' packets enter the node's routing, the bridge or a VLAN's gateway. `backend`: `nft` or
     `iptables`; iptables is also used if the kernel lacks what nft needs. Raises CniError 2 if neither works, 106 with
-    the program's words.
+    the program's message.
     """
     if backend == "nft":
         lost = [] if table(bridge) in nftables.tables(FAMILY_BRIDGE) else others

@@ -61,7 +61,7 @@ except (ImportError, TypeError, AttributeError):
 def loads(data: bytes, replacing: bool = False) -> "Any":
     """Return the one JSON document in `data` (UTF-8, no byte order mark). Raises JsonError.
 
-    With `replacing`, U+FFFD stands for bytes that are not UTF-8 and for half a surrogate pair, as in Go's decoder.
+    With `replacing`, U+FFFD replaces bytes that are not UTF-8 and half surrogate pairs, as in Go's decoder.
     """
     try:
         text = data.decode()
@@ -95,7 +95,8 @@ def loads(data: bytes, replacing: bool = False) -> "Any":
 def _checked(value: "Any", replacing: bool) -> "Any":
     """Refuse a value that is nested too deeply, or has half a surrogate pair, which no system call accepts.
 
-    Surrogates that stand for a byte that is not UTF-8 pass: a path may contain one, and ADD's result repeats the path.
+    Surrogates that represent a byte that is not UTF-8 are accepted: a path may have one, and ADD's result repeats
+    paths.
     """
     level, halves = [value], False
     for _ in range(DEEPEST + 1):
@@ -130,7 +131,7 @@ def _without_halves(value: "Any") -> "Any":
 
 
 def _words(text: str) -> str:
-    """Return what is wrong with `text`: the C scanner needs the public module to say that (raise_errmsg)."""
+    """Return what is wrong with `text`. The C scanner leaves the message to the public module (raise_errmsg)."""
     import json
 
     try:

@@ -39,8 +39,8 @@ def boot_id() -> str:
 def judge(record: Record, netlink: Netlink | None = None, foreign: "ForeignLinks | None" = None) -> Verdict:
     """Judge an attachment by its record, in the host's network namespace.
 
-    The two ends of a veth pair vanish together, also with the namespace of either: if the host's end is gone, so is the
-    pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
+    The two ends of a veth pair vanish together, even if only one end's namespace is removed: if the host's end is gone,
+    so is the pod's. `foreign`: the links that another plugin made, for a caller that judges several attachments.
     """
     if attachments.in_flight(record):
         return Verdict(IN_FLIGHT, "an ADD or DEL is working on it")
@@ -64,7 +64,7 @@ def judge_settled(record: Record, netlink: Netlink | None = None, foreign: "Fore
 
 def _judge_link(record: Record, netlink: Netlink) -> Verdict:
     if rtnetlink.get_link(netlink, record.host_veth) is not None:
-        return Verdict(LIVE, f"{record.host_veth} is there")
+        return Verdict(LIVE, f"{record.host_veth} exists")
     if record.netns and identity(record.netns) != (record.netns_dev, record.netns_ino):
         return Verdict(STALE, f"its namespace {record.netns} is gone")
     return Verdict(STALE, f"its veth {record.host_veth} is gone")
@@ -78,7 +78,7 @@ def judge_unmarked(
     foreign: "ForeignLinks | None" = None,
     earlier: bool = False,
 ) -> Verdict:
-    """Judge an attachment by its leases alone: they are host-local's, and no link is recorded for them.
+    """Judge an attachment by its leases alone: host-local made them, and no link is recorded for them.
 
     `created` is in seconds since the epoch; `earlier`: the leases were seen in a former boot. They are live if an
     interface has one of the addresses. If other nodes may lease from the same store, nothing else proves anything.
@@ -111,7 +111,7 @@ def boot_time() -> float:
 
     It is the earlier of btime (proc(5), /proc/stat) and the device nodes' timestamp. btime moves when the clock is set:
     a host without an RTC boots with a wrong, early clock, and files from before the correction would seem to be older
-    than the boot. The device nodes have the boot's first time.
+    than the boot. The device nodes keep the time at which the host booted.
     """
     for line in durable.contents("/proc/stat").splitlines():
         if line.startswith(b"btime "):

@@ -3,9 +3,9 @@
 This needs nftables, as in the reference (pkg/link/spoofcheck.go). Each attachment has a chain that is named after its
 host veth. A verdict map finds it by the link that a frame came through, so a frame costs the same with one pod and with
 a thousand. The chain also drops ARP and neighbour discovery packets that announce a MAC other than their frame's,
-because neighbours believe what these say. VLAN tags don't get around it, although a receiver removes any number of tags
-with VLAN 0: the kernel removes the first one before the chain (net/core/dev.c, __netif_receive_skb_core), the chain
-looks behind a second one, and drops a frame with a third.
+because neighbours believe what these say. VLAN tags don't get around it. A receiver removes any number of tags with
+VLAN 0, but the kernel removes the first one before the chain (net/core/dev.c, __netif_receive_skb_core), and the chain
+looks behind a second one and drops a frame with a third.
 """
 
 from cnictl.core.errors import UNSUPPORTED_FIELD, ProgramError
@@ -89,7 +89,7 @@ def text(host_veth: str, mac: str) -> str:
 def ensure(host_veth: str, mac: str) -> None:
     """Accept only frames from `mac` through a port, in one transaction.
 
-    Raises CniError 2 naming the key if nft or the kernel's bridge family is missing, 106 with nft's own words.
+    Raises CniError 2 naming the key if nft or the kernel's bridge family is missing, 106 with nft's message.
     """
     _nft("-f", "-", stdin=text(host_veth, mac))
 
@@ -124,7 +124,7 @@ def is_loaded(host_veth: str, mac: str) -> bool:
 
 
 def remove(host_veths: "Iterable[str]") -> None:
-    """Remove ports' guards, and the table with the last one. None there is no error. Raises CniError 106."""
+    """Remove ports' guards, and the table with the last one. A missing guard is not an error. Raises CniError 106."""
     present = nftables.chains(FAMILY_BRIDGE, TABLE)
     ours = [name for name in host_veths if name in present and name != _BASE]
     for name in ours:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _MOST = 100
 """Entries that are remembered at most: a folder may contain any number of them."""
 _VANISHED = (2, 20)
-"""ENOENT, ENOTDIR: the entry has gone meanwhile, which is not a fault."""
+"""ENOENT, ENOTDIR: the entry has disappeared meanwhile, which is not a fault."""
 _FOLDER = 21
 """EISDIR: cnictl never writes a folder in place of a file, so it can't matter."""
 
@@ -29,7 +29,7 @@ def pass_over(path: str, reason: str, matters: bool = False) -> None:
 
 
 def pass_over_error(path: str, error: OSError) -> None:
-    """Remember that an entry could not be read, unless it has gone meanwhile."""
+    """Remember that an entry could not be read, unless it has disappeared meanwhile."""
     if error.errno not in _VANISHED:
         pass_over(path, (error.strerror or str(error)).lower(), matters=error.errno != _FOLDER)
 

@@ -52,7 +52,7 @@ def run(
     most: int = LARGEST_OUTPUT,
     leaves_child: bool = False,
 ) -> Finished:
-    """Run `argv` without a shell for at most `timeout` seconds, with `environment` in place of our own.
+    """Run `argv` without a shell for at most `timeout` seconds, with `environment` in place of ours.
 
     The program is searched for as `programs.find` does, and gets a PATH with the same folders.
 

@@ -1,4 +1,4 @@
-"""Choose the folder for attachment records where /var/lib/cnictl isn't writable.
+"""Choose the folder for attachment records if /var/lib/cnictl isn't writable.
 
 Rootless podman runs plugins in a user and mount namespace that owns only /run and /var/lib/cni. The records are then
 kept in /var/lib/cni/cnictl: in the networks' folders, host-local would take them for leases.
@@ -16,7 +16,7 @@ def places(usual: str, spare: str) -> tuple[str, ...]:
     """Return the folders that may contain records, the one for new records first.
 
     If the usual folder has become writable, records in the spare one still count. If it isn't writable, its records are
-    read unless this is a user namespace, where they are the host's.
+    read unless this is a user namespace, where they belong to the host.
     """
     spare_is_there = access(spare, F_OK)
     if can_be_written(usual) or not can_be_written(spare):

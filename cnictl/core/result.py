@@ -25,7 +25,7 @@ def check_version(version: str, verb: str) -> None:
         )
     since = _SINCE.get(verb, SUPPORTED_VERSIONS[0])
     if SUPPORTED_VERSIONS.index(version) < SUPPORTED_VERSIONS.index(since):
-        raise CniError(INCOMPATIBLE_VERSION, f"cniVersion {version} has no {verb}, it came with {since}")
+        raise CniError(INCOMPATIBLE_VERSION, f"cniVersion {version} has no {verb}; {since} introduced it")
 
 
 def objects(previous: "dict[str, Any] | None", key: str, named_by: str) -> "list[dict[str, Any]]":

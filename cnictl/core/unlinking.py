@@ -2,7 +2,7 @@
 
 The kernel answers RTM_DELLINK at least 12 ms after the link has left its namespace, with its addresses, its routes and
 its place on a bridge: it waits for an RCU barrier before it frees the memory (net/core/dev.c, netdev_run_todo). So a
-child process sends the request and ends that much later than its parent, unless nobody would collect it then.
+child process sends the request and outlives its parent by that time, unless nobody would collect it then.
 """
 
 import time

@@ -1,7 +1,7 @@
 """Bound and escape text from outside: names of pods, containers and interfaces, and messages of other programs.
 
-Whoever chooses a name could otherwise control the terminal that shows it, or fill a log. All such text passes here
-before it is stored, logged or shown. JSON documents have their own escapes and keep the exact value.
+Whoever chooses a name could otherwise control the terminal that shows it, or fill a log. All such text passes through
+this module before it is stored, logged or shown. JSON documents have their own escapes and keep the exact value.
 """
 
 LONGEST_NAME = 253

@@ -8,7 +8,7 @@ from cnictl.doctor.check import Check, Finding, HostFault, Remedy, Severity
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.resources import placed_rules
-from cnictl.node.resources.forward import IptablesForward, IptablesLook
+from cnictl.node.resources.forward import FilterTable, IptablesForward
 from cnictl.node.spine import Change, Plan
 
 
@@ -208,7 +208,7 @@ def _matters(facts: Facts, change: Change) -> bool:
     resource = IptablesForward(family, facts.spec, program.endswith("-legacy"))
     if facts.spec is None or _is_ahead(change) or not resource.works():
         return True
-    return bool(IptablesLook(resource.program, family, facts.spec).fresh_needs())
+    return bool(FilterTable(resource.program, family, facts.spec).fresh_needs())
 
 
 def _fix(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001

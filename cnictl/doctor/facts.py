@@ -80,7 +80,7 @@ class Facts:
     @cached_property
     def route_findings(self) -> RouteFindings:
         """Where the kernel sends packets of pods."""
-        return pod_routes.look(self.spec) if self.spec is not None else RouteFindings()
+        return pod_routes.observe(self.spec) if self.spec is not None else RouteFindings()
 
     @cached_property
     def links(self) -> dict[str, Link]:

@@ -2,11 +2,11 @@
 
 A hint is the text that people read. It is one of three kinds, each with a function here:
 
-- `command`: a shell line that removes the finding when it is run as printed. A test runs each one and looks again.
-- `option`: what to add to the command that the finding refused. A test adds each one and looks again.
+- `command`: a shell line that removes the finding when it is run as printed. A test runs each and repeats the check.
+- `option`: what to add to the command that was refused. A test adds each one and repeats the check.
 - `advice`: what no command can do, with the reason.
 
-`tests/kernel/hints.py` says how a new hint is added to those tests.
+`tests/kernel/hints.py` explains how to add a new hint to those tests.
 """
 
 
@@ -50,7 +50,7 @@ def advice(text: str, because: str) -> Hint:
 
 
 def as_json(hint: str) -> dict[str, str] | None:
-    """Return the value of the key `hint` in every command's JSON; None (null) where there is no hint.
+    """Return the value of the key `hint` in every command's JSON; None (null) if there is no hint.
 
     `text` is the whole hint as people read it. `command`, `option` and `on` are its parts; one that the hint does not
     have is an empty string.
@@ -75,5 +75,5 @@ NONE = Hint("")
 
 
 def sysctl_name(*names: str) -> str:
-    """Return a kernel setting's name for `sysctl`: with slashes where a part, such as a VLAN link, has a dot."""
+    """Return a kernel setting's name for `sysctl`: with slashes if a part, such as a VLAN link's name, has a dot."""
     return ("/" if any("." in name for name in names) else ".").join(names)

@@ -60,7 +60,7 @@ class Remembering(Protocol):
     """A resource that may exist before cnictl's first run."""
 
     def remember(self) -> None:
-        """Record the present state as the former one unless one is recorded; called before the first change."""
+        """Record the present state as the original one unless one is recorded; called before the first change."""
 
 
 @runtime_checkable
@@ -115,7 +115,7 @@ class Batch(Protocol):
     """Carries out the changes of many resources of one kind together."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
-        """Make each `change.after` true as far as possible; return what failed, by resource."""
+        """Make as many of the changes as possible; return the failures by resource."""
 
 
 @runtime_checkable
@@ -166,7 +166,7 @@ class Plan:
     def refuse_unknown(self) -> None:
         """Raise Problem if a resource can't be read."""
         if self.unknown:
-            words = dict.fromkeys(f"{step.resource.id} can't be looked at: {step.unknown}" for step in self.unknown)
+            words = dict.fromkeys(f"{step.resource.id} can't be read: {step.unknown}" for step in self.unknown)
             raise Problem("; ".join(words), self.unknown[0].hint)
 
 
@@ -180,12 +180,12 @@ _FAILURES = (Problem, OSError)
 
 def plan(resources: Sequence[Resource], spec: NodeSpec) -> Plan:
     """Return every difference between the host and `spec`, in the order of `resources`. Changes nothing."""
-    return Plan(tuple(step for resource in resources for step in _looked_at(resource, partial(resource.desired, spec))))
+    return Plan(tuple(step for resource in resources for step in _compared(resource, partial(resource.desired, spec))))
 
 
 def plan_removal(resources: Sequence[Resource]) -> Plan:
     """Return the changes that restore the host as it was before cnictl, in the order given. Changes nothing."""
-    steps = [step for resource in resources for step in _looked_at(resource, partial(state_after_reset, resource))]
+    steps = [step for resource in resources for step in _compared(resource, partial(state_after_reset, resource))]
     return Plan(tuple(step for step in steps if step.change is not None or step.unknown))
 
 
@@ -195,7 +195,7 @@ def state_after_reset(resource: Resource) -> State | None:
 
 
 def remember(todo: Plan) -> None:
-    """Record the former state of everything in the plan, even of what only a later run may change."""
+    """Record the original state of everything in the plan, even of what only a later run may change."""
     remembering = {kind for kind in {type(step.resource) for step in todo.steps} if issubclass(kind, Remembering)}
     for step in todo.steps:
         if type(step.resource) in remembering and not step.unknown:
@@ -207,13 +207,13 @@ def joined(*plans: Plan) -> Plan:
     return Plan(tuple(step for part in plans for step in part.steps))
 
 
-def _looked_at(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
-    """Compare a resource with its desired state. If it can't be read, the step says so."""
+def _compared(resource: Resource, wanted: Callable[[], State | None]) -> list[Step]:
+    """Compare a resource with its desired state. If it can't be read, the step reports that."""
     try:
         return list(_compare(resource, wanted()))
     except _FAILURES as error:
         reason = _reason(error)
-        return [Step(resource, None, f"look at {resource.id}", None, reason.message, reason.hint)]
+        return [Step(resource, None, f"read {resource.id}", None, reason.message, reason.hint)]
 
 
 def _compare(resource: Resource, after: State | None) -> Iterator[Step]:
@@ -261,9 +261,9 @@ def repair(todo: Plan, on_step: OnStep, journal: Journal) -> None:
     problems: list[Problem] = []
     for group in _groups(todo):
         problems += _carry_out(group, done, on_step, journal, keep_parts=False)
-    for look in (todo.refuse_unknown, partial(_verify, done)):
+    for check in (todo.refuse_unknown, partial(_verify, done)):
         try:
-            look()
+            check()
         except Problem as problem:
             problems.append(problem)
     journal.end(FAILED if problems else DONE)

@@ -118,7 +118,7 @@ class Host:
     @cached_property
     def diversions(self) -> list[pod_routes.Diversion]:
         """The diversions of packets of this node's pods."""
-        return pod_routes.look(self.whole).diversions
+        return pod_routes.observe(self.whole).diversions
 
     @cached_property
     def masquerade_loaded(self) -> bool:

@@ -31,7 +31,7 @@ def collect(spec: NodeSpec) -> dict[str, Any]:
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
     listing = lease_list.listing_of(spec.name, spec)
     addresses = listing.as_json()
-    findings = pod_routes.look(spec)
+    findings = pod_routes.observe(spec)
     plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
     shown = {
         "drifted": sum(row["state"] == "drifted" for row in rows),

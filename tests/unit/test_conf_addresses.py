@@ -80,12 +80,12 @@ def test_a_flat_host_local_object_is_taken() -> None:
         (
             {"ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.9", "rangeEnd": "10.9.0.5"}]]},
             INVALID_CONFIG,
-            "rangeEnd: no address in",
+            "has no address for pods from rangeStart to rangeEnd",
         ),
         (
             {"ranges": [[{"subnet": "10.9.0.0/24", "rangeStart": "10.9.0.1", "rangeEnd": "10.9.0.1"}]]},
             INVALID_CONFIG,
-            "rangeEnd: no address in",
+            "has no address for pods from rangeStart to rangeEnd",
         ),
         (
             {"ranges": [[{"subnet": "10.9.0.0/24", "gateway": "fd00::1"}]]},

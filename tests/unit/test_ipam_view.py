@@ -165,7 +165,7 @@ def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
     with pytest.raises(Problem, match="several networks") as several:
         lease_list.choose_network("", "", ["a", "b"])
     assert several.value.hint == "networks here: a, b"
-    with pytest.raises(Problem, match="no leases of a network 'c' here"):
+    with pytest.raises(Problem, match="network 'c' has no leases here"):
         lease_list.choose_network("c", "", ["a", "b"])
     with pytest.raises(Problem, match="no network has leases"):
         lease_list.choose_network("", "", [])

@@ -33,7 +33,7 @@ def _node(**changed: Any) -> dict[str, Any]:
 
 def test_node_that_kubernetes_lacks_has_to_register_there(monkeypatch: pytest.MonkeyPatch) -> None:
     hints = _with(monkeypatch, SPEC)
-    begin = "register {} in Kubernetes, by starting kubelet on {}, and see that its Node has a pod CIDR: " + LOOK
+    begin = "register {} in Kubernetes, by starting kubelet on {}, and check that its Node has a pod CIDR: " + LOOK
     assert hints.here(PEER) == begin.format("10.0.0.1", "10.0.0.1")
     assert hints.nowhere("10.244.9.5") == begin.format("the node of 10.244.9.5", "that node")
     assert hints.there(PEER, "10.244.0.0/24", "10.0.0.9", "and look") == (

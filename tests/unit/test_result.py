@@ -82,7 +82,7 @@ def test_a_version_without_the_verb_is_refused_with_the_one_that_brought_it(verb
         if SUPPORTED_VERSIONS.index(version) >= SUPPORTED_VERSIONS.index(since):
             check_version(version, verb)
             continue
-        with pytest.raises(CniError, match=f"cniVersion {version} has no {verb}, it came with {since}") as refused:
+        with pytest.raises(CniError, match=f"cniVersion {version} has no {verb}; {since} introduced it") as refused:
             check_version(version, verb)
         assert refused.value.code == INCOMPATIBLE_VERSION
 

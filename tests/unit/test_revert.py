@@ -104,9 +104,9 @@ def test_node_file_keeps_comments_and_keys_that_came_since() -> None:
 @pytest.mark.parametrize(
     ("subnet", "network", "said"),
     [
-        ("::/96", "::/80", "it contains ::1/128, and loopback addresses can't be pods'"),
-        ("224.0.0.0/3", "224.0.0.0/3", "it contains 224.0.0.0/4, and multicast addresses can't be pods'"),
-        ("127.1.0.0/16", "127.0.0.0/8", "127.0.0.0/8: loopback addresses can't be pods'"),
+        ("::/96", "::/80", "it contains ::1/128, and pods can't have loopback addresses"),
+        ("224.0.0.0/3", "224.0.0.0/3", "it contains 224.0.0.0/4, and pods can't have multicast addresses"),
+        ("127.1.0.0/16", "127.0.0.0/8", "127.0.0.0/8: pods can't have loopback addresses"),
     ],
 )
 def test_ranges_that_hold_addresses_no_pod_can_have_are_refused(subnet: str, network: str, said: str) -> None:

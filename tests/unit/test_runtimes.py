@@ -169,7 +169,7 @@ def test_folders_of_a_runtime_with_another_root_are_below_it(monkeypatch: pytest
 def test_a_distributions_containerd_is_known_before_it_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.toml").write_text(CNI)
     monkeypatch.setattr(runtimes, "CONTAINERDS", {"k3s": str(tmp_path / "config.toml"), "k0s": "/nowhere"})
-    (runtime,) = [known for known in runtimes._distributed() if known is not None]
+    (runtime,) = [known for known in runtimes._of_distributions() if known is not None]
     assert (runtime.name, runtime.bin_dirs, runtime.settled) == ("containerd of k3s", ("/b",), True)
 
 

@@ -107,8 +107,8 @@ class Lost:
     ("todo", "hint"),
     [
         (
-            "give each node a name of its own",
-            "give each node a name of its own; `cnictl node list` shows the last list",
+            "give each node its own name",
+            "give each node its own name; `cnictl node list` shows the last list",
         ),
         ("", "repair the source; `cnictl node list` shows the last list"),
     ],

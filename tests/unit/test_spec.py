@@ -63,7 +63,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"subnet": "10.244.o.0/24"}, "octet 'o' is not a number"),
         ({"subnet": "fd00::/64"}, "IPv6"),
         ({"subnet": "10.245.0.0/24"}, "subnet 10.245.0.0/24 lies outside the network 10.244.0.0/20"),
-        ({"subnet": "10.244.16.0/24"}, "a network that holds both is 10.244.0.0/19"),
+        ({"subnet": "10.244.16.0/24"}, "a network that contains both is 10.244.0.0/19"),
         (
             {"subnet": "10.244.0.0/20", "network": "10.244.0.0/24"},
             "did you mean --subnet 10.244.0.0/24 --network 10.244.0.0/20",
@@ -74,7 +74,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"peers": (Peer("10.244.0.0/24", "10.0.10.51"),)}, "peer 10.244.0.0/24 is this node's own subnet"),
         (
             {"peers": (Peer("10.244.0.128/25", "10.0.10.51"),)},
-            "overlaps this node's subnet 10.244.0.0/24; the first /25 of 10.244.0.0/20 beside it is 10.244.1.0/25",
+            "overlaps this node's subnet 10.244.0.0/24; the first /25 of 10.244.0.0/20 outside it is 10.244.1.0/25",
         ),
         ({"peers": (Peer("10.244.16.0/24", "10.0.10.51"),)}, "peer 10.244.16.0/24 lies outside the network"),
         ({"peers": (Peer("10.244.1.0/24", "10.0.10.300"),)}, "octet 300 is over 255"),
@@ -128,12 +128,12 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
         ),
         (
             {"subnet": ("fd00:244::/64", "fd00:244:0:9::/64")},
-            "subnet fd00:244:0:9::/64 is a second IPv6 one beside fd00:244::/64: at most one of each family",
+            "subnet fd00:244::/64 and fd00:244:0:9::/64 are both IPv6: at most one of each family",
         ),
         ({"subnet": ("10.244.0.0/24", "fd00:244::1/64")}, "has host bits set; did you mean fd00:244::/64"),
         ({"subnet": ("10.244.0.0/24", "fd00:244::/127")}, "/127 has no room for a gateway and a pod"),
         ({"subnet": ("10.244.0.0/24", "fd00:245::/64")}, "subnet fd00:245::/64 lies outside the network fd00:244::/48"),
-        ({"subnet": ("10.244.0.0/24", "fe80::/64")}, "subnet fe80::/64: link-local addresses can't be pods'"),
+        ({"subnet": ("10.244.0.0/24", "fe80::/64")}, "subnet fe80::/64: pods can't have link-local addresses"),
         (
             {"network": ("10.244.0.0/20", "::/0")},
             "name a network that contains all nodes' pod CIDRs, such as fd00:244::/48",
@@ -142,12 +142,12 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
         ({"peers": (Peer("fd00:244::/64", "fd00:10::51"),)}, "is this node's own subnet"),
         (
             {"peers": (Peer("fd00:244::8000:0:0:0/65", "fd00:10::51"),)},
-            "overlaps this node's subnet fd00:244::/64; the first /65 of fd00:244::/48 beside it is fd00:244:0:1::/65",
+            "overlaps this node's subnet fd00:244::/64; the first /65 of fd00:244::/48 outside it is fd00:244:0:1::/65",
         ),
         ({"peers": (Peer("fd00:244:0:1::/64", "10.0.10.51"),)}, "10.0.10.51 is IPv4; give the node's IPv6 address"),
         ({"peers": (Peer("fd00:244:0:1::/64", "fe80::51"),)}, "such as fe80::51%eth0"),
         ({"peers": (Peer("fd00:244:0:1::/64", "ff02::1"),)}, "not an address that a host can have"),
-        ({"external": ("192.0.2.1", "192.0.2.2")}, "external 192.0.2.2 is a second IPv4 one beside 192.0.2.1"),
+        ({"external": ("192.0.2.1", "192.0.2.2")}, "external 192.0.2.1 and 192.0.2.2 are both IPv4"),
         ({"mtu": 1000}, "mtu 1000 is too small for IPv6, which the kernel turns off below 1280 bytes"),
     ],
 )

@@ -35,7 +35,7 @@ _GOOD = 'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n'
          'subnet = ["10.244.0.0/24", "fd00::/64"]'),
         ("; ours", "comments begin with #", "# ours"),
         ("// ours", "comments begin with #", "# ours"),
-        ('subnet = "10.244.0.0/24" ours', "nothing is expected at 'ours'", ""),
+        ('subnet = "10.244.0.0/24" ours', "unexpected text 'ours'", ""),
         ("[plugin", "its brackets don't match", "[plugin]"),
         ("[[peers]", "its brackets don't match", "[[peers]]"),
         ("plugin]", "", ""),
@@ -58,10 +58,10 @@ def test_line_that_is_no_toml_is_shown_with_its_cause(line: str, words: str, hin
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        (_GOOD + 'subnet = "10.244.1.0/24"\n', "line 3: 'subnet' is on line 1 already"),
-        (_GOOD + '[plugin]\nversion = "1"\n[plugin]\nlog_level = "info"\n', "line 5: table 'plugin' is on line 3"),
-        (_GOOD + '[peers]\nvia = "10.0.10.51"\n[peers]\nvia = "10.0.10.52"\n', "line 5: table 'peers' is on line 3"),
-        (_GOOD + '[[peers]]\nvia = "10.0.10.51"\nvia = "10.0.10.52"\n', "line 5: 'via' is on line 4 already"),
+        (_GOOD + 'subnet = "10.244.1.0/24"\n', "line 3: 'subnet' is already on line 1"),
+        (_GOOD + '[plugin]\nversion = "1"\n[plugin]\nlog_level = "info"\n', "table 'plugin' is already on line 3"),
+        (_GOOD + '[peers]\nvia = "10.0.10.51"\n[peers]\nvia = "10.0.10.52"\n', "table 'peers' is already on line 3"),
+        (_GOOD + '[[peers]]\nvia = "10.0.10.51"\nvia = "10.0.10.52"\n', "line 5: 'via' is already on line 4"),
         ('subnet = [\n  "10.244.0.0/24",\n', "line 1: a ']' is missing"),
     ],
 )

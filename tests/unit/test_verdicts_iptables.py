@@ -8,7 +8,7 @@ import pytest
 from cnictl.node.host import firewall, host_links
 from cnictl.node.host.verdicts import iptables
 from cnictl.node.host.verdicts.model import Packets, drops, walk
-from cnictl.node.resources.forward import CHAIN, IptablesLook, jump
+from cnictl.node.resources.forward import CHAIN, FilterTable, jump
 from cnictl.node.spec.node_spec import NodeSpec, Peer
 
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "10.0.10.51"),))
@@ -90,14 +90,14 @@ def look(monkeypatch: pytest.MonkeyPatch) -> "type[Look]":
 
 
 class Look:
-    """An `IptablesLook` at rules given as text."""
+    """A `FilterTable` with rules given as text."""
 
     patch: pytest.MonkeyPatch
 
     def __init__(self, text: str) -> None:
         lines = [shlex.split(line) for line in text.splitlines() if line]
         self.patch.setattr(firewall, "rules_of", lambda *_: lines)
-        self._look = IptablesLook("iptables", "ip", SPEC)
+        self._look = FilterTable("iptables", "ip", SPEC)
 
     def inserted(self) -> list[str]:
         """Return the wanted jumps with their positions: `FORWARD 3`, `DOCKER-USER 1 -o cni0`."""

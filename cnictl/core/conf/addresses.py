@@ -145,7 +145,7 @@ def _range_sets(listed: "list[Any]", subject: str) -> list[RangeSet]:
         if len({listed_range.subnet.bits for listed_range in ranges}) > 1:
             shown = ", ".join(map(str, ranges))
             raise CniError(
-                INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family a set of its own"
+                INVALID_CONFIG, f"{where}: {shown}: IPv4 and IPv6 in one set", "give each family its own set"
             )
         clash = first_overlap(ranges) if len(ranges) > 1 else None
         if clash is not None:
@@ -158,7 +158,7 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, subject: str) -> Ran
     """Return a range; `where` is its subnet's key if that is not `subject`.subnet."""
     where = where or f"{subject}.subnet"
     if not subnet:
-        raise CniError(INVALID_CONFIG, f"{where}: missing; addresses are taken from it, such as 10.9.0.0/24")
+        raise CniError(INVALID_CONFIG, f"{where}: missing; it is a subnet for pods, such as 10.9.0.0/24")
     cidr = fields.cidr(subnet, where, parse_pod_cidr)
     if cidr.packed.startswith(MAPPED):
         raise CniError(INVALID_CONFIG, f"{where}: {cidr} is an IPv4 subnet in IPv6 notation", "write it as IPv4")
@@ -174,7 +174,7 @@ def _range(span: "dict[str, Any]", subnet: str, where: str, subject: str) -> Ran
     addresses = Range(cidr, start, end, edges["gateway"])
     if addresses.size < 1:
         raise CniError(
-            INVALID_CONFIG, f"{subject}.rangeEnd: no address in {cidr} is left for pods between rangeStart and it"
+            INVALID_CONFIG, f"{subject}.rangeEnd: {cidr} has no address for pods from rangeStart to rangeEnd"
         )
     return addresses
 

@@ -43,7 +43,7 @@ class NetConf:
     force_address = False
     """Whether another address on the bridge is replaced by the gateway's."""
     mac = b""
-    """The MAC that the configuration requests for the pod; it counts before CNI_ARGS's. Empty: none."""
+    """The MAC that the configuration requests for the pod; it overrides that of CNI_ARGS. Empty: none."""
     mac_key = ""
     """The key that requests it."""
     wanted: "tuple[bytes, ...]" = ()

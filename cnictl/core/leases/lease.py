@@ -42,7 +42,7 @@ class Exhausted(CniError):
 
 
 class Taken(CniError):
-    """A requested address is leased already."""
+    """A requested address is already leased."""
 
     def __init__(self, address: str, lease: Lease | None) -> None:
         holder = f"{lease.container} {lease.ifname}" if lease and lease.container else "an unknown owner (torn lease)"
@@ -50,7 +50,7 @@ class Taken(CniError):
 
 
 class Duplicate(CniError):
-    """The container's interface holds an address already, by a lease that had no record."""
+    """The container's interface already holds an address, by a lease that had no record."""
 
     def __init__(self, lease: Lease) -> None:
         super().__init__(

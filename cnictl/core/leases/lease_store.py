@@ -103,7 +103,7 @@ class Store:
     def release_all(self, addresses: "Iterable[str]", container: str, ifname: str) -> list[str]:
         """Free the addresses of an attachment's record and return the freed ones, torn leases among them.
 
-        An address that another owner holds by now stays leased.
+        An address that another owner now holds stays leased.
         """
         if not self._exists():
             return []
@@ -127,7 +127,7 @@ class Store:
             return True
 
     def clear_unfinished(self) -> None:
-        """Remove the temporary files of killed ADDs, which exist where the file system lacks O_TMPFILE.
+        """Remove the temporary files of killed ADDs, which exist if the file system lacks O_TMPFILE.
 
         In a shared store they may belong to another node's running ADD: not every file system shows that node's lock.
         """
@@ -139,7 +139,7 @@ class Store:
     def ensure_claimed(self, owner: "tuple[str, str] | None" = None) -> None:
         """Write a record for every lease that has none, unless nothing has changed since the last time.
 
-        In a shared store only for the leases of `owner` (container and interface), whom this node's runtime named.
+        In a shared store, only the leases of `owner` (container and interface) get one: this node's runtime named it.
         """
         if not self._exists():
             return
@@ -199,8 +199,8 @@ class Store:
         """Return whether every lease has an attachment record.
 
         The mark says so if it contains the store folder's modification time, which host-local, an operator or a killed
-        call would have changed. Before Linux 6.13 two changes within one clock tick leave the same time; a host-local
-        ADD then shows by the address given last, whose lease has no record.
+        call would have changed. Before Linux 6.13 two changes within one clock tick leave the same time; then the
+        address that was given last shows a host-local ADD, because its lease has no record.
         """
         try:
             marked = int(durable.contents(attachments.claim_mark(self.network)))

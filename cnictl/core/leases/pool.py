@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _FEW = 8
 """Ranges that are searched one by one; more are searched by bisection."""
 LARGEST_RANGE = 1 << 24
-"""Addresses, as many as in an IPv4 /8. In a larger range, those above are given only on request."""
+"""Addresses of a range that are given in turn, as many as in an IPv4 /8. Those above are given only on request."""
 
 
 class Range:
@@ -28,7 +28,7 @@ class Range:
         # the last IPv4 address is the broadcast address; IPv6 has none
         self.end = end or subnet.last - (1 if subnet.bits == 32 else 0)
         self.places = max(0, min(self.end - self.start + 1, LARGEST_RANGE))
-        """How many addresses are handed out in turn, the gateway's place included."""
+        """How many addresses are given in turn, including the gateway's place."""
 
     @property
     def size(self) -> int:
@@ -93,7 +93,7 @@ class RangeSet:
 
     @property
     def places(self) -> int:
-        """How many addresses are handed out in turn, the gateways' places included."""
+        """How many addresses are given in turn, including the gateways' places."""
         return sum(span.places for span in self.ranges)
 
     def holds(self, packed: bytes) -> bool:
@@ -110,7 +110,7 @@ class RangeSet:
         raise LookupError(format_address(packed))
 
     def offset(self, packed: bytes) -> int:
-        """Return the place of an address in the set, from 0; -1 if it is not handed out in turn."""
+        """Return the place of an address in the set, from 0; -1 if it is not given in turn."""
         value = int.from_bytes(packed, "big")
         before = 0
         for span in self.ranges:

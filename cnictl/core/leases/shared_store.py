@@ -21,9 +21,9 @@ NFS, CIFS, 9p, virtiofs, Ceph, Gluster, Lustre, AFS, and GFS2 and OCFS2, whose d
 
 
 def may_be_shared(data_dir: str) -> bool:
-    """Return whether other nodes may lease from the stores in `data_dir`; an empty one stands for the default.
+    """Return whether other nodes may lease from the stores in `data_dir` (empty: the default).
 
-    They may with a dataDir that the operator chose, and wherever the file system is not known to be local.
+    They may if the operator chose the dataDir, or if the file system is not known to be local.
     """
     return (data_dir or NETWORKS_DIR) != NETWORKS_DIR or file_system(NETWORKS_DIR) not in LOCAL_TYPES
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
             """Raise what `load` would raise for any subnet that a pod may bring; `subnet` is an example."""
 
         def remove(self, name: str, scope: str = "") -> None:
-            """Remove a network's rules, or those of one scope; none there is no error. Raises CniError 106."""
+            """Remove a network's rules, or those of one scope; missing rules are not an error. Raises CniError 106."""
 
         def steps(self, rules: RuleSet) -> list[tuple[list[str], str]]:
             """Return the manual commands for `load`, each with its input."""
@@ -55,7 +55,7 @@ def backend(name: str) -> "Backend":
 def ensure(rules: "RuleSet", name: str) -> bool:
     """Load the rule set into a backend unless it is loaded; return whether the network had no rules before.
 
-    Raises CniError 106 with the program's own words, 2 if the program or its part of the kernel is missing.
+    Raises CniError 106 with the program's message, 2 if the program or its part of the kernel is missing.
     """
     chosen = backend(name)
     if chosen.is_loaded(rules):

@@ -100,7 +100,7 @@ def chains(bits: int, name: str, scope: str = "") -> list[str]:
 
 
 def _load(rules: RuleSet, bits: int) -> None:
-    """Load one family, and try again: another ADD may replace an old jump after it was listed for removal."""
+    """Load one family; retry, because another ADD may replace an old jump after it was listed for removal."""
     for left in range(_TRIES - 1, -1, -1):
         try:
             _restore(bits, text(rules, bits, _jumps(rules, bits)))

@@ -2,8 +2,8 @@
 
 The subnet comes with the pod if another IPAM plugin gives the address, or the runtime gives the ranges. Each
 attachment's record names the rule sets that it needs, and they are removed with the last attachment that names them.
-The network's folder of records is locked meanwhile, so that of an ADD and a DEL at the same time, either the DEL sees
-the ADD's record, or the ADD sees that the rules are gone.
+The network's folder of records is locked meanwhile, so that if an ADD and a DEL run at the same time, either the DEL
+sees the ADD's record, or the ADD sees that the rules are gone.
 """
 
 from posix import O_CLOEXEC, O_DIRECTORY, O_RDONLY, close
@@ -64,7 +64,7 @@ def missing(record: Record, networks: "Sequence[Cidr]") -> list[str]:
 
 
 def ensure(record: Record, networks: "Sequence[Cidr]") -> None:
-    """Load the rule sets that the record names; it has to be written already. Raises CniError 106, 2, 11."""
+    """Load the rule sets that the record names; it must already be written. Raises CniError 106, 2, 11."""
     descriptor = _lock(record)
     try:
         for rules, kind in rule_sets(record, networks):

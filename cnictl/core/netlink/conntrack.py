@@ -51,7 +51,7 @@ def _delete_by_source(netlink: Netlink, address: bytes) -> bool:
     """Have the kernel select the connections itself; return False if it can't, before Linux 6.8.
 
     This is not used for IPv6: there the kernel's filter selects what does not match (seen on Linux 6.18), and the host
-    would lose every other connection. Before 6.8 a tuple in a deletion stands for one connection, and an incomplete
+    would lose every other connection. Before 6.8 a tuple in a deletion identifies one connection, and an incomplete
     tuple is refused.
     """
     source = attr(TUPLE_IP | NESTED, attr(V4_SOURCE, address))

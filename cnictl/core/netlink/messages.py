@@ -28,7 +28,7 @@ _U32 = Struct("=I")
 _S32 = Struct("=i")
 _RECEIVE = (
     1 << 15
-)  # the most that the kernel sends in one read of a dump; a buffer above 128 KiB would need a mapping of its own
+)  # the most that the kernel sends in one read of a dump; a buffer above 128 KiB would need a separate mapping
 _LARGEST = (
     1 << 20
 )  # bytes of the longest message that is read: a link with many virtual functions has more than _RECEIVE
@@ -40,13 +40,13 @@ _FEW = 8
 _ROOM = 1 << 20
 """Bytes of the socket's buffer that are requested for more messages than that."""
 _TRIES = 8
-"""Listings to repeat because something changed meanwhile; then the last one is used, as on a busy host."""
+"""How often a listing is repeated because something changed during it. On a busy host the last one is used anyway."""
 _SOL_SOCKET, _DONT_WAIT = 1, 0x40
 _SO_SNDBUF, _SO_RCVBUF, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 7, 8, 32, 33
 
 
 class NetlinkError(OSError):
-    """The kernel refused a message: errno, the kernel's own words if any (extended ack), and the place in the batch."""
+    """The kernel refused a message: errno, the kernel's message if any (extended ack), and the place in the batch."""
 
     def __init__(self, number: int, message: str, position: int) -> None:
         super().__init__(number, message or strerror(number))
@@ -194,7 +194,7 @@ class Netlink:
     def dump(self, kind: int, payload: bytes, flags: int = NLM_F_DUMP) -> list[bytes]:
         """Return the payloads of the answers to one request. Raises NetlinkError.
 
-        If something changed during a listing, entries that were there all the time may be missing: it is repeated.
+        If something changed during a listing, entries that existed all the time may be missing, so it is repeated.
         """
         for _ in range(_TRIES):
             self._interrupted = self._cut = False

@@ -207,7 +207,7 @@ def set_promiscuous(name: str, on: bool) -> tuple[int, int, bytes]:
 
 
 def set_mac(name: str, mac: bytes) -> tuple[int, int, bytes]:
-    """Return the message that gives a link a MAC. Its own MAC pins a bridge's, and announces a pod's addresses."""
+    """Return the message that sets a link's MAC. Its present MAC pins a bridge's, and announces a pod's addresses."""
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
 
 

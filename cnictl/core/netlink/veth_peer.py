@@ -94,7 +94,8 @@ def end_of(netlink: Netlink, link: Link) -> Link | None:
 def leads_into(netlink: Netlink, link: Link, path: str, ifname: str, identity: tuple[int, int] | None = None) -> bool:
     """Return whether a veth's other end is the interface `ifname` in the network namespace at `path`.
 
-    `identity`: the device and inode that the namespace must have. False if nothing is there, or the caller's namespace.
+    `identity`: the device and inode that the namespace must have. False if `path` is missing or is the caller's
+    namespace.
     """
     try:
         netns = Netns(path)

@@ -134,7 +134,7 @@ class Listing:
     def ordered(self, order: str, stale_only: bool = False) -> "Listing":
         """Return the listing with its rows in an order of `ORDERS`; with `stale_only`, only with its stale rows.
 
-        What is equal stays in the order of addresses. Numbers of addresses are those of the rows that are left.
+        Equal rows stay in the order of their addresses. Numbers of addresses count only the rows that are left.
         """
         rows = [row for row in self.rows if row.state == liveness.STALE or not stale_only]
         return replace(self, rows=tuple(sorted(rows, key=ORDERS[order])))
@@ -171,7 +171,7 @@ def choose_network(wanted: str, configured: str, stores: Sequence[str]) -> str:
     """Return the network to work on: the wanted one, else the node's own, else the only one. Raises Problem."""
     known = f"networks here: {', '.join(stores)}" if stores else "no network has leases here"
     if wanted and wanted != configured and wanted not in stores:
-        raise Problem(f"no leases of a network {wanted!r} here", known)
+        raise Problem(f"network {wanted!r} has no leases here", known)
     if wanted or configured:
         return wanted or configured
     if not stores:
@@ -238,7 +238,7 @@ def _torn_row(lease: Lease, record: Record | None, shared: bool) -> Row:
 
 @contextmanager
 def refusals(command: str) -> Iterator[None]:
-    """Turn a refusal of the kernel in the block into a Problem; `command` is the one that needs root: `ipam list`."""
+    """Turn a kernel's refusal in the block into a Problem; `command`, such as `ipam list`, is what needs root."""
     try:
         yield
     except PermissionError as error:
@@ -325,7 +325,7 @@ def find(rows: Sequence[Row], target: str) -> list[Row]:
     """
     matches = pod_names.named(target, rows, _names)
     if not matches and pod_names.address_in(target):
-        raise Problem(f"{target} is not leased", "`cnictl ipam list` shows what is")
+        raise Problem(f"{target} is not leased", "`cnictl ipam list` shows the leased addresses")
     if not matches:
         message = f"{target!r} is neither a leased address nor a container or pod that holds one"
         raise Problem(message, "see `cnictl ipam list`")

@@ -63,7 +63,7 @@ def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listi
         in_flight = any(row.state == IN_FLIGHT for row in rows)
         raise Problem(
             "; ".join(refused),
-            "wait for it to end" if in_flight else "stop the pod; or --force, if you know that it is gone",
+            "wait for it to end" if in_flight else "stop the pod, or use --force if you know that it is gone",
         )
     return listing, rows
 
@@ -137,7 +137,7 @@ def as_json(listing: Listing, outcomes: list[ReleaseOutcome]) -> dict[str, Any]:
 
 
 def release(listing: Listing, rows: list[Row], force: bool, journal: Journal) -> list[ReleaseOutcome]:
-    """Free these rows, journalling each first. Without `force`, each is judged once more under its lock.
+    """Free these rows, journalling each first. Without `force`, each is judged again under its lock.
 
     Raises CniError 11 (node locked).
     """

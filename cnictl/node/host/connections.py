@@ -15,7 +15,7 @@ _SEEN_REPLY, _ASSURED = 1 << 1, 1 << 2  # IPS_SEEN_REPLY, IPS_ASSURED (linux/net
 
 
 class Connection:
-    """A tracked connection: source, target, and the answering address. With NAT the latter differs from the target."""
+    """A tracked connection: source, target, and the answering address. With NAT this differs from the target."""
 
     __slots__ = ("answering", "answering_port", "port", "protocol", "replied_to", "source", "status", "target")
 

@@ -1,4 +1,4 @@
-"""Find out what the Debian package cnictl has to do with this host."""
+"""Find out what on this host belongs to the Debian package cnictl."""
 
 import os
 
@@ -6,11 +6,11 @@ import cnictl
 
 _MODULES = "/usr/lib/cnictl/site"
 _LIST = "/var/lib/dpkg/info/cnictl.list"
-"""dpkg's list of the package's files, one a line; after a removal, of its configuration files."""
+"""dpkg's list of the package's files, one on each line; after a removal, of its configuration files."""
 
 
 def owns(path: str) -> bool:
-    """Return whether a file is the package's. dpkg installs and removes it then, not cnictl."""
+    """Return whether a file belongs to the package. If so, dpkg installs and removes it, not cnictl."""
     try:
         with open(_LIST, encoding="utf-8", errors="surrogateescape") as file:
             return any(line.rstrip("\n") == path for line in file)

@@ -12,7 +12,7 @@ from cnictl.node.host import reading
 from cnictl.node.state import original_state
 
 PROGRAMS = {"ip": "iptables", "ip6": "ip6tables"}
-"""The iptables program of each family, by nftables' name of it."""
+"""The iptables program of each family, by the family's name in nftables."""
 
 _BUILT_IN = ("PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING")
 
@@ -35,7 +35,7 @@ def _read_ruleset() -> list[dict[str, Any]]:
 
 
 def _table_by_table() -> list[dict[str, Any]]:
-    """Return the same without dormant tables, which filter nothing and crash nft 1.0.6."""
+    """Return the rule set without dormant tables, which filter nothing and crash nft 1.0.6."""
     listed = []
     for line in run(["nft", "list", "tables"]).stdout.splitlines():
         name = line.split()[1:]
@@ -86,7 +86,7 @@ def drop_remnant(table: str, chain: str, family: str = "ip") -> None:
 
 
 def left_over_commands(table: str, chain: str, family: str = "ip") -> list[str]:
-    """Return the manual commands for `drop_left_over`, which look whether the chain and the table are empty by then."""
+    """Return the manual commands for `drop_remnant`. They check whether the chain and the table are empty by then."""
     remembered = original_state.recall(_key(family))
     if remembered is None or not has_command("nft"):
         return []

@@ -133,7 +133,7 @@ def check_links(spec: NodeSpec) -> None:
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
     for name, role in named.items():
         if name and name not in names:
-            raise Problem(f"there is no link {name}, {role}", f"the links are: {', '.join(names)}")
+            raise Problem(f"there is no link {name} ({role})", f"the links are: {', '.join(names)}")
 
 
 def link_names() -> list[str]:
@@ -194,10 +194,10 @@ def own_interfaces() -> dict[str, str]:
 
 
 def reach_peers(links: Mapping[Peer, str]) -> dict[Peer, RouteResult | None]:
-    """Return how this host reaches each peer; None where it has no route. `links`: those of `peer_links`.
+    """Return how this host reaches each peer; None if it has no route. `links`: those of `peer_links`.
 
-    A route has a gateway exactly when the peer is not on the link. Where the host's own packets to the peer leave by
-    another link (a policy rule, or a second link to the same subnet), the peer is on its link all the same.
+    A route has a gateway if and only if the peer is not on the link. If this host's own packets to the peer leave by
+    another link (a policy rule, or a second link to the same subnet), the peer still counts as on its link.
     """
     packets = [Packet(peer.via, oif=peer.dev if is_link_local(parse_address(peer.via)) else "") for peer in links]
     connected = _connected()

@@ -1,4 +1,4 @@
-"""Read files of a process with another root folder, such as a container's. What is there belongs to somebody else.
+"""Read files of a process with another root folder, such as a container's. Somebody else controls these files.
 
 The kernel resolves symbolic links within that root (openat2(2), RESOLVE_IN_ROOT, Linux 5.6), so that a container can't
 lead a reader to a file of this host.

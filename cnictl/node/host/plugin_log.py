@@ -1,4 +1,4 @@
-"""Read the plugin's log: one call a line, across its rotation."""
+"""Read the plugin's log: one call on each line, including the rotated part."""
 
 import os
 import re
@@ -58,7 +58,7 @@ def path_of(spec: NodeSpec | None) -> str:
 
 
 def parse(line: str) -> Call | None:
-    """Return the call of a line; None if it is not a whole line of the plugin's."""
+    """Return the call of a line; None if it is not a complete line from the plugin."""
     match = _LINE.fullmatch(line)
     if match is None:
         return None
@@ -76,7 +76,7 @@ def calls(path: str) -> Iterator[Call]:
 
 
 def latest(path: str, most: int = 0) -> str:
-    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty where there is none."""
+    """Return the end of a log, at most `most` bytes (default `LARGEST`); empty if there is none."""
     file = open_part(path)
     if file is None:
         return ""

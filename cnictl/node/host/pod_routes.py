@@ -204,14 +204,14 @@ class RouteFindings:
         return diversions_by_peer
 
 
-def look(spec: NodeSpec) -> RouteFindings:
+def observe(spec: NodeSpec) -> RouteFindings:
     """Ask the kernel about every kind of packet of the node's pods."""
-    return _Look(spec).found()
+    return _RouteReading(spec).findings()
 
 
 def judge(spec: NodeSpec, questions: Sequence[RouteQuestion]) -> list[Diversion]:
     """Ask the kernel about these packets."""
-    return _Look(spec).judge(questions).diversions
+    return _RouteReading(spec).judge(questions).diversions
 
 
 def predicted(spec: NodeSpec) -> list[Diversion]:
@@ -219,10 +219,10 @@ def predicted(spec: NodeSpec) -> list[Diversion]:
 
     This uses only the model of the rules; the kernel is not asked.
     """
-    return _Look(spec).predicted()
+    return _RouteReading(spec).predicted()
 
 
-class _Look:
+class _RouteReading:
     """One reading of a host's rules and routes."""
 
     def __init__(self, spec: NodeSpec) -> None:
@@ -252,7 +252,7 @@ class _Look:
             routes_by_table.setdefault(route.table, []).append((destination, route))
         return routes_by_table
 
-    def found(self) -> RouteFindings:
+    def findings(self) -> RouteFindings:
         """Ask about every kind of packet."""
         bridge = self._links.get(self._spec.bridge)
         nodes = by_family(self._spec)

@@ -90,7 +90,7 @@ def rules() -> list[Rule]:
 def decide(
     rules: Sequence[Rule], tables: Tables, packet: Packet, vrf: Vrf = lambda _: 0
 ) -> tuple[Rule | None, RouteResult | None]:
-    """Return the rule that decides about a packet, and the route; no route where the rule refuses.
+    """Return the rule that decides about a packet, and the route; no route if the rule refuses the packet.
 
     A rule that matches only some packets, such as those of one port, is ignored. Without a rule and a route, the packet
     has no route.

@@ -1,7 +1,7 @@
-"""Cache readings of the host during one look: each program's listing and each kernel dump is read only once.
+"""Cache what is read from the host during one pass: each program's listing and each kernel dump is read only once.
 
-A look belongs to its thread: what another thread has read may be older than this thread's question, or come from
-another network namespace. A worker thread shares the look of the thread that asks it by `joining`.
+A pass belongs to its thread. What another thread has read may be older than this thread's question, or come from
+another network namespace. A worker thread shares the pass of the thread that asks it by `joining`.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -15,44 +15,44 @@ _Read = TypeVar("_Read")
 _Key = TypeVar("_Key", bound=Hashable)
 
 
-class _Look(local):
+class _Pass(local):
     values: dict[str, Any] | None = None
-    """The readings since the look began, by key; None if no look is under way and nothing is cached."""
+    """The readings of the pass, by key; None outside a pass, when nothing is cached."""
 
 
-_look = _Look()
+_pass = _Pass()
 
 
 @contextmanager
 def once() -> Iterator[None]:
-    """Begin a look: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
+    """Begin a pass: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
 
-    `known` caches its values too. This is for parts of a command that change nothing. A look within a look belongs to
+    `known` caches its values too. This is for parts of a command that change nothing. A pass within a pass belongs to
     the outer one.
     """
-    if _look.values is not None:
+    if _pass.values is not None:
         yield
         return
-    process.reuse.outputs, _look.values = {}, {}
+    process.reuse.outputs, _pass.values = {}, {}
     try:
         yield
     finally:
-        process.reuse.outputs = _look.values = None
+        process.reuse.outputs = _pass.values = None
 
 
 def joining() -> Callable[[], None]:
-    """Return a function by which another thread, such as a pool's worker, joins this thread's look for good."""
-    outputs, values = process.reuse.outputs, _look.values
+    """Return a function by which another thread, such as a pool's worker, joins this thread's pass permanently."""
+    outputs, values = process.reuse.outputs, _pass.values
 
     def join() -> None:
-        process.reuse.outputs, _look.values = outputs, values
+        process.reuse.outputs, _pass.values = outputs, values
 
     return join
 
 
 def known(key: str, read: Callable[[], _Read]) -> _Read:
-    """Return the value of `read()`; within a look, its first value for this key. The caller must not change it."""
-    values = _look.values
+    """Return the value of `read()`; within a pass, its first value for this key. The caller must not change it."""
+    values = _pass.values
     if values is None:
         return read()
     if key not in values:
@@ -64,7 +64,7 @@ def known(key: str, read: Callable[[], _Read]) -> _Read:
 def known_each(
     what: str, keys: Iterable[_Key], read: Callable[[Sequence[_Key]], Iterable[_Read]]
 ) -> Mapping[_Key, _Read]:
-    """Return what `read` returns for each key, in their order; within a look, each key is asked about once.
+    """Return what `read` returns for each key, in the order of the keys; within a pass, each key is read once.
 
     The mapping may hold more keys. The caller must not change it.
     """

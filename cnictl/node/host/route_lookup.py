@@ -150,14 +150,14 @@ def routes() -> list[tuple[Cidr, RouteResult]]:
 
 
 def others_routes() -> list[tuple[Cidr, RouteResult]]:
-    """Return the same without cnictl's own routes, of which there may be thousands."""
+    """Return all routes except cnictl's own, of which there may be thousands."""
     return reading.known(
         "others' routes", lambda: _read_routes(lambda protocol: protocol not in (PROTOCOL, LEARNED_PROTOCOL))
     )
 
 
 def routes_but(protocol: int) -> list[tuple[Cidr, RouteResult]]:
-    """Return those of other routing protocols than this one, as they are now."""
+    """Return the routes of all routing protocols except this one, as they are now."""
     return _read_routes(lambda its_protocol: its_protocol != protocol)
 
 
@@ -252,7 +252,7 @@ def _next_hops(parts: dict[int, bytes], names: dict[int, str]) -> Iterator[tuple
 
 
 def _gateway(parts: dict[int, bytes]) -> str:
-    packed = parts.get(RTA_GATEWAY) or parts.get(RTA_VIA, b"")[2:]  # the latter: another family's, after its number
+    packed = parts.get(RTA_GATEWAY) or parts.get(RTA_VIA, b"")[2:]  # RTA_VIA begins with the family
     return format_address(packed) if len(packed) in (4, 16) else ""
 
 

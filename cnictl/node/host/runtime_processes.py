@@ -1,7 +1,7 @@
 """Find the running runtimes, and the configuration that each was started with, from its arguments.
 
-microk8s, k3s and others start a containerd with a configuration of their own. The arguments are in
-/proc/PID/cmdline; a relative path starts at the process's working folder, an absolute one at its root.
+microk8s, k3s and others start a containerd with their own configuration. The arguments are in /proc/PID/cmdline; a
+relative path starts at the process's working folder, an absolute one at its root.
 """
 
 import os
@@ -24,7 +24,7 @@ class Process:
     argv: tuple[str, ...]
     cwd: str
     root: str
-    """Its root folder as this process sees it; `/` also in another mount namespace."""
+    """Its root folder as this process sees it; `/` even for a process in another mount namespace."""
     environment: tuple[str, ...] = ()
 
     def option(self, *names: str) -> str:
@@ -44,7 +44,7 @@ class Process:
         return within(self.root, absolute)
 
     def readable(self, named: str) -> str:
-        """Return the path by which cnictl can read one of its files, also in another mount namespace."""
+        """Return the path by which cnictl can read one of its files, even in another mount namespace."""
         if not named:
             return ""
         through = f"{_PROC}/{self.pid}/root{os.path.normpath(os.path.join(self.cwd, named))}"
@@ -79,12 +79,12 @@ def running(*names: str) -> Iterator[Process]:
     except OSError:
         return
     for number in numbers:
-        process = _look(number, names)
+        process = _process(number, names)
         if process is not None:
             yield process
 
 
-def _look(pid: int, names: Sequence[str]) -> Process | None:
+def _process(pid: int, names: Sequence[str]) -> Process | None:
     """Return a process; None if its executable has another name, it has ended, or its network namespace is not ours."""
     folder = f"{_PROC}/{pid}"
     try:

@@ -31,7 +31,7 @@ CONTAINERDS = {
     "microk8s": "/var/snap/microk8s/current/args/containerd.toml",
     "k0s": "/etc/k0s/containerd.toml",
 }
-"""The configuration files of distributions' own containerd, which is read before it runs, as at boot."""
+"""The configuration files of Kubernetes distributions' own containerd, read even before it runs, as at boot."""
 NERDCTL_CONFIG = "/etc/nerdctl/nerdctl.toml"
 CRIO_CONFIG = "/etc/crio/crio.conf"
 CRIO_DROP_INS = "/etc/crio/crio.conf.d/*.conf"
@@ -75,7 +75,7 @@ def give(bin_dirs: tuple[str, ...], conf_dirs: tuple[str, ...]) -> None:
 @functools.cache  # containerd takes 40 ms to answer, and a command of cnictl asks often
 def find() -> tuple[Runtime, ...]:
     """Return the runtimes of this host: first those with a CRI, last the folders that the operator named."""
-    candidates = [*started(), containerd(), *_distributed(), crio(), podman(), nerdctl(), *_operators()]
+    candidates = [*started(), containerd(), *_of_distributions(), crio(), podman(), nerdctl(), *_named_by_operator()]
     kept: dict[tuple[tuple[str, ...], str, str], Runtime] = {}
     for runtime in candidates:
         if runtime is not None:
@@ -142,7 +142,7 @@ def _of(process: Process, runtime: Runtime | None) -> Runtime | None:
     return replace(runtime, bin_dirs=dirs, conf_dir=process.path(runtime.conf_dir))
 
 
-def _distributed() -> list[Runtime | None]:
+def _of_distributions() -> list[Runtime | None]:
     """Return the containerd of each distribution whose configuration exists."""
     return [
         replace(runtime, name=f"containerd of {name}")
@@ -151,7 +151,7 @@ def _distributed() -> list[Runtime | None]:
     ]
 
 
-def _operators() -> list[Runtime]:
+def _named_by_operator() -> list[Runtime]:
     """Return the folders that the operator named, as runtimes."""
     bins, confs = _given[0] if _given else _named_in_file()
     pairs = itertools.zip_longest(bins, confs, fillvalue="")
@@ -281,7 +281,7 @@ def with_imports(path: str, process: Process | None = None) -> dict[str, Any]:
 def containerd_runtime(config: dict[str, Any], source: str, settled: bool = True) -> Runtime | None:
     """Return the runtime that a containerd configuration (version 1, 2 or 3) describes; None if its CRI is disabled.
 
-    The `cni` table stands under `plugins.cri` (version 1), `io.containerd.grpc.v1.cri` (2) or
+    The `cni` table is under `plugins.cri` (version 1), `io.containerd.grpc.v1.cri` (2) or
     `io.containerd.cri.v1.runtime` (3).
     """
     disabled = config.get("disabled_plugins", [])
@@ -331,7 +331,7 @@ def crio_runtime(config: dict[str, Any], settled: bool = True) -> Runtime:
 
 
 def podman() -> Runtime | None:
-    """Return podman if its configuration names folders of its own, else None."""
+    """Return podman if its configuration names its own folders, else None."""
     files = [path for pattern in PODMAN_CONFIGS for path in sorted(glob.glob(pattern))]
     return podman_runtime(_merged(files), PODMAN_CONFIGS[1])
 
@@ -348,7 +348,7 @@ def podman_runtime(config: dict[str, Any], source: str) -> Runtime | None:
 
 
 def nerdctl() -> Runtime | None:
-    """Return nerdctl if its configuration names folders of its own, else None."""
+    """Return nerdctl if its configuration names its own folders, else None."""
     config = _merged([NERDCTL_CONFIG])
     folder, conf_dir = config.get("cni_path", ""), config.get("cni_netconfpath", "")
     if not (isinstance(folder, str) and isinstance(conf_dir, str) and (folder or conf_dir)):

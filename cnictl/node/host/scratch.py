@@ -16,7 +16,7 @@ from cnictl.lab.syscalls import CLONE_NEWNET, CLONE_NEWNS, MS_PRIVATE, MS_REC, b
 
 
 def attempt(work: Callable[[], Any], private: Sequence[str] = (), limit: int = 30) -> Any:
-    """Run `work` in a child with a network of its own, for at most `limit` seconds; return its result (JSON values).
+    """Run `work` in a child with its own network, for at most `limit` seconds; return its result (JSON values).
 
     Raises Problem if the namespace can't be made, `work` raises Problem, or the child dies.
     """

@@ -1,7 +1,8 @@
 """Write files that may be an operator's own: links are followed, and mode, owner and ACL stay as they are.
 
-If an operator moved a file of ours elsewhere and left a link to it, the file is written there. The link itself is never
-replaced or removed. Each link in the path has to be root's, because another user's could lead root anywhere.
+If an operator moved one of our files elsewhere and left a link to it, the file is written there. The link itself is
+never replaced or removed. Each link in the path must belong to root, because another user's link could lead root
+anywhere.
 """
 
 import contextlib
@@ -46,7 +47,7 @@ def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None
             like = status if keep else None
             try:  # nobody else can read the new file until it has the old one's owner, mode and ACL
                 first = stat.S_IMODE(like.st_mode) & 0o700 if like else mode
-                durable.replace(place, data, first, (lambda new: _liken(new, place)) if like else None)
+                durable.replace(place, data, first, (lambda new: _copy_attributes(new, place)) if like else None)
             except OSError as error:
                 if error.errno != errno.EBUSY:
                     raise
@@ -56,7 +57,7 @@ def write(path: str, content: bytes | str, mode: int, keep: bool = True) -> None
 
 
 def remove(path: str) -> None:
-    """Remove a file of ours. If it is a link, remove the file that it leads to, and keep the link. Raises Problem."""
+    """Remove one of our files. If it is a link, remove the file that it leads to, and keep the link. Raises Problem."""
     target = resolve(path)
     if not os.path.lexists(target):
         return
@@ -129,7 +130,7 @@ def _folder_of(path: str, target: str) -> Iterator[str]:
         os.close(here)
 
 
-def _liken(new: int, place: str) -> None:
+def _copy_attributes(new: int, place: str) -> None:
     """Give a new file the owner, mode, ACL and other attributes of the one at `place`."""
     like = os.lstat(place)
     made = os.fstat(new)

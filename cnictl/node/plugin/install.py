@@ -65,7 +65,7 @@ def install(lib_dir: str, bin_dirs: tuple[str, ...], name: str, interpreter: str
     chosen = interpreters.inspect(interpreter) if interpreter else interpreters.choose()
     for folder in (lib_dir, *bin_dirs):
         if not runtimes.writable(folder):
-            raise Problem(f"{folder}: can't be written to", "name another folder with --lib-dir or --bin-dir")
+            raise Problem(f"{folder} can't be written to", "name another folder with --lib-dir or --bin-dir")
         _require_trusted(folder)
     for path in (f"{folder}/{PLUGIN}" for folder in bin_dirs):
         if is_foreign(path):
@@ -169,7 +169,7 @@ def _require_trusted(folder: str) -> None:
     if reason:
         raise Problem(
             f"{reason}: code of users who can write there would run as root when the next pod starts",
-            "make it root's alone (chown root:root, chmod go-w, setfacl -b), or choose with --lib-dir and --bin-dir",
+            "let only root write there (chown root:root, chmod go-w, setfacl -b), or use --lib-dir and --bin-dir",
         )
 
 

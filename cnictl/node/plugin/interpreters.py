@@ -1,4 +1,4 @@
-"""Choose the Python that runs the plugin. It must stay when the virtual environment of this cnictl is removed."""
+"""Choose the Python that runs the plugin. It must remain when the virtual environment of this cnictl is removed."""
 
 import os
 import sys

@@ -24,7 +24,7 @@ def is_stdout(path: str) -> bool:
 def write(path: str, data: bytes, mode: int, keep_mode: bool = False) -> None:
     """Write `data` to `path`; a new file gets `mode`, and so does one that is replaced unless `keep_mode`.
 
-    Raises Problem if the path leads through a link that is not root's or the operator's, or can't be written.
+    Raises Problem if the path leads through a link of a user other than root and the operator, or can't be written.
     """
     if is_stdout(path):
         sys.stdout.buffer.write(data)

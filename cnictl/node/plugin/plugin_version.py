@@ -129,7 +129,7 @@ def examine(folder: str) -> PluginVersion:
         except OSError as error:
             return PluginVersion(folder, "", interpreter, f"{folder}/{name}: {error.strerror}")
         if hashlib.sha256(content).hexdigest() != digest:
-            return PluginVersion(folder, "", interpreter, f"{folder}/{name} is not as it was installed")
+            return PluginVersion(folder, "", interpreter, f"{folder}/{name} has changed since it was installed")
     gone = "" if os.access(interpreter, os.X_OK) else f"interpreter {interpreter} is gone"
     return PluginVersion(folder, str(manifest["digest"]), "" if gone else interpreter, gone)
 

@@ -76,7 +76,7 @@ class Copy:
     name: str
     release: str
     digest: str
-    """The digest of its files; empty if one is missing, has another size, or can be changed by others than root."""
+    """The digest of its files; empty if one is missing, has another size, or users other than root can change it."""
     interpreter: str
     fault: str
     """What is wrong with it; empty if nothing."""
@@ -104,7 +104,7 @@ def _damage(folder: str, files: dict[str, int]) -> str:
             return f"{folder}/{path}: {error.strerror}"
         # with an ACL, the mode's group bits are its mask, so they show any writer
         if status.st_size != files.get(path, status.st_size) or status.st_mode & 0o022 or status.st_uid not in _ROOTS:
-            return f"{folder}/{path} is not as it was installed"
+            return f"{folder}/{path} has changed since it was installed"
     return ""
 
 
@@ -148,7 +148,7 @@ def sources() -> dict[str, str]:
 def distributions(names: Iterable[str]) -> Iterator[tuple[str, importlib.metadata.Distribution | None]]:
     """Yield these distributions and all that they require, by normalized name.
 
-    None stands for one that is not installed: an extra, or a requirement of another platform or Python.
+    None means that the distribution is not installed: an extra, or a requirement of another platform or Python.
     """
     waiting, seen = list(names), set[str]()
     while waiting:

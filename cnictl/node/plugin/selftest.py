@@ -26,7 +26,7 @@ _CONF: dict[str, Any] = {
 
 
 def check(launcher: str) -> None:
-    """Test a launcher. Raises Problem with the verb that failed and the plugin's own words."""
+    """Test a launcher. Raises Problem with the verb that failed and the plugin's message."""
     scratch.attempt(lambda: _life_of_a_pod(launcher), PRIVATE_PATHS)
 
 

@@ -1,8 +1,8 @@
 """Keep several versions of a program in one folder, each in a subfolder with a manifest.
 
-A version is built under a temporary name and renamed, so that it is there whole or not at all. Once it has its name,
-its content never changes, because a process may be importing from it. Other content of the same release of cnictl gets
-another name (`0.1.0+1a2b3c4d`). `plugin_version` keeps the plugin this way, `program` root's copy of cnictl.
+A version is built under a temporary name and renamed, so that it appears completely or not at all. Once it has its
+name, its content never changes, because a process may be importing from it. Other content of the same release of cnictl
+gets another name (`0.1.0+1a2b3c4d`). `plugin_version` keeps the plugin this way, `program` root's copy of cnictl.
 """
 
 import ctypes

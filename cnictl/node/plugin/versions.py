@@ -1,6 +1,6 @@
-"""Do what `cnictl plugin` asks for: install a version of the plugin, switch to another, delete one, list them.
+"""Install, switch, delete and list versions of the plugin, for `cnictl plugin`.
 
-Which version is in use is part of the node's desired state: where the host is a node, node.toml names it from then on.
+The version in use is part of the node's desired state: if the host is a node, node.toml names it afterwards.
 """
 
 import os
@@ -42,7 +42,7 @@ class VersionOutcome:
 def install_own(plugin: Plugin, dry_run: bool, wait: float = RUN_LOCK_WAIT, pin: bool = True) -> VersionOutcome:
     """Install this cnictl's own version of the plugin, and use it. Raises Problem, with the launchers unchanged.
 
-    `pin`: node.toml names the version from then on.
+    `pin`: node.toml names the version afterwards.
     """
     with _alone(dry_run, wait):
         after = plugin.with_own_version()
@@ -67,7 +67,9 @@ def uninstall(
     with _alone(dry_run, wait, calls=False):
         before = plugin.observe()
         if shown is not None and before != shown.before:
-            raise Problem("the plugin changed while cnictl waited for the answer; nothing was changed", "run it again")
+            raise Problem(
+                "the plugin changed while cnictl waited for the answer; nothing was changed", "run the command again"
+            )
         if not name:
             if before is not None and not force:
                 _refuse_while_needed()

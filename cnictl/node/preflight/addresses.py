@@ -278,8 +278,8 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  
 def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostRoute]:
     """Yield the main table's routes, except default routes and routes of our bridge or to our peers.
 
-    A route with our protocol number that leads to no peer remains from earlier; the next run removes it. Other tables
-    matter only if a policy rule leads there; `policy_rules` checks that.
+    A route with our protocol number that leads to no peer is left from an earlier run; the next run removes it. Other
+    tables matter only if a policy rule leads there; `policy_rules` checks that.
     """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.known_peers}

@@ -64,7 +64,10 @@ def state(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]: 
             )
             findings.append(error("state", place, "is not writable, and a node needs it", what_to_do))
         elif not _has_room(place):
-            what_to_do = hint.advice("make room: df, df -i", because="only the operator knows which files can go")
+            what_to_do = hint.advice(
+                "free some space; df and df -i show how full it is",
+                because="only the operator knows which files can be removed",
+            )
             findings.append(error("state", place, "is on a full file system", what_to_do))
     return findings
 

@@ -20,7 +20,7 @@ ABSENT = "absent"
 """States of an announced node, per address family."""
 
 MAX_JUDGED_NODES = 8192
-"""Nodes of a snapshot that are judged. Each accepted one needs a route and an entry in the firewall."""
+"""The most nodes of a snapshot that are judged. Each accepted one needs a route and an entry in the firewall."""
 
 _NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?\Z")
 
@@ -122,7 +122,7 @@ class _Judge:
         for node in own:
             judged += self._judge_own(node)
         if not own:
-            why = "the source does not list this node: nodes that follow it have no route to the pods here"
+            why = "the source does not list this node, so nodes that use it have no route to the pods here"
             judged.append(JudgedNode(_shown(self._spec.reach.node), ", ".join(self._spec.subnets), "", ABSENT, why))
         others = [node for node in self._nodes if node not in own]
         order = sorted(range(len(others)), key=lambda at: self._is_new(others[at]))

@@ -88,7 +88,7 @@ def load(path: str) -> Cluster:
 
 
 def read(path: str) -> bytes:
-    """Return the file's bytes. Raises OSError, also if it is too large or not a regular file."""
+    """Return the file's bytes. Raises OSError, including for a file that is too large or not regular."""
     return durable.contents(path, LARGEST_FILE)
 
 
@@ -164,7 +164,7 @@ def find_self(cluster: Cluster, own_addresses: Iterable[str]) -> ClusterNode:
     usable = [text for text in sorted(own) if not _is_local(text)]
     shown = ", ".join(usable[:8]) or "none"
     raise UsageProblem(
-        f"no node of the cluster file has an address of this host; its addresses are {shown}",
+        f"no node of the cluster file has one of this host's addresses: {shown}",
         "write this host's address into the cluster file",
     )
 
@@ -229,7 +229,7 @@ class FileSource:
 
 
 def version_of(contents: bytes) -> str:
-    """Return what tells a file's content from another one."""
+    """Return a digest of the file's content."""
     return hashlib.sha256(contents).hexdigest()
 
 
@@ -395,7 +395,7 @@ def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
             raise UsageProblem(f"pod_cidr {cidr} lies outside the network {around[cidr.bits]}{meant}")
         other = by_family.setdefault(cidr.bits, cidr)
         if other is not cidr:
-            raise UsageProblem(f"pod_cidr {cidr} is a second {family} one beside {other}: at most one of each family")
+            raise UsageProblem(f"pod_cidr {other} and {cidr} are both {family}: at most one of each family")
     return tuple(str(by_family[bits]) for bits in around if bits in by_family)
 
 
@@ -410,7 +410,7 @@ def _check_unique(nodes: tuple[ClusterNode, ...]) -> None:
     logins: dict[str, int] = {}
     for position, node in enumerate(nodes):
         if names.setdefault(node.name, position) != position:
-            raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node a name of its own")
+            raise _NodeFault(position, f"two nodes have the name {node.name}", "give each node its own name")
         if node.ssh and logins.setdefault(node.ssh, position) != position:
             raise _NodeFault(
                 position, f"nodes {nodes[logins[node.ssh]].name} and {node.name} have the same ssh {node.ssh}"

@@ -102,9 +102,7 @@ def _checked(text: str, edited: str, change: Callable[[list[dict[str, Any]]], No
     if document.get(NODES) == []:
         del document[NODES]
     if document != wanted:
-        raise UsageProblem(
-            "the nodes are written in a form that can't be edited", "write each node on a line of its own"
-        )
+        raise UsageProblem("the nodes are written in a form that can't be edited", "write each node on its own line")
     return edited
 
 

@@ -23,7 +23,7 @@ _KUBERNETES = ("kubernetes", "lightkube>=1.0.1,<2", ("lightkube", "httpx2", "msg
 def kubernetes_source(reach: Reach, setting_up: bool = False) -> KubernetesSource:
     """Return the source for `source = "kubernetes"`. Raises UsageProblem if lightkube is not installed.
 
-    With `setting_up`, an administrator's kubeconfig of a control-plane node is used if the node has none of its own.
+    With `setting_up`, an administrator's kubeconfig of a control-plane node is used if the node has none.
     """
     with _needing(*_KUBERNETES):
         from cnictl.node.reach.kubernetes import KubernetesSource

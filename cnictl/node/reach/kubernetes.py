@@ -89,7 +89,7 @@ class KubernetesSource:
         if self._api is not None:
             self._api.end()
         self._api = Api(self._path, self._silence)
-        if self._closed:  # meanwhile
+        if self._closed:  # while it connected
             self._api.end()
         return self._api
 
@@ -132,7 +132,7 @@ class _Follower(threading.Thread):
             self._api.follow(self._version, self._note)
         except SourceLost as lost:
             self._failure = lost
-        except Exception as error:  # a bug of ours must not leave `wait` waiting for ever
+        except Exception as error:  # our own bug must not leave `wait` waiting for ever
             self._failure = SourceLost(
                 f"{self._api.title}: {type(error).__name__}: {untrusted_text.line(str(error), 300)}"
             )

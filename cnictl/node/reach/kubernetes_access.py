@@ -1,6 +1,6 @@
 """The credential for a Kubernetes API server: the rights that it needs, its file, and how that is written.
 
-Needs no Kubernetes client: rights can be printed and files checked where none is installed.
+Needs no Kubernetes client: rights can be printed and files checked even where none is installed.
 """
 
 import errno
@@ -153,7 +153,7 @@ def admin(named: str) -> str:
     path = named or next((path for path in ADMIN_KUBECONFIGS if os.path.exists(path)), "")
     if not path:
         raise UsageProblem(
-            f"there is no administrator's kubeconfig here: neither {' nor '.join(ADMIN_KUBECONFIGS)}",
+            f"there is no administrator's kubeconfig here: {' and '.join(ADMIN_KUBECONFIGS)} are missing",
             "run this on a control-plane node, or add --from ~/.kube/config",
         )
     return path

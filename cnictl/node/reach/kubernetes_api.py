@@ -83,9 +83,9 @@ class Api:
         `silence`: seconds of silence after which a watch counts as dead.
         """
         self.config, self.server_name = config, server_name = _configuration(path, private)
-        anew = f"write a new one on a control-plane node: {access.written_to(path)}"
-        self._another = anew if private else access.right_to("secrets")
-        """Hint where the credential is refused."""
+        renew = f"write a new one on a control-plane node: {access.written_to(path)}"
+        self._another = renew if private else access.right_to("secrets")
+        """The hint if the credential is refused."""
         self.server = untrusted_text.word(config.cluster.server)
         self.title = f"kubernetes {self.server}"
         """The server as messages name it."""
@@ -103,7 +103,7 @@ class Api:
 
     @contextlib.contextmanager
     def reading(self, verb: str, kind: str) -> Iterator[None]:
-        """Turn failures of the block's requests into SourceLost; it must be done within two minutes."""
+        """Turn failures of the block's requests into SourceLost; the block must end within two minutes."""
         self._transport.deadline = time.monotonic() + LIST_WITHIN
         try:
             yield

@@ -83,7 +83,7 @@ class Transport(httpx2.HTTPTransport):
         return response
 
     def end(self) -> None:
-        """End all requests, also those that wait for an answer; called from any thread."""
+        """End all requests, including those that wait for an answer; called from any thread."""
         self.ended.set()
         with self._lock:
             for connection in self._sockets:

@@ -42,9 +42,9 @@ def learn(spec: NodeSpec, source: Source, keep: bool = True, accept_empty: bool 
 def record_of(spec: NodeSpec, source: Source, snapshot: Snapshot, accept_empty: bool = False) -> Learned:
     """Return the record that follows the present one after a snapshot."""
     old = _known(spec)
-    routed = () if accept_empty else old.nodes  # the operator's word: the source is right
+    routed = () if accept_empty else old.nodes  # the operator says that the source is right
     known = [(node["name"], node["pod_cidr"], node["address"]) for node in routed if node["state"] == accept.ROUTED]
-    judged = accept.judge(snapshot, spec, look(spec, snapshot, known), known)
+    judged = accept.judge(snapshot, spec, observe_host(spec, snapshot, known), known)
     gone = len({peer.pod_cidr for peer in old.peers} - {peer.pod_cidr for peer in judged.peers})
     # a source without this node and most others has lost its data, or belongs to another cluster
     if not accept_empty and not judged.is_listed and gone > len(old.peers) // 2:
@@ -81,7 +81,7 @@ def lost_by(spec: NodeSpec, title: str, error: Exception) -> Learned:
 
 
 def stale(spec: NodeSpec, title: str, why: str, todo: str = "") -> Learned:
-    """Return the record marked as stale. `title` names the source if it has never answered."""
+    """Return the record marked as stale. `title` names a source that has never answered."""
     known = _known(spec)
     return replace(
         known,
@@ -93,7 +93,7 @@ def stale(spec: NodeSpec, title: str, why: str, todo: str = "") -> Learned:
 
 
 def in_words(error: Exception) -> str:
-    """Return why a source is lost, with what to do about it: no command's output may follow to print the hint."""
+    """Return in words why a source is lost and what to do about it, for output that has no separate hint."""
     return "; ".join(filter(None, (str(error), _todo(error))))
 
 
@@ -112,7 +112,7 @@ def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
 
 
 @reading.once()
-def look(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
+def observe_host(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
     """Return the properties of this host that decide about the announced and the known addresses."""
     own = host_links.own_interfaces()
     announced = dict.fromkeys([*accept.addresses_of(snapshot), *(address for _, _, address in known)])

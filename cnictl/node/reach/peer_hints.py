@@ -1,7 +1,7 @@
-"""Decide the hint where a node lacks another node as a peer, or the route to its pods, by where its peers come from.
+"""Choose the hint for a node that lacks a peer or the route to a peer's pods, by where its peers come from.
 
-Without a source, `cnictl route add-peer` adds a static peer. With a source, a static peer would hide its entry. So the
-hint is `cnictl apply` if the source lists the node, else to correct the source.
+Without a source, `cnictl route add-peer` adds a static peer. With a source, a static peer would override the source's
+entry. So the hint is `cnictl apply` if the source lists the node, else to correct the source.
 """
 
 from functools import cached_property
@@ -31,7 +31,7 @@ class PeerHints:
         return self._kept.source or self._spec.reach.source if self._spec.reach.source else ""
 
     def here(self, peer: Peer) -> Hint:
-        """Return what gives this node the route to a peer that it does not know, or knows at another address."""
+        """Return the hint that gives this node the route to a peer that it lacks or knows at another address."""
         if not self._spec.reach.source:
             moved = any(known.pod_cidr == peer.pod_cidr for known in self._spec.known_peers)
             return hint.command(f"cnictl route add-peer {peer.pod_cidr} {peer.via}{' --replace' if moved else ''}")
@@ -46,7 +46,7 @@ class PeerHints:
         return self._by_entry(record, peer) or self._register(peer.via, peer.via)
 
     def nowhere(self, address: str) -> Hint:
-        """Return what gives this node the route to a pod whose node is not known."""
+        """Return the hint that gives this node the route to a pod whose node is not known."""
         if not self._spec.reach.source:
             return hint.advice(
                 f"cnictl route add-peer CIDR ADDRESS, with the pod CIDR of {address} and its node's address",
@@ -55,18 +55,18 @@ class PeerHints:
         return self._register(f"the node of {address}", "that node")
 
     def there(self, peer: Peer, subnet: str, own: str, more: str = "") -> Hint:
-        """Return what gives a peer its route back to this node's pod CIDR through this node's address."""
+        """Return the hint that gives a peer its route back to this node's pod CIDR through this node's address."""
         listed = any(node["address"] == peer.via for node in self._kept.nodes)
         if not self._spec.reach.source or (peer in self._spec.peers and not listed):
             return hint.command(f"cnictl route add-peer {subnet} {own}", more, on=peer.via)
         if not any(node["state"] == SELF for node in self._kept.nodes):
             return self._register("this node", "this node", more)
-        behind = "or, where its copy of the cluster file is older: cnictl cluster apply"
+        behind = "or, if its copy of the cluster file is older: cnictl cluster apply"
         also = "; ".join(filter(None, [behind if self._spec.reach.source == FILE else "", more]))
         return hint.command("cnictl apply", also, on=peer.via)
 
     def refused(self, peer: Peer) -> tuple[str, Hint]:
-        """Return that a peer stays at its former address because its new entry is refused, and the hint; else empty."""
+        """Return in words that a peer's new entry is refused and its former address stays, and the hint; else empty."""
         for node in self._kept.nodes:
             is_kept = node["state"] == ROUTED and node["why"] and not node["static"]
             if is_kept and (node["pod_cidr"], node["address"]) == (peer.pod_cidr, peer.via):
@@ -79,7 +79,7 @@ class PeerHints:
         return "", hint.NONE
 
     def gone(self, peer: Peer) -> Hint:
-        """Return what to do about a peer that answers, but does not have its pod CIDR."""
+        """Return the hint for a peer that answers, but does not have its pod CIDR."""
         if peer in self._spec.peers or not self._spec.reach.source:
             drop = f"here: cnictl route del-peer {peer.pod_cidr}"
         else:
@@ -96,13 +96,13 @@ class PeerHints:
         )
 
     def other_cidr(self, peer: Peer) -> str:
-        """Return what to do here where a peer has another pod CIDR by now, in words."""
+        """Return in words what to do here if a peer now has another pod CIDR."""
         if not self._spec.reach.source or peer in self._spec.peers:
             return f"run here: cnictl route del-peer {peer.pod_cidr}, and add-peer with the new one"
         return f"correct its entry in the source of peers ({self.source})"
 
     def no_peers(self, without_source: str) -> str:
-        """Return in words why there is no peer; `without_source` says it for a node that has no source."""
+        """Return in words why there is no peer; `without_source` is the text for a node without a source."""
         if not self._spec.reach.source:
             return without_source
         return f"no peer: {self.source} lists no other node that can be used (cnictl node list)"
@@ -144,12 +144,12 @@ class PeerHints:
         also = f"; {more}" if more else ""
         if self._spec.reach.source == FILE:
             return hint.advice(
-                f"on the operator's machine: give {whom} its line in the cluster file if it has none, then: "
+                f"on the operator's machine: add {whom} to the cluster file if it is missing there, then: "
                 f"cnictl cluster apply{also}",
                 because=_OPERATORS,
             )
         return hint.advice(
-            f"register {whom} in Kubernetes, by starting kubelet on {where}, and see that its Node has a pod CIDR: "
+            f"register {whom} in Kubernetes, by starting kubelet on {where}, and check that its Node has a pod CIDR: "
             f"kubectl get nodes -o custom-columns=NAME:.metadata.name,CIDR:.spec.podCIDR; then: cnictl apply{also}",
             because=_KUBERNETES,
         )

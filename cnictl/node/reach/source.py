@@ -42,9 +42,9 @@ class Source(Protocol):
 
     @property
     def confirmed_at(self) -> float:
-        """When the source last showed that what `list` or `watch` returned last is current, in seconds since the epoch.
+        """When the source last confirmed the latest result of `list` or `watch`, in seconds since the epoch.
 
-        0 before a watch has shown it. May be read from another thread.
+        0 before a watch has confirmed one. May be read from another thread.
         """
 
     def list(self) -> Snapshot:

@@ -10,7 +10,7 @@ from cnictl.node.spec.node_spec import FILE, NodeSpec
 def opened(spec: NodeSpec, setting_up: bool = False) -> Source:
     """Return the source. Raises UsageProblem if its client or its credential is missing.
 
-    With `setting_up`, an administrator's credential is used if the node has none of its own.
+    With `setting_up`, an administrator's credential is used if the node has none.
     """
     if spec.reach.source == FILE:
         return FileSource(spec.reach.file or CLUSTER_FILE)

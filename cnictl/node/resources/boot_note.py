@@ -1,4 +1,4 @@
-"""Say what has to apply this node at boot on a host without systemd, where cnictl installs no unit."""
+"""Say how to apply this node at boot on a host without systemd, where cnictl installs no unit."""
 
 import os
 import shlex

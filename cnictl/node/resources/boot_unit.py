@@ -7,7 +7,7 @@ import os
 from cnictl.core import programs
 from cnictl.core.paths import UNIT_DIR
 from cnictl.core.process import run
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.host import debian_package
 from cnictl.node.plugin import files, program
 from cnictl.node.spec.node_spec import NodeSpec
@@ -29,7 +29,7 @@ _WANTED_PREFIX = "WantedBy="
 class BootUnit:
     """cnictl.service, enabled, if systemd runs, and the logrotate file if logrotate is installed.
 
-    The Debian package has a logrotate file of its own, which dpkg installs and removes.
+    The Debian package has its own logrotate file, which dpkg installs and removes.
     """
 
     id = f"boot/{UNIT}"
@@ -82,11 +82,13 @@ class BootUnit:
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the manual commands."""
         old, new = _files(before), _files(after)
-        commands = [by_hand.write(path, text, old.get(path)) for path, text in new.items() if old.get(path) != text]
+        commands = [
+            manual_commands.write(path, text, old.get(path)) for path, text in new.items() if old.get(path) != text
+        ]
         enable, enabled = bool(after and after["enabled"]), bool(before and before["enabled"])
         if enabled and not enable:
             commands.append(f"systemctl disable {UNIT}")
-        commands += [by_hand.remove(path) for path in old if path not in new]
+        commands += [manual_commands.remove(path) for path in old if path not in new]
         if old.get(UNIT_FILE) != new.get(UNIT_FILE):
             commands.append("systemctl daemon-reload")
         if enable and not enabled:

@@ -116,7 +116,7 @@ class Bridge:
         return summary, f"ip link set {name} {' '.join(options)}"
 
     def carries(self) -> str:
-        """Return the message that it has ports, or addresses that are not the node's."""
+        """Return the message that it has ports, or addresses that do not belong to the node."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
             if link is None:
@@ -211,7 +211,7 @@ class Address:
         return _addresses(address for address in self._all() if not is_ipv6(address) or address in self._ours)
 
     def desired(self, spec: NodeSpec) -> State | None:
-        """Return the gateway addresses, and the addresses that were never cnictl's."""
+        """Return the gateway addresses, and the addresses that cnictl never added."""
         others = [address for address in _listed(self.observe()) if address not in self._ours]
         return _addresses([*others, *map(str, gateways(spec))])
 
@@ -257,7 +257,7 @@ class Address:
                     try:
                         netlink.call((rtnetlink.RTM_DELADDR, 0, body))
                     except NetlinkError as error:
-                        if error.errno != errno.EADDRNOTAVAIL:  # the address goes when IPv6 is disabled
+                        if error.errno != errno.EADDRNOTAVAIL:  # it is removed when IPv6 is disabled
                             raise
             for address in new:
                 if address not in old:
@@ -279,7 +279,7 @@ def _ports(netlink: Netlink, index: int) -> list[str]:
 
 
 def _mac_stays(name: str) -> bool:
-    """Return whether a link's MAC was set (linux/netdevice.h, NET_ADDR_SET); True if sysfs doesn't tell."""
+    """Return whether a link's MAC was set (linux/netdevice.h, NET_ADDR_SET); True if sysfs doesn't show it."""
     try:
         return durable.contents(f"{_SYSFS}/{name}/addr_assign_type").strip() == _NET_ADDR_SET
     except OSError:

@@ -42,7 +42,7 @@ class BridgeNetfilter:
         return {name: data[kind][0] for name, kind in switches.items() if kind in data} or None
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - the same for every node
-        """Return that all switches are on; the present state without br_netfilter."""
+        """Return a state with all switches on; without br_netfilter, the present state."""
         return dict.fromkeys(self._switches, 1) if has_bridge_netfilter() else self.observe()
 
     def remember(self) -> None:

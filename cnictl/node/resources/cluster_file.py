@@ -7,7 +7,7 @@ from cnictl.node.spine import State
 
 
 class ClusterFile(TextFile):
-    """The copy. Only `init-node --from` writes it; any other content is the operator's, and stays."""
+    """The copy. Only `init-node --from` writes it; any other content belongs to the operator and stays."""
 
     offered = ""
     """The text of the file that `init-node --from` names."""

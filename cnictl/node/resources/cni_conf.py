@@ -9,7 +9,7 @@ from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.core.result import SUPPORTED_VERSIONS
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.host import runtimes
 from cnictl.node.host.runtimes import Runtime
 from cnictl.node.plugin import files
@@ -67,9 +67,9 @@ class CniConf:
         """Return the summary and the manual commands that write the file."""
         old, new = _files(before), _files(after)
         written, gone = [path for path in new if old.get(path) != new[path]], [path for path in old if path not in new]
-        commands = [by_hand.write(path, new[path], old.get(path), renamed=True) for path in written]
+        commands = [manual_commands.write(path, new[path], old.get(path), renamed=True) for path in written]
         summary = f"write {', '.join(written)}" if written else f"remove {', '.join(gone)}"
-        return summary, "\n".join([*commands, *map(by_hand.remove, gone)])
+        return summary, "\n".join([*commands, *map(manual_commands.remove, gone)])
 
     def carry_out(self, change: Change) -> None:
         """Write and remove files. Raises Problem if another tool's file has our name."""
@@ -78,7 +78,7 @@ class CniConf:
             if path not in new:
                 _refuse_foreign(path)
                 files.remove(path)
-                _tell_of(path)
+                _notify_watchers(path)
                 _note(_noted() - {path})
                 if not runtimes.running():
                     folders.unmake(os.path.dirname(path))
@@ -89,7 +89,7 @@ class CniConf:
                 _note(_noted() | {path})
                 # containerd notices a rename within the folder, but not a link or a move from elsewhere
                 files.write(path, text, 0o644)
-                _tell_of(path)
+                _notify_watchers(path)
 
 
 def conflist(spec: NodeSpec, bridge_netfilter: bool, portmap: bool, newest: bool) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def supported_versions(program: str) -> list[str]:
 def is_foreign(path: str) -> bool:
     """Return whether the file at `path` is another tool's: its first plugin is not ours.
 
-    A file that is not JSON is ours where cnictl wrote one: a power cut or a mistaken edit damaged it.
+    A file that is not JSON counts as ours if cnictl wrote one there: a power cut or a mistaken edit damaged it.
     """
     if not os.path.exists(path):
         return False
@@ -157,8 +157,8 @@ def is_foreign(path: str) -> bool:
         return True
 
 
-def _tell_of(path: str) -> None:
-    """Make runtimes notice a change behind a symbolic link: they watch the folder, so a file comes and goes there."""
+def _notify_watchers(path: str) -> None:
+    """Make runtimes notice a change behind a symbolic link: create and remove a file in the folder that they watch."""
     if os.path.islink(path):
         name = f"{os.path.dirname(path)}/.cnictl-changed-{os.getpid()}"
         os.close(os.open(name, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))

@@ -13,7 +13,7 @@ import shlex
 from xml.etree import ElementTree
 
 from cnictl.core.process import run
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.host import firewall, host_links
 from cnictl.node.host.verdicts.pods import peers_addresses
 from cnictl.node.plugin import files
@@ -23,7 +23,7 @@ from cnictl.node.state import folders, original_state
 
 CONF_DIR = "/etc/firewalld"
 ZONE, POLICY = f"{CONF_DIR}/zones/cnictl.xml", f"{CONF_DIR}/policies/cnictl-pods.xml"
-"""They need different names: if a zone and a policy have the same one, firewalld falls back to its stock rules."""
+"""The two names must differ: if a zone and a policy have the same one, firewalld falls back to its stock rules."""
 POLICY_CHAIN = "filter_FWD_policy_cnictl-pods"
 """This chain is in firewalld's table only while our policy is loaded."""
 TABLE_NAME = ("inet", "firewalld")
@@ -102,11 +102,11 @@ class Firewalld:
         """Return the summary and the manual commands."""
         old, new = before or _NOTHING, after or _NOTHING
         commands = [
-            by_hand.write(path, text, old["files"].get(path))
+            manual_commands.write(path, text, old["files"].get(path))
             for path, text in new["files"].items()
             if old["files"].get(path) != text
         ]
-        commands += [by_hand.remove(path) for path in old["files"] if path not in new["files"]]
+        commands += [manual_commands.remove(path) for path in old["files"] if path not in new["files"]]
         commands += [shlex.join(argv) for argv in _bindings(old, new)] if runs() else []
         return "have firewalld trust pods" if after else "stop firewalld from trusting pods", "\n".join(commands)
 
@@ -190,12 +190,12 @@ def _claimed() -> set[str]:
 
 def _bindings(old: State, new: State) -> list[list[str]]:
     """Return the commands that change the zones of `old` to those of `new`."""
-    was, shall = old["zones"], new["zones"]
+    present, wanted = old["zones"], new["zones"]
     return [
         ["firewall-cmd", f"--zone={zone}", f"--change-{_kind(name)}={name}"]
-        for name, zone in shall.items()
-        if was.get(name) != zone
-    ] + [["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in was if name not in shall]
+        for name, zone in wanted.items()
+        if present.get(name) != zone
+    ] + [["firewall-cmd", f"--remove-{_kind(name)}={name}"] for name in present if name not in wanted]
 
 
 def _kind(name: str) -> str:

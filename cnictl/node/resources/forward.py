@@ -1,4 +1,4 @@
-"""Accept pods' packets in iptables' FORWARD, with a chain of ours and jumps to it before the rules that drop.
+"""Accept pods' packets in iptables' FORWARD, with our own chain and jumps to it before the rules that drop.
 
 Docker and others set FORWARD to DROP later in the boot, so there is a jump even if nothing drops packets yet. The jump
 comes as late as possible (`cnictl.node.host.verdicts.places`), so that rules that drop particular packets come first.
@@ -51,7 +51,7 @@ _AT_ONCE = 250
 class IptablesForward:
     """Our chain of accept rules and the jumps to it, in one address family (`ip` or `ip6`, as nftables names it).
 
-    With `legacy`: in iptables' old kernel interface, if it is in use beside iptables-nft.
+    `legacy`: use iptables' old kernel interface, if that is in use in addition to iptables-nft's.
     """
 
     def __init__(self, family: str = "ip", spec: NodeSpec | None = None, legacy: bool = False) -> None:
@@ -68,23 +68,23 @@ class IptablesForward:
             return {_UNREADABLE: f"{CHAIN} exists, but {hidden_chains.reason('filter', self._family)}"}
         if not self.works():
             return None
-        look = IptablesLook(self.program, self._family, self._spec)
-        misplaced = look.survey().misplaced
+        table = FilterTable(self.program, self._family, self._spec)
+        misplaced = table.survey().misplaced
         jumps: dict[str, list[StoredRule]] = {}
-        for place, label in look.ours():
+        for place, label in table.ours():
             jumps.setdefault(place.chain, []).append(stored(label, misplaced.get(place)))
-        if not jumps and look.accepts is None:
+        if not jumps and table.accepts is None:
             return None
         ordered = {chain: placed_rules.in_order(labels) for chain, labels in jumps.items()}
-        return {"accepts": sorted(look.accepts or []), "jumps": ordered}
+        return {"accepts": sorted(table.accepts or []), "jumps": ordered}
 
     def desired(self, spec: NodeSpec) -> State | None:
         """Return accepts for the family's pod subnet over the bridge; None without a subnet or the command."""
         node = _of_family(spec, self._family)
         if node is None or not spec.forward or not self.works():
             return None
-        look = IptablesLook(self.program, self._family, spec)
-        jumps = look.wanted(everywhere=not self._legacy)
+        table = FilterTable(self.program, self._family, spec)
+        jumps = table.wanted(everywhere=not self._legacy)
         return {"accepts": accepts(node), "jumps": jumps} if jumps else None
 
     def works(self) -> bool:
@@ -106,28 +106,28 @@ class IptablesForward:
         if _UNREADABLE in (before or {}):
             summary = f"remove {CHAIN}, the accept rules for pods in {program}' FORWARD"
             return summary, "\n".join(hidden_chains.removal_commands("filter", CHAIN, self._family))
-        look = IptablesLook(program, self._family, self._spec) if self.works() else None
-        moves = look is not None and _moves_jumps(before, after)
-        removed = [f"{program} -w -D {line}" for line in look.removals()] if look is not None and moves else []
+        table = FilterTable(program, self._family, self._spec) if self.works() else None
+        moves = table is not None and _moves_jumps(before, after)
+        removed = [f"{program} -w -D {line}" for line in table.removals()] if table is not None and moves else []
         if after is None:
             ends = [f"{program} -w -F {CHAIN}", f"{program} -w -X {CHAIN}"]
             ends += [] if self._legacy else firewall.left_over_commands("filter", BASE, self._family)
             return f"remove the accept rules for pods from {program}' FORWARD", "\n".join([*removed, *ends])
-        if look is None or look.accepts is None:
+        if table is None or table.accepts is None:
             lines = [f"{program} -w -N {CHAIN}", *(f"{program} -w -A {CHAIN} {rule}" for rule in after["accepts"])]
         else:
-            lines = [f"{program} -w {line}" for line in look.changes_of_accepts(after["accepts"])]
-        inserted = look.insertions(after, self._name()) if look is not None and moves else []
+            lines = [f"{program} -w {line}" for line in table.changes_of_accepts(after["accepts"])]
+        inserted = table.insertions(after, self._name()) if table is not None and moves else []
         lines += [*removed, *(f"{program} -w {line}" for line in inserted)]
         subnet = getattr(_of_family(self._spec, self._family), "subnet", "pods")
-        where = _in_words(after, look)
+        where = _in_words(after, table)
         was = _reasons(before)
         return f"accept packets from and to {subnet} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
         """Make all changes in one transaction; with hundreds of peers, change our chain's rules first. Raises Problem.
 
-        That is safe: our chain only accepts, and rules that stay are not removed meanwhile.
+        That is safe: our chain only accepts, and rules that stay are not removed in between.
         """
         after = change.after
         if _UNREADABLE in (after or {}):
@@ -139,16 +139,16 @@ class IptablesForward:
             hidden_chains.remove("filter", CHAIN, self._family)
             firewall.drop_remnant("filter", BASE, self._family)
             return
-        look = IptablesLook(self.program, self._family, self._spec)
+        table = FilterTable(self.program, self._family, self._spec)
         moves = _moves_jumps(change.before, after)
-        lines = [f"-D {line}" for line in look.removals()] if moves else []
+        lines = [f"-D {line}" for line in table.removals()] if moves else []
         if after is not None:
-            changes = look.changes_of_accepts(after["accepts"])
+            changes = table.changes_of_accepts(after["accepts"])
             while len(changes) > _AT_ONCE:
                 self._restore(changes[:_AT_ONCE])
                 del changes[:_AT_ONCE]
-            lines = changes + lines + (look.insertions(after, self._name()) if moves else [])
-        elif look.accepts is not None:
+            lines = changes + lines + (table.insertions(after, self._name()) if moves else [])
+        elif table.accepts is not None:
             lines += [f":{CHAIN} - [0:0]", f"-X {CHAIN}"]
         self._restore(lines)
         if after is None and not self._legacy:
@@ -165,7 +165,7 @@ IPTABLES = tuple((family, legacy) for legacy in (False, True) for family in PROG
 """The values of `family` and `legacy` of each resource of this kind."""
 
 
-class IptablesLook:
+class FilterTable:
     """One reading of a program's filter table."""
 
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
@@ -405,12 +405,12 @@ def _with_unread(model: Ruleset, family: str) -> Ruleset:
 
 
 def _moves_jumps(before: State | None, after: State | None) -> bool:
-    """Return whether a change is one of the jumps too, and not of the accept rules alone."""
+    """Return whether a change affects the jumps too, not only the accept rules."""
     return (before or {}).get("jumps") != (after or {}).get("jumps")
 
 
-def _in_words(after: State, look: IptablesLook | None) -> str:
-    needs = look.fresh_needs() if look is not None else ()
+def _in_words(after: State, table: FilterTable | None) -> str:
+    needs = table.fresh_needs() if table is not None else ()
     places = []
     for chain in after["jumps"]:
         drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if any(place.chain == chain for place in need.path))

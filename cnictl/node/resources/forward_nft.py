@@ -1,7 +1,7 @@
 """Add accept rules for pods' packets to other programs' nftables base chains that drop them at the forward hook.
 
-An accept rule in a table of our own would not help, because the kernel still calls the other tables. So each one is in
-the chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
+An accept rule in our own table would not help, because the kernel still calls the other tables. So each one is in the
+chain that drops, immediately before the drop (`cnictl.node.host.verdicts.places`). A comment marks it as cnictl's.
 """
 
 from collections.abc import Collection, Iterator
@@ -42,14 +42,14 @@ class NftForward:
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec
-        self._look: NftLook | None = None
+        self._observed: ForwardChains | None = None
 
     def observe(self) -> State | None:
         """Return our rules by chain (`inet filter forward`), with a note on misplaced ones. None without any."""
-        look = NftLook(self._spec)
-        misplaced = look.survey().misplaced
+        observed = ForwardChains(self._spec)
+        misplaced = observed.survey().misplaced
         rules_by_chain: dict[str, list[StoredRule]] = {}
-        for chain in look.model.chains.values():
+        for chain in observed.model.chains.values():
             for index, rule in enumerate(chain.rules):
                 if rule.ours:
                     state = stored(rule.ours, misplaced.get(Place(chain.name, index)))
@@ -60,32 +60,36 @@ class NftForward:
         """Return the accept rules in each chain that drops pods' packets; well-placed ones in other chains stay."""
         if not spec.forward:
             return None
-        self._look = look = NftLook(spec)
-        survey = look.survey()
+        self._observed = observed = ForwardChains(spec)
+        survey = observed.survey()
         kinds: dict[str, set[str]] = {need.place.chain: set() for need in survey.needs}
-        for chain in look.model.chains.values():
+        for chain in observed.model.chains.values():
             for index, rule in enumerate(chain.rules):
-                if rule.ours and Place(chain.name, index) not in survey.misplaced and rule.ours in look.valid(chain):
-                    kinds.setdefault(chain.name, set()).update(look.kinds[rule.ours])
+                if (
+                    rule.ours
+                    and Place(chain.name, index) not in survey.misplaced
+                    and rule.ours in observed.valid(chain)
+                ):
+                    kinds.setdefault(chain.name, set()).update(observed.kinds[rule.ours])
         for need in survey.needs:
             kinds[need.place.chain].add(need.kind)
-        return {chain: sorted(look.rules(chain, wanted)) for chain, wanted in kinds.items()} or None
+        return {chain: sorted(observed.rules(chain, wanted)) for chain, wanted in kinds.items()} or None
 
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:
         """Return the summary and the nft commands."""
         old, new = before or {}, after or {}
-        look = self._look or NftLook(self._spec)
-        needs, commands, words = look.fresh_needs(), [], []
+        observed = self._observed or ForwardChains(self._spec)
+        needs, commands, words = observed.fresh_needs(), [], []
         for chain, rules in old.items():
             if rules != new.get(chain):
-                there = look.model.chains[chain].rules if chain in look.model.chains else ()
+                there = observed.model.chains[chain].rules if chain in observed.model.chains else ()
                 commands += [f"nft delete rule {chain} handle {rule.handle}" for rule in there if rule.ours]
         for chain, rules in new.items():
             if old.get(chain) != rules:
                 drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if need.place.chain == chain)
                 place = f"in {chain}, ahead of {' and '.join(drops)}" if drops else f"at the end of {chain}"
                 words.append(f"accept packets from and to pods {place}")
-                commands += [f"nft {line}" for line in look.insertions(chain, rules, needs)]
+                commands += [f"nft {line}" for line in observed.insertions(chain, rules, needs)]
         for chain, rules in old.items():
             if chain not in new:
                 reasons = dict.fromkeys(placed_rules.reasons(rules))
@@ -96,21 +100,21 @@ class NftForward:
     def carry_out(self, change: Change) -> None:
         """Replace our rules in each chain that differs, in one transaction. Raises Problem."""
         before, after = change.before or {}, change.after or {}
-        look = NftLook(self._spec)
-        needs = look.fresh_needs()
+        observed = ForwardChains(self._spec)
+        needs = observed.fresh_needs()
         lines = []
         for chain in dict.fromkeys([*before, *after]):
-            if before.get(chain) == after.get(chain) or chain not in look.model.chains:
+            if before.get(chain) == after.get(chain) or chain not in observed.model.chains:
                 continue
             lines += [
-                f"delete rule {chain} handle {rule.handle}" for rule in look.model.chains[chain].rules if rule.ours
+                f"delete rule {chain} handle {rule.handle}" for rule in observed.model.chains[chain].rules if rule.ours
             ]
-            lines += look.insertions(chain, after.get(chain, []), needs, quoted=False)
+            lines += observed.insertions(chain, after.get(chain, []), needs, quoted=False)
         if lines:
             run(["nft", "-f", "-"], "\n".join(lines) + "\n")
 
 
-class NftLook:
+class ForwardChains:
     """One reading of other programs' nftables base chains at the forward hook, and of our rules in them."""
 
     def __init__(self, spec: NodeSpec, owned: bool = False) -> None:

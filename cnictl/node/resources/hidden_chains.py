@@ -1,7 +1,7 @@
 """Find and remove our iptables chains if iptables can't read the built-in chain that leads to them.
 
-iptables can't read a chain that contains a native nft rule. If its program is missing, it is not known whether a chain
-of ours exists.
+iptables can't read a chain that contains a native nft rule. If its program is missing, it is not known whether one of
+our chains exists.
 """
 
 from typing import Any
@@ -67,7 +67,7 @@ def _removal(table: str, chain: str, family: str) -> list[str]:
 
 
 def target(rule: dict[str, Any]) -> str:
-    """Return the chain that a rule of nft's JSON jumps or goes to; empty where it does neither."""
+    """Return the chain that a rule of nft's JSON jumps or goes to; empty if it does neither."""
     verdicts = [part.get("jump") or part.get("goto") or {} for part in rule.get("expr", []) if isinstance(part, dict)]
     return next((str(verdict["target"]) for verdict in verdicts if "target" in verdict), "")
 

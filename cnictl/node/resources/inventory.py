@@ -73,7 +73,7 @@ def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
     paths: dict[str, None] = {}
     for resource in resources(spec, earlier):
         if isinstance(resource, Skipping):
-            with contextlib.suppress(OSError):  # it can't be looked at: its step in a plan says so
+            with contextlib.suppress(OSError):  # it can't be read: its step in a plan reports that
                 paths |= dict.fromkeys(resource.skipped(spec))
     return list(paths)
 

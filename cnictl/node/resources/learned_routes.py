@@ -1,7 +1,8 @@
 """Set the routes to the peers that were learned from a source: one resource for all, with their own protocol number.
 
 The source decides about these routes, so the journal has only a digest and the differences, and an undo sets the routes
-that the source asks for by then. The source knows all nodes, so packets to a pod CIDR that no node has are refused.
+that the source asks for at that time. The source knows all nodes, so packets to a pod CIDR that no node has are
+refused.
 """
 
 import errno

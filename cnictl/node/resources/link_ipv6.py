@@ -37,7 +37,7 @@ class RouterAdvertisements:
         values = {link: _value(link, "accept_ra") for link in self._links}
         return {link: value for link, value in values.items() if value} or None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - called only if the spec has IPv6
         """Return 2 for each link, so that it accepts while forwarding; a link that an operator turned off stays off."""
         return {link: v if v == NEVER else ROUTERS_TOO for link, v in (self.observe() or {}).items()} or None
 
@@ -105,7 +105,7 @@ class BridgeIpv6:
         values = {key: _value(self._name, key) for key in ("disable_ipv6", "accept_dad", "accept_ra")}
         return values if values["disable_ipv6"] else None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has IPv6
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - called only if the spec has IPv6
         """Return 0 for all values except accept_ra of an uplink."""
         return {"disable_ipv6": "0", "accept_dad": "0", "accept_ra": self._accept_ra()}
 

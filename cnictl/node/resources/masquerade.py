@@ -9,7 +9,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.masquerade import backends, iptables, rule_set
 from cnictl.core.masquerade.backends import BACKENDS
 from cnictl.core.masquerade.rule_set import RuleSet
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.host import firewall
 from cnictl.node.host.firewall import PROGRAMS
 from cnictl.node.resources import hidden_chains
@@ -67,7 +67,7 @@ class Masquerade:
                 subnets, networks = " ".join(rules["subnets"]), " ".join(rules["networks"])
                 words.append(f"masquerade packets from {subnets} to destinations outside {networks} ({backend})")
                 steps = backends.backend(backend).steps(_of(self._name, rules))
-                commands += [by_hand.heredoc(shlex.join(argv), stdin) for argv, stdin in steps]
+                commands += [manual_commands.heredoc(shlex.join(argv), stdin) for argv, stdin in steps]
         return ", ".join(words), "\n".join(commands)
 
     def carry_out(self, change: Change) -> None:

@@ -94,7 +94,7 @@ def networkd_files(spec: NodeSpec) -> list[NetworkdFile]:
     if spec.known_peers and is_used():
         for link in host_links.links_to_others(spec):
             file = file_of(link)
-            if file and not _says_what_to_keep(file):
+            if file and not _sets_keep_configuration(file):
                 paths.add(KEPT_FILES.replace("*.network", os.path.basename(file)))
     return [
         NetworkdFile(DAEMON_CONF, _DAEMON_TEXT),
@@ -120,7 +120,7 @@ def file_of(link: str) -> str:
     return values.get("NETWORK_FILE", "") if values.get("ADMIN_STATE") != "unmanaged" else ""
 
 
-def _says_what_to_keep(file: str) -> bool:
+def _sets_keep_configuration(file: str) -> bool:
     """Return whether a `.network` file, or a drop-in that is not ours, sets KeepConfiguration."""
     name = os.path.basename(file)
     drop_ins = [path for folder in FOLDERS for path in glob.glob(f"{folder}/network/{name}.d/*.conf")]

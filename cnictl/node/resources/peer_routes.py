@@ -30,7 +30,7 @@ class PeerRouteState:
 
 def states(spec: NodeSpec, findings: pod_routes.RouteFindings | None = None) -> list[PeerRouteState]:
     """Return the state of each peer's route, then the routes of ours that belong to no peer. Raises OSError."""
-    table, findings, names = RouteTable(), findings or pod_routes.look(spec), host_links.link_names()
+    table, findings, names = RouteTable(), findings or pod_routes.observe(spec), host_links.link_names()
     reached = host_links.reach_peers({peer: table.link_to(peer, spec) for peer in spec.known_peers})
     stale_routes = [(pod_cidr, table.to(pod_cidr)[0]) for pod_cidr in table.without_peer(spec)]
     stale = [PeerRouteState(None, pod_cidr, route["via"], route["dev"], "stale") for pod_cidr, route in stale_routes]

@@ -1,6 +1,7 @@
 """Represent cnictl's rules in other programs' chains in a state.
 
-A well-placed rule is its text. A misplaced one is an object that also names the drop, and on which side of it it is.
+A well-placed rule is represented by its text, a misplaced one by an object that also names the drop and whether the
+rule is ahead of it or behind it.
 """
 
 from collections.abc import Iterable, Iterator

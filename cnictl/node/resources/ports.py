@@ -1,4 +1,4 @@
-"""Keep each live pod's host veth on the bridge, even after the bridge was made again."""
+"""Keep each live pod's host veth on the bridge, even after the bridge was recreated."""
 
 from cnictl.core import attachments, liveness
 from cnictl.core.bridge import has_bridge_netfilter

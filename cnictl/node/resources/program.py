@@ -32,7 +32,7 @@ class ProgramCopy:
         }
 
     def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - one copy serves every network
-        """Return the present copy, of whatever version, if it is intact; else a copy of the running cnictl."""
+        """Return the present copy, whatever its version, if it is intact; else a copy of the running cnictl."""
         now = self.observe()
         if not self._needed or (now is not None and now["digest"]) or not files.can_write(f"{program.HOME}/new"):
             return now

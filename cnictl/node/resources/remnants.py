@@ -1,4 +1,4 @@
-"""Find and remove, by its mark, what cnictl left on a host and no record names any more.
+"""Find and remove, by its mark, what cnictl left on a host and no record names.
 
 Rules that were saved and are restored at boot outlive a reset. If our files are lost, everything does. Then only the
 marks count: chains CNICTL-*, comments that begin with `cnictl:`, our nftables tables, routing protocols 67 and 68, and
@@ -208,7 +208,7 @@ def iptables_programs() -> list[str]:
 
 
 class OwnTables(_Remnant):
-    """Chains in the nftables tables `inet cnictl` and `bridge cnictl`, and isolated ports, that no one else removes.
+    """Chains in the tables `inet cnictl` and `bridge cnictl`, and isolated ports, that no other resource removes.
 
     `names` are networks whose chains another resource removes; `ports` are host veths that are removed with their
     attachments.

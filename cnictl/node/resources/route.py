@@ -43,7 +43,7 @@ class PeerRoute:
         return now if now is not None and {**now, "owner": OURS} == wanted else wanted
 
     def state_after_reset(self) -> State | None:
-        """Return a route that is not ours, also one beside ours, which a reset leaves; else None."""
+        """Return the route that a reset leaves: one that is not ours, even if ours exists too; else None."""
         others = (route for route in self._table.to(self._pod_cidr) if route["owner"] not in (OURS, LEARNED))
         return next(others, None)
 
@@ -137,19 +137,19 @@ def _listed(ways: Iterable[tuple[Cidr, RouteResult]]) -> dict[str, list[dict[str
     routes: dict[str, list[dict[str, str]]] = {}
     for destination, route in ways:
         if route.table == route_lookup.MAIN_TABLE:
-            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # none of ours has several next hops
+            dev, gateway = route.hops[0] if len(route.hops) == 1 else ("", "")  # our routes have a single next hop
             owner = _OWNERS.get(route.protocol) or f"proto {_PROTOCOLS.get(route.protocol, route.protocol)}"
             routes.setdefault(str(destination), []).append({"via": gateway, "dev": dev, "owner": owner})
     return routes
 
 
 def _message(change: Change, indexes: dict[str, int], others: list[dict[str, str]]) -> tuple[int, int, bytes]:
-    """Return the message that carries a change out. Raises Problem if another's route is there, or the link is not.
+    """Return the message that carries a change out. Raises Problem if a foreign route is there, or no link.
 
     `others`: the routes to the same pod CIDR that are not ours. A static peer's route replaces a learned one.
     """
     cidr = parse_cidr(_pod_cidr(change))
-    if change.after is None or change.after["owner"] != OURS:  # another's route stays beside ours
+    if change.after is None or change.after["owner"] != OURS:  # the route of others stays
         return rtnetlink.delete_route(cidr.packed, cidr.prefix, PROTOCOL)
     for route in [change.before] if change.before is not None else others:
         _refuse_foreign(str(cidr), route)

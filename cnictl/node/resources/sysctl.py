@@ -29,8 +29,8 @@ class Forwarding:
         value = sysctl.read(self._path)
         return {"value": value} if value else None
 
-    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - it is asked only where the spec has the family
-        """Return that forwarding is on."""
+    def desired(self, spec: NodeSpec) -> State | None:  # noqa: ARG002 - called only if the spec has the family
+        """Return the state with forwarding on."""
         return {"value": "1"}
 
     def remember(self) -> None:
@@ -59,7 +59,7 @@ class Forwarding:
     def describe(self, before: State | None, after: State | None) -> tuple[str, str]:  # noqa: ARG002
         """Return the summary and the sysctl command."""
         value = after["value"] if after else "0"
-        summary = "let the host forward" if value == "1" else "stop forwarding"
+        summary = "turn on forwarding of" if value == "1" else "turn off forwarding of"
         commands = [f"sysctl -w {self.key}={value}"]
         remembered = original_state.recall(self.id)
         if value == "0" and remembered is not None and remembered["value"] == "0":
@@ -92,7 +92,7 @@ class Forwarding:
 
     @staticmethod
     def _restored(remembered: dict[str, Any], now: dict[str, str]) -> dict[str, str]:
-        """Return the values to leave behind: the original ones, but for what somebody has changed since."""
+        """Return the values to leave behind: the original ones, except those that somebody has changed since."""
         left = remembered.get("left", {})
         return {
             name: old if now[name] == left.get(name, now[name]) else now[name]

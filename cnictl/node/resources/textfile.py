@@ -6,7 +6,7 @@ from typing import Any
 
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import NODE_FILE
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.plugin import files
 from cnictl.node.resources.link_ipv6 import accepting
 from cnictl.node.spec import addressing
@@ -16,7 +16,7 @@ from cnictl.node.spine import Change, State
 from cnictl.node.state import folders, original_state
 
 _OURS = "Written by cnictl"
-"""The text at the head of each file of ours."""
+"""The text at the head of each of our files."""
 
 SYSCTL_FILE = "/etc/sysctl.d/99-cnictl.conf"
 _SYSCTL_HEADER = """\
@@ -139,7 +139,8 @@ class SysctlFile(TextFile):
     def wanted(self, spec: NodeSpec) -> State | None:
         """Return a line for each family of the node, with the lines for router advertisements ahead of IPv6's.
 
-        If an operator has turned these off on a link since, the next write drops its line; the line alone is not drift.
+        If an operator has since turned these off on a link, the next write drops that line; a leftover line is not
+        drift.
         """
         now = self.observe()
         kept = self._text(spec, every=True)
@@ -175,6 +176,6 @@ def _spec_without(now: NodeSpec, before: NodeSpec, after: NodeSpec) -> tuple[Nod
 
 def _describe(path: str, before: State | None, after: State | None) -> tuple[str, str]:
     if after is None:
-        return f"remove {path}", by_hand.remove(path)
+        return f"remove {path}", manual_commands.remove(path)
     verb = "write" if before is None else "change"
-    return f"{verb} {path}", by_hand.write(path, after["text"], before["text"] if before else None)
+    return f"{verb} {path}", manual_commands.write(path, after["text"], before["text"] if before else None)

@@ -37,7 +37,7 @@ class Undone:
 
 
 def confirm() -> Pending:
-    """Keep what the pending run made. The caller holds `exclusive`. Raises Problem if nothing waits, or too late."""
+    """Keep what the pending run made. The caller holds `exclusive`. Raises Problem if none waits, or its time is up."""
     waiting = pending.read()
     if waiting is None:
         run, hint = journal.last(), ""

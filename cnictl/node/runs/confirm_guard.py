@@ -78,14 +78,14 @@ def stop_timer() -> None:
 
 
 def _become_guard(ready: int) -> NoReturn:
-    """In the child: leave the parent's session, report that the guard runs, and check until no run waits any more."""
+    """In the child: leave the parent's session, report that the guard runs, and check until no run waits."""
     try:
         os.setsid()
         if os.fork():
             os._exit(0)
         _detach(ready)
         waiting = pending.read()
-        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # history and waiting commands name it so
+        sys.argv[1:] = ["undo", str(waiting.run)] if waiting else []  # history and waiting commands show this name
         os.write(ready, b"1")
         os.close(ready)
         while not _is_over():
@@ -111,7 +111,7 @@ def _detach(kept: int) -> None:
 
 
 def _is_over() -> bool:
-    """Undo the run if it is due; return whether no run waits any more."""
+    """Undo the run if it is due; return whether no run waits now."""
     try:
         waiting = pending.read()
         if waiting is None:

@@ -171,7 +171,7 @@ def establish(node_change: NodeChange, on_step: OnStep, journal: Journal) -> Pla
     """Carry out a change of the node. The caller has held `spine.exclusive` since before it was planned.
 
     Returns the changes that were needed in addition to the plan. Raises Problem after undoing this run's changes. If
-    the spec is in effect already, the run repairs what it can, and nothing is undone.
+    the spec is already in effect, the run repairs what it can, and nothing is undone.
     """
     added = Plan(())
     repairs = node_change.reapplies and original_state.specs() == [node_change.spec]

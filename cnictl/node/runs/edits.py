@@ -134,7 +134,7 @@ class AddPeers:
         return dataclasses.replace(spec, peers=self._combined(spec).peers)
 
     @reading.once()
-    def look(self) -> tuple[list[str], tuple[str, ...]]:
+    def preview(self) -> tuple[list[str], tuple[str, ...]]:
         """Return in words what becomes of the present peers, and the kinds of resources that it changes.
 
         The host is asked about the named peers alone. Raises UsageProblem if a peer does not fit the node; Problem if
@@ -183,7 +183,7 @@ def check_links(spec: NodeSpec) -> None:
 
 
 def _lowers_mtu(spec: NodeSpec) -> bool:
-    """Return whether a peer of `spec` needs smaller packets of pods than the bridge has now."""
+    """Return whether a peer of `spec` needs a smaller pod MTU than the bridge has now."""
     limit = host_links.narrowest(spec)
     if spec.mtu or limit.peer is None:
         return False

@@ -210,19 +210,19 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
     """Remove the pods' bridge; the node's spec stays. Raises Problem."""
     spec = converge.current_spec()
     made = inventory.resources(spec, converge.specs_in_place())
-    goes = [resource for resource in reversed(made) if inventory.kind(resource) in _BRIDGE_KINDS]
+    removed = [resource for resource in reversed(made) if inventory.kind(resource) in _BRIDGE_KINDS]
 
-    def look() -> tuple[list[AttachedPod], Plan]:
-        return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(goes)
+    def present() -> tuple[list[AttachedPod], Plan]:
+        return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(removed)
 
     shown = None
     if not options.dry_run and operator.asks():
-        shown = look()
+        shown = present()
         if shown[1].changes:
             lines = [f"delete the attachment of {pod}" for pod in shown[0]]
             operator.approve([*lines, *(change.summary for change in shown[1].changes)], f"Take {spec.bridge} down?")
     with alone(options, operator):
-        pods, todo = look()
+        pods, todo = present()
         if shown is not None:
             refuse_unshown(shown[1], todo, shown[0], pods)
         if options.dry_run:
@@ -232,7 +232,7 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         record = Journal("bridge down", {"spec": as_data(spec)})
 
         def work(on_step: OnStep) -> Plan:
-            removal = spine.plan_removal(goes)  # anew: the ports of pods are gone by now
+            removal = spine.plan_removal(removed)  # plan again: pods' ports have been removed
             spine.apply(removal, on_step, record)
             record.end(DONE)
             return removal
@@ -258,7 +258,7 @@ def undo_run(
         is_another = chosen.number != shown.run.number
         if is_another and approved:
             raise Problem(
-                f"run {chosen.number} ({chosen.command}) was made meanwhile; nothing was changed", "cnictl history"
+                f"run {chosen.number} ({chosen.command}) has been made since; nothing was changed", "cnictl history"
             )
         waiting = pending.read()
         if waiting is not None and waiting.run != chosen.number:
@@ -272,7 +272,7 @@ def undo_run(
         if approved:
             refuse_unshown(shown.plan, todo.plan)
         report = Report(todo.plan)
-        with _reported(report, operator), operator.working("looking at this host") as tell:
+        with _reported(report, operator), operator.working("inspecting this host") as tell:
             history.carry_out(todo, f"undo {chosen.number}", report.follow(tell))
         if waiting is not None:
             pending.disarm()
@@ -300,7 +300,7 @@ def reset_node(
 
     with alone(options, operator):
         report = Report(reset.plan().whole)
-        with _reported(report, operator), operator.working("looking at this host") as tell:
+        with _reported(report, operator), operator.working("inspecting this host") as tell:
             done = reset.carry_out(options.force, report.follow(tell), on_pod, check)
         report.plan = done.whole
     return done, report
@@ -350,12 +350,12 @@ def _carry_out(
     pods: Sequence[AttachedPod],
     reapplies: bool = False,
 ) -> None:
-    """Detach `pods` and do `work`, which returns the plan that it carried out; report the run, also if it fails."""
+    """Detach `pods` and do `work`, which returns the plan that it carried out; report the run, even if it fails."""
     _refuse_while_unconfirmed(report.spec, reapplies)
     with _reported(report, operator), _guarded(record, options, operator):
         for pod in live_pods.detach_all(pods, record):
             operator.say(f"deleted the attachment of {pod}: its runtime has to create the pod again")
-        with operator.working("looking at this host") as tell:
+        with operator.working("inspecting this host") as tell:
             report.plan = work(report.follow(tell))
     report.confirm_within, report.run = options.confirm_within or 0, record.number
     operator.report(report)
@@ -406,7 +406,7 @@ def _guarded(record: Journal, options: Options, operator: Operator) -> Iterator[
     except BaseException:
         if record.outcome == UNDONE or not record.number:
             pending.disarm()
-        else:  # some of it stands
+        else:  # some of its changes are still in place
             start_clock()
         raise
     start_clock()

@@ -1,7 +1,7 @@
 """List the runs in the journal, and undo one of them: revert each thing that it changed, through the spine.
 
-A thing is reverted if it is as the run left it. If somebody has changed it since, or pods depend on it by now, it is
-left and reported.
+A change is reverted if its resource is still as the run left it. If somebody has changed the resource since, or pods
+depend on it now, it is left as it is and reported.
 """
 
 from contextlib import nullcontext
@@ -33,7 +33,7 @@ POD_KINDS = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward"
 """Kinds of resources that a pod's network depends on; routes to other nodes and the conf are not among them."""
 
 _EVERY_NETWORKS = ("sysctl", PLUGIN_KIND)
-"""Those of them that pods of other networks need too, such as the network of a hand-written conf."""
+"""The kinds among them that pods of other networks need too, such as the network of a hand-written conf."""
 
 _FOR_GOOD = {
     "attachment": "an attachment that was deleted: the runtime has to create the pod again",
@@ -71,13 +71,13 @@ def find(number: int) -> Run:
     if run is None:
         known = journal.numbers()
         raise UsageProblem(
-            f"there is no run {number}", f"they are {known[0]} to {known[-1]}: cnictl history" if known else ""
+            f"there is no run {number}", f"cnictl history lists runs {known[0]} to {known[-1]}" if known else ""
         )
     return run
 
 
 def latest_to_undo() -> Run:
-    """Return the operator's latest run that an undo can revert; not an undo, a repair, or a run that is undone already.
+    """Return the operator's latest run that an undo can revert; not an undo, a repair, or an undone run.
 
     Raises Problem if there is none.
     """
@@ -89,7 +89,7 @@ def latest_to_undo() -> Run:
             repairs.append(run)
     if repairs:
         raise Problem(
-            f"only repairs are left to undo, the latest is run {repairs[0].number} ({repairs[0].command})",
+            f"only repairs are left to undo; the latest is run {repairs[0].number} ({repairs[0].command})",
             "cnictl history lists them; `cnictl undo RUN` undoes a repair, and the fault returns with it",
         )
     raise Problem("there is no run to undo", "cnictl history lists them")
@@ -151,15 +151,15 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         makes_again = trace.after is None and target is not None  # this takes nothing from pods
         if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
-                pods = _standing(run, spec)
-            goes = target is None or kind == "sysctl"  # the thing itself goes, or is switched off
+                pods = _dependent_pods(run, spec)
+            removes = target is None or kind == "sysctl"  # the thing itself is removed or switched off
             dependent = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
             if dependent:
                 others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
-            elif goes and isinstance(resource, Carrying) and (needed := resource.carries()):
+            elif removes and isinstance(resource, Carrying) and (needed := resource.carries()):
                 target, notes = now, [needed]
-        left += [f"{trace.resource}: {note}{_by_whom(run, trace)}" for note in notes]
+        left += [f"{trace.resource}: {note}{_changed_by(run, trace)}" for note in notes]
         if target != now:
             summary, command = resource.describe(now, target)
             back.append(Step(resource, now, summary, Change(resource.id, now, target, summary, command)))
@@ -316,7 +316,7 @@ def _spec_before_edit(run: Run, spec: NodeSpec | None) -> NodeSpec | None:
     return before if spec == from_data(run.spec) else None
 
 
-def _standing(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
+def _dependent_pods(run: Run, spec: NodeSpec | None) -> tuple[AttachedPod, ...]:
     """Return the pods, not proven dead, that lose their network if the run is undone."""
     if any(entry.resource == NodeFile.id for entry in run.entries):
         return tuple(live_pods.cut_off(converge.specs_in_place(), spec)) if spec is not None else _alive()
@@ -330,7 +330,7 @@ def _alive() -> tuple[AttachedPod, ...]:
     return tuple(pod for pod in live_pods.attached(names) if pod.state != liveness.STALE)
 
 
-def _by_whom(run: Run, trace: Trace) -> str:
+def _changed_by(run: Run, trace: Trace) -> str:
     """Return in words the later runs of cnictl that changed the same thing."""
     named = [
         f"run {later.number} ({later.command})"

@@ -36,7 +36,7 @@ class NodeInSource:
         named = given.get("subnets")
         if named and set(named) != set(self.subnets):
             raise UsageProblem(
-                f"--subnet says {', '.join(named)}, and {self.source.title} gives this node {', '.join(self.subnets)}",
+                f"--subnet is {', '.join(named)}, but {self.source.title} gives this node {', '.join(self.subnets)}",
                 "leave --subnet out, or change it there",
             )
         if not (given.get("networks") or self.networks):

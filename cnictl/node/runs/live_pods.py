@@ -50,7 +50,7 @@ class AttachedPod:
 
 
 def attached(names: Iterable[str]) -> list[AttachedPod]:
-    """Return every attachment of these networks, also if only its lease, or only a link with our alias, is left.
+    """Return every attachment of these networks, even if only its lease or only a link with our alias is left.
 
     Nothing is written. In a store that several nodes use, an attachment counts as this host's only if its link is here.
     """

@@ -86,7 +86,7 @@ def _resources(specs: list[NodeSpec], names: tuple[str, ...]) -> tuple[list[Reso
     Resources that are found by their mark alone come first, then the others in reverse order of creation, and last the
     node file and the plugin.
     """
-    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # also if no node was set up with it
+    plugin = Plugin(bin_dirs=tuple(sorted(sweep.plugin_folders()[1])))  # even if no node was set up with it
     file, *made = inventory.resources(specs[-1], specs)
     conf = [resource for resource in made if inventory.kind(resource) == CONF_KIND]
     middle = [resource for resource in reversed(made) if inventory.kind(resource) not in (CONF_KIND, PLUGIN_KIND)]
@@ -107,7 +107,7 @@ def refuse(todo: Reset, force: bool) -> None:
 
 def in_words(todo: Reset) -> list[str]:
     """Return a line for each thing that a reset removes, in order."""
-    lines = [f"deletes the attachment of {pod}" for pod in todo.pods]
+    lines = [f"delete the attachment of {pod}" for pod in todo.pods]
     lines = [change.summary for change in todo.conf.changes] + lines + [change.summary for change in todo.rest.changes]
     state = [path for path in (STATE_DIR, RUN_DIR, PLUGIN_LOG) if os.path.lexists(path)]
     return [*lines, *([f"remove cnictl's files in {', '.join(state)}"] if lines and state else [])]
@@ -148,18 +148,18 @@ def remains() -> list[str]:
     todo = plan()
     changes = [*todo.conf.changes, *todo.rest.changes]
     changes = [change for change in changes if not change.resource.startswith(PLUGIN_KIND)]
-    standing = [change.summary.removeprefix("remove ") for change in changes]
-    standing += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
-    return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + standing
+    left = [change.summary.removeprefix("remove ") for change in changes]
+    left += [f"{step.resource.id}, perhaps: {step.unknown}" for step in todo.rest.unknown]
+    return [f"{pod.name or pod.container}'s veth" for pod in todo.pods if pod.lost_port] + left
 
 
 def no_node() -> Problem:
     """Return the error of a command that needs a node, for a host that is not one; it names what is left of cnictl."""
-    standing = remains()
-    if not standing:
+    left = remains()
+    if not left:
         return Problem(*converge.NO_NODE)
     return Problem(
-        f"{converge.NO_NODE[0]}, but it still has: {'; '.join(standing)}",
+        f"{converge.NO_NODE[0]}, but it still has: {'; '.join(left)}",
         "cnictl reset-node removes it (--dry-run shows how); cnictl init-node sets this host up again",
     )
 

@@ -1,4 +1,4 @@
-"""Decide which state an undo gives one thing, given its present state; what somebody changed since stays. Pure."""
+"""Decide which state an undo restores for a resource. What somebody has changed since the run stays. Pure."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

@@ -124,7 +124,7 @@ def plugin_folders() -> tuple[set[str], set[str]]:
 
 
 def _forget_records(name: str) -> None:
-    """Remove what is left beside a network's attachment records, and the records of other nodes' leases."""
+    """Remove what is left in a network's folder of attachment records, and the records of other nodes' leases."""
     for record in attachments.all_records(name):
         if not record.host_veth and may_be_shared(record.data_dir):
             attachments.remove(name, record.container, record.ifname)

@@ -114,23 +114,23 @@ def _one_per_family(cidrs: Iterable[Cidr], subject: str) -> dict[int, Cidr]:
         for block, kind in _NO_PODS:
             if cidr.prefix and cidr.overlaps(block):  # a later check has a better message for prefix length 0
                 within = "" if block.covers(cidr) else f"it contains {block}, and "
-                raise UsageProblem(f"{subject} {cidr}: {within}{kind} addresses can't be pods'")
+                raise UsageProblem(f"{subject} {cidr}: {within}pods can't have {kind} addresses")
         other = cidr_by_bits.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(
-                f"{subject} {cidr} is a second {FAMILIES[cidr.bits]} one beside {other}: at most one of each family"
+                f"{subject} {other} and {cidr} are both {FAMILIES[cidr.bits]}: at most one of each family"
             )
     return cidr_by_bits
 
 
 def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None:
-    """Refuse a subnet outside the network of its family, or where either has none of the other's family."""
+    """Refuse a subnet outside the network of its family, and a subnet or network that lacks the other."""
     for bits, subnet in subnets.items():
         if bits not in networks:
             wide = Cidr(subnet.packed, min(subnet.prefix, 16 if bits == 32 else 48)).network
             raise UsageProblem(
                 f"subnet {subnet} is {FAMILIES[bits]}, and there is no {FAMILIES[bits]} network for it: "
-                f"add --network {wide}, or what all nodes' {FAMILIES[bits]} pod CIDRs lie in"
+                f"add --network {wide}, or the network of all nodes' {FAMILIES[bits]} pod CIDRs"
             )
     for bits, network in networks.items():
         if bits not in subnets:
@@ -152,9 +152,9 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
             raise UsageProblem(f"external {text} is link-local, so it is not an address outside the cluster")
         bits = len(packed) * 8
         if bits not in subnets:
-            raise UsageProblem(f"external {text} is {FAMILIES[bits]}; this node's pods have no such address")
+            raise UsageProblem(f"external {text} is {FAMILIES[bits]}, but this node's pods have no such address")
         if bits in address_by_bits:
-            raise UsageProblem(f"external {text} is a second {FAMILIES[bits]} one beside {address_by_bits[bits]}")
+            raise UsageProblem(f"external {address_by_bits[bits]} and {text} are both {FAMILIES[bits]}")
         address_by_bits[bits] = format_address(packed)
     return tuple(address_by_bits.values())
 

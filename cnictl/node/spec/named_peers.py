@@ -65,7 +65,7 @@ def combine(known: tuple[Peer, ...], named: tuple[Peer, ...], prune: bool, repla
     if moved and not replace:
         old, new = moved[0]
         raise UsageProblem(
-            f"peer {old.pod_cidr} is reached through {place(old)} already; to move it to {place(new)}, add --replace"
+            f"peer {old.pod_cidr} is already reached through {place(old)}; to move it to {place(new)}, add --replace"
         )
     _refuse_overlap(result, tuple(wanted.values()))
     named_cidrs = {check_peer(peer).pod_cidr for peer in named}

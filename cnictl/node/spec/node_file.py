@@ -188,13 +188,13 @@ def _is_newer(where: str, key: str) -> bool:
             return False
     except (OSError, Problem):
         return False
-    if (where, key) not in _told:
-        _told.add((where, key))
-        tell(f"cnictl: {where}: key {key!r} is of a newer cnictl: cnictl {cnictl.__version__} keeps it, but ignores it")
+    if (where, key) not in _reported:
+        _reported.add((where, key))
+        tell(f"cnictl: {where}: key {key!r} is from a newer cnictl; cnictl {cnictl.__version__} keeps and ignores it")
     return True
 
 
-_told: set[tuple[str, str]] = set()
+_reported: set[tuple[str, str]] = set()
 
 
 def _texts(value: str | list[str], required: bool) -> tuple[str, ...]:
@@ -215,18 +215,18 @@ def merged(text: str, spec: NodeSpec) -> str:
     """Return a node file's text with only the edits that `spec` needs; comments, order and spelling stay."""
     if not text:
         return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
-    if _says(text, spec):
+    if _describes(text, spec):
         return text
     try:
         edited = _edited(text, spec)
-        if _says(edited, spec):
+        if _describes(edited, spec):
             return edited
     except (UsageProblem, TOMLKitError, LookupError):
         pass  # a file in this form can't be edited line by line
     return _edited(_HEADER, spec, _ALWAYS_WRITTEN)
 
 
-def _says(text: str, spec: NodeSpec) -> bool:
+def _describes(text: str, spec: NodeSpec) -> bool:
     """Return whether a node file's text means `spec`, however it is spelled."""
     current = parse(text)
     if current == spec:

@@ -68,11 +68,11 @@ class NodeSpec:
     plugin_version: str = ""
     """The version of the plugin that runtimes start, as `plugin list` names it; empty: the one in use stays."""
     forward: bool = True
-    """Whether cnictl adds accept rules for pods' packets where the host's firewalls drop forwarded packets."""
+    """Whether cnictl adds accept rules for pods' packets if the host's firewalls drop forwarded packets."""
     bin_dirs: tuple[str, ...] = ()
-    """Folders for the plugin, besides those of the runtimes that are found on this host."""
+    """Folders for the plugin, in addition to those of the runtimes that are found on this host."""
     conf_dirs: tuple[str, ...] = ()
-    """Folders for the conf, besides those of the runtimes."""
+    """Folders for the conf, in addition to those of the runtimes."""
     reach: Reach = Reach()
     learned: tuple[Peer, ...] = field(default=(), compare=False)
     """The accepted peers from the source. They are not part of the desired state, because the source decides."""

@@ -73,7 +73,7 @@ def parse_peers(words: Sequence[str], link: str = "") -> tuple[Peer, ...]:
             f"two peers have the pod CIDR {earlier.pod_cidr}: {both}"
             if earlier.pod_cidr == later.pod_cidr
             else f"the pod CIDRs of two peers overlap: {both}",
-            "each node needs a pod CIDR of its own: name one of the two",
+            "each node needs its own pod CIDR: name one of the two",
         )
     return tuple(peers)
 
@@ -157,7 +157,7 @@ def check_peers(peers: tuple[Peer, ...], own: tuple[Cidr, ...], around: tuple[Ci
             )
         subnet, network = subnets[cidr.bits], networks[cidr.bits]
         if cidr == subnet:
-            raise UsageProblem(f"peer {cidr} is this node's own subnet; each node needs a pod CIDR of its own")
+            raise UsageProblem(f"peer {cidr} is this node's own subnet; each node needs its own pod CIDR")
         if cidr.overlaps(subnet):
             raise UsageProblem(f"peer {cidr} overlaps this node's subnet {subnet}{meant_free(cidr, subnet, network)}")
         if not network.covers(cidr):
@@ -180,7 +180,7 @@ def _shared(first: Peer, second: Peer) -> UsageProblem:
         return UsageProblem(f"peer {second.pod_cidr} is given twice, through {first.via} and {second.via}")
     return UsageProblem(
         f"peer {second.pod_cidr} overlaps peer {first.pod_cidr}, which is through {first.via}: "
-        "each node needs a pod CIDR of its own, so name one of them"
+        "each node needs its own pod CIDR, so name one of them"
     )
 
 

@@ -17,12 +17,12 @@ class Names(NamedTuple):
 
     addresses: tuple[str, ...]
     pod: str
-    """`namespace/name` as the runtime gave it; empty without."""
+    """`namespace/name` as the runtime gave it; empty if it gave none."""
     container: str
 
 
 def address_in(who: str) -> bytes:
-    """Return `who` as a packed address, also if written like `10.244.0.12/24`; empty if it is not an address."""
+    """Return `who` as a packed address, even if it is written like `10.244.0.12/24`; empty if it is not an address."""
     try:
         if "/" not in who:
             return parse_address(who)

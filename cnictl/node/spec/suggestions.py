@@ -11,13 +11,13 @@ def meant_network(cidr: Cidr, network: Cidr) -> str:
 
     spanning = spanning_cidr([IPNetwork(str(cidr)), IPNetwork(str(network))])
     wide = 8 if cidr.bits == 32 else 32
-    return f"; a network that holds both is {spanning}" if spanning.prefixlen >= wide else ""
+    return f"; a network that contains both is {spanning}" if spanning.prefixlen >= wide else ""
 
 
 def meant_free(cidr: Cidr, subnet: Cidr, network: Cidr) -> str:
     """Return in words the first subnet of that size in `network` that does not overlap `subnet`."""
     free = first_free(str(network), cidr.prefix, [str(subnet)])
-    return f"; the first /{cidr.prefix} of {network} beside it is {free}" if free else ""
+    return f"; the first /{cidr.prefix} of {network} outside it is {free}" if free else ""
 
 
 def first_free(network: str, prefix: int, taken: Iterable[str]) -> str:

@@ -57,18 +57,18 @@ def _slip(line: str) -> tuple[str, str] | None:
 
 def _rest(line: str, error: TOMLKitError) -> str:
     rest = line[int(getattr(error, "col", 0) or 0) :].strip()
-    return f"nothing is expected at {rest!r}" if rest else "something is missing at its end"
+    return f"unexpected text {rest!r}" if rest else "something is missing at its end"
 
 
 def _twice(lines: list[str]) -> tuple[int, str] | None:
-    """Return the line on which a key or a table stands for the second time, and where the first is."""
+    """Return the line that repeats a key or a table header, and in words where the first one is."""
     table, seen = "", dict[str, int]()
     for number, line in enumerate(lines, 1):
         for inline in re.findall(r"\{([^{}]*)\}", line) if len(line) < _LONGEST else ():
             keys = re.findall(r"(?:^|,)\s*[\"']?([A-Za-z0-9_-]+)[\"']?\s*=", inline)
             equal = [name for name in keys if keys.count(name) > 1]
             if equal:
-                return number, f"{equal[0]!r} is there twice"
+                return number, f"{equal[0]!r} is set twice"
         header = re.fullmatch(r"\s*\[(\[?)\s*([^\[\]#]+?)\s*\]+\s*(?:#.*)?", line)
         key = re.match(rf"\s*{_KEY}=", line)
         if header is not None:
@@ -81,13 +81,13 @@ def _twice(lines: list[str]) -> tuple[int, str] | None:
             continue
         place = name if header is not None else f"{table} {name}"
         if place in seen:
-            return number, f"{name} is on line {seen[place]} already"
+            return number, f"{name} is already on line {seen[place]}"
         seen[place] = number
     return None
 
 
 def _start_of_list(lines: list[str], number: int) -> int:
-    """Return the line above, or this one, that begins a list which has no end by this line."""
+    """Return the line, this one or one above it, that begins a list that this line does not end."""
     for start in range(number, 0, -1):
         if re.match(rf"\s*{_KEY}=\s*\[", lines[start - 1]):
             through = "\n".join(lines[start - 1 : number])

@@ -1,6 +1,7 @@
 """Make folders for our files, and record them so that a reset can remove the empty ones.
 
-A runtime that watches its conf folder loses sight of it for good if it is removed, so it stays while a runtime runs.
+A runtime that watches its conf folder no longer notices changes once the folder was removed, so the folder stays while
+a runtime runs.
 """
 
 import json

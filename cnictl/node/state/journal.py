@@ -147,7 +147,7 @@ class Run:
 
 
 _FIELDS = {"taken_back": "undone_by"}
-"""The fields of `Run` for the keys of a journal that are called otherwise."""
+"""The fields of `Run` for the keys of a journal that have another name."""
 
 _LARGEST = 256 << 20
 """Bytes; a longer journal is not read. It contains whole files and rule sets, before and after each change."""

@@ -56,7 +56,7 @@ class Learned:
 
 
 def identity(reach: Reach) -> str:
-    """Return a text that tells one source from another."""
+    """Return a text that identifies a source."""
     return f"{reach.source} {reach.file or reach.kubeconfig}".strip()
 
 

@@ -24,7 +24,7 @@ def recall(key: str) -> Any:
 
 
 def remember(key: str, value: Any) -> None:
-    """Keep `value` (JSON, not None) unless the key holds one already."""
+    """Keep `value` (JSON, not None) unless the key already holds one."""
     record = _read()
     if key not in record:
         _write({**record, key: value})

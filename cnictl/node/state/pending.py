@@ -68,7 +68,7 @@ def start_clock() -> Pending:
 
 
 def disarm() -> None:
-    """Remove the record: no run waits any more. The caller holds `exclusive`."""
+    """Remove the record: no run waits now. The caller holds `exclusive`."""
     if os.path.lexists(CONFIRM_FILE):
         os.unlink(CONFIRM_FILE)
         _sync()

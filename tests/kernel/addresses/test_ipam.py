@@ -294,7 +294,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     missing = cnictl(host, "ipam", "list", "--name", "nonet", "--data-dir", "/run/leases")
     assert missing.returncode == 1
     assert missing.stderr.splitlines() == [
-        "cnictl: no leases of a network 'nonet' here",
+        "cnictl: network 'nonet' has no leases here",
         "  hint: networks here: other",
     ]
 

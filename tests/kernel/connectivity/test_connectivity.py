@@ -169,7 +169,7 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--pod", "8.8.8.8"], "is outside the pod network 10.244.0.0/20"),
         (["--external", "1.1.1"], "has 3 parts"),
         (["--external", "::1"], "is not an address that a host can have"),
-        (["--external", "2001:db8::10"], "is IPv6; this node's pods have no such address"),
+        (["--external", "2001:db8::10"], "is IPv6, but this node's pods have no such address"),
         (["--serve", "--for", "soon"], "not a time"),
         (["--serve", "--pod", "10.244.1.2"], "leave out --pod"),
         (["--for", "5m"], "--serve is not given"),

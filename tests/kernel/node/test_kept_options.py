@@ -75,7 +75,7 @@ def test_peer_moves_on_replace_alone(node: Node, words: tuple[str, ...]) -> None
     before = snapshot(node)
     refused = cnictl(node, *words, check=False)
     assert refused.status == 2
-    assert "10.244.1.0/24 is reached through 10.0.10.51 already" in refused.stderr and "--replace" in refused.stderr
+    assert "10.244.1.0/24 is already reached through 10.0.10.51" in refused.stderr and "--replace" in refused.stderr
     assert snapshot(node) == before
     moved = cnictl(node, *words, "--replace")
     assert "moves peer 10.244.1.0/24 from 10.0.10.51 to 10.0.10.99" in moved.stderr

@@ -76,7 +76,7 @@ def test_a_native_rule_that_comes_later_hides_nothing_from_a_reset(shared_node: 
         if chain == "ip nat POSTROUTING":
             assert states == {"masquerade/mynet": "not known"}
             done = cnictl(node, "apply", check=False)
-            assert (done.status, "can't be looked at" in done.stderr) == (1, True)
+            assert (done.status, "can't be read" in done.stderr) == (1, True)
         elif chain == "ip filter FORWARD":
             assert set(states) == {"forward/iptables", "forward/nft"} or set(states) == {"forward/iptables"}
             cnictl(node, "apply")

@@ -16,7 +16,7 @@ from ..hints import applies
 pytestmark = pytest.mark.once
 
 PAIR = ("node1", "node3")
-LINE = "on the operator's machine: give {} its line in the cluster file if it has none, then: cnictl cluster apply"
+LINE = "on the operator's machine: add {} to the cluster file if it is missing there, then: cnictl cluster apply"
 
 
 class World:

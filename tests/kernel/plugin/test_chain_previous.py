@@ -174,7 +174,7 @@ def test_a_second_main_plugin_for_the_same_interface_is_refused_and_the_first_st
     result = host.add(pod, first)
     second = {**conf("two", 4), "cniVersion": "1.0.0", "name": "one"}
     error = host.plugin("ADD", pod, second, result).error
-    assert error["code"] == 102 and "attached to one already" in error["msg"]
+    assert error["code"] == 102 and "already attached to one" in error["msg"]
     assert host.plugin("CHECK", pod, first, result).result == {}
     host.delete(pod, first, result)
     assert gone(host, pod)

@@ -158,7 +158,7 @@ def test_key_of_a_newer_release_is_kept_and_told_while_a_slip_of_the_hand_is_ref
     assert (refused.status, "unknown key 'flow_label'" in refused.stderr) == (2, True)
     node.run([sys.executable, "-c", note])
     kept = run_with(node, "flow_label = 7\n", "route", "add-peer", "10.244.1.0/24", "10.0.10.51")
-    assert kept.stderr.count("key 'flow_label' is of a newer cnictl") == 1
+    assert kept.stderr.count("key 'flow_label' is from a newer cnictl") == 1
     assert "flow_label = 7" in node.run(["cat", NODE_FILE]).stdout
     assert run(node, "plan").status == 0
     mistyped = run_with(node, "flow_lable = 7\n", "plan")

@@ -183,7 +183,7 @@ def test_a_broken_version_is_shown_and_repaired(node: Node) -> None:
         broken = run(node, "list", check=False)
         assert broken.status == 1
         assert "broken" in broken.stdout
-        assert "is not as it was installed" in broken.stderr
+        assert "has changed since it was installed" in broken.stderr
         assert "changed" in run(node, "install").stdout
     node.run(["rm", LAUNCHERS[1]])
     missing = run(node, "list", check=False)

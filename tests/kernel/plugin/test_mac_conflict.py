@@ -63,7 +63,7 @@ def test_a_mac_that_somebody_on_the_bridge_has_is_refused(shared_host: Host, pod
     for words, mac in holders(shared_host).items():
         for written in (mac, mac.upper()):
             error = shared_host.plugin("ADD", pod, **KEYS[key](written)).error
-            assert error["code"] == 101 and error["msg"].startswith(f"{key}: {mac} is in use already"), error
+            assert error["code"] == 101 and error["msg"].startswith(f"{key}: {mac} is already in use"), error
             assert words in error["msg"]
     assert shared_host.traces() == before
 

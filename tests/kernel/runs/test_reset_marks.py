@@ -140,9 +140,7 @@ def test_what_goes_is_listed_and_refused_before_it_asks(node: Node) -> None:
     assert "not reached" not in refused.stdout
     listed = at_terminal(node, "n", "reset-node", "--force")
     assert listed.status == 1
-    assert (
-        "remove the bridge cni0" in listed.stderr and f"deletes the attachment of pod ({pod.address}" in listed.stderr
-    )
+    assert "remove the bridge cni0" in listed.stderr and f"delete the attachment of pod ({pod.address}" in listed.stderr
     assert listed.stderr.index("remove the bridge cni0") < listed.stderr.index("Remove all of this?")
     assert "nothing was changed" in listed.stderr
     assert drifted(node) == []

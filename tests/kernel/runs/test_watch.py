@@ -66,7 +66,7 @@ def node() -> Iterator[Node]:
         ("ip address flush dev cni0", "add address 10.244.0.1/24 to cni0", ""),
         ("ip route del 10.244.1.0/24", "route 10.244.1.0/24 through", ""),
         ("ip link delete cni0", "make the bridge cni0", ""),
-        ("sysctl -qw net.ipv4.ip_forward=0", "let the host forward IPv4", ""),
+        ("sysctl -qw net.ipv4.ip_forward=0", "turn on forwarding of IPv4", ""),
     ],
     ids=["rules", "address", "route", "bridge", "forwarding"],
 )

@@ -18,7 +18,7 @@ _SILENT_MODULES = ("comment", "conntrack", "state", "addrtype", "tcp", "udp", "i
 def ruleset(lines: Sequence[Sequence[str]], mark: str = "", own_chain: str = "") -> Ruleset:
     """Return the model of one table.
 
-    A rule whose comment begins with `mark`, or that jumps to `own_chain`, is cnictl's. `own_chain` itself is left out.
+    A rule whose comment begins with `mark`, or that jumps to `own_chain`, is ours. `own_chain` itself is left out.
     """
     policies: dict[str, str] = {}
     rules: dict[str, list[Rule]] = {}

@@ -16,7 +16,7 @@ Verdict = Literal["accept", "drop", "return", "jump", "goto", "continue"]
 
 
 class Truth(IntEnum):
-    """For how many of the packets in question a match holds."""
+    """For how many of the described packets a match holds."""
 
     NEVER = 0
     SOMETIMES = 1

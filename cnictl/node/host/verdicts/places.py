@@ -61,7 +61,7 @@ class Survey:
     dropped_now: tuple[Need, ...]
     """The accept rules that are missing now: these packets are dropped."""
     passed_over: tuple[Drop, ...]
-    """The drops that existing or missing accept rules come ahead of."""
+    """The drops that existing or missing accept rules precede."""
 
 
 def survey(
@@ -73,25 +73,25 @@ def survey(
 ) -> Survey:
     """Judge base chains. `needs` ignores our rules that are not in `valid`; None means that all are valid."""
     flows_by_base = {base.name: flows(base) for base in bases}
-    looks = [_Look(ruleset, base, flows_by_base[base.name], kinds) for base in bases]
+    judges = [_ChainJudge(ruleset, base, flows_by_base[base.name], kinds) for base in bases]
     misplaced: dict[Place, Misplaced] = {}
-    for look in looks:
-        misplaced |= look.misplaced()
+    for judge in judges:
+        misplaced |= judge.misplaced()
     settled = _without(
         ruleset, lambda place, rule: place in misplaced or (valid is not None and rule.ours not in valid)
     )
-    later = looks
+    later = judges
     if settled is not ruleset:
-        later = [_Look(settled, settled.chains[base.name], flows_by_base[base.name], kinds) for base in bases]
+        later = [_ChainJudge(settled, settled.chains[base.name], flows_by_base[base.name], kinds) for base in bases]
     return Survey(
-        tuple(need for look in later for need in look.needs()),
+        tuple(need for judge in later for need in judge.needs()),
         misplaced,
-        tuple(need for look in looks for need in look.needs()),
-        tuple(dict.fromkeys(drop for look in looks for drop in look.passed_over())),
+        tuple(need for judge in judges for need in judge.needs()),
+        tuple(dict.fromkeys(drop for judge in judges for drop in judge.passed_over())),
     )
 
 
-class _Look:
+class _ChainJudge:
     """Judges one base chain."""
 
     def __init__(self, ruleset: Ruleset, base: Chain, flows: Flows, kinds: OurKinds) -> None:
@@ -163,7 +163,7 @@ class _Look:
         return reasons
 
     def passed_over(self) -> list[Drop]:
-        """Return the drops that existing or missing accept rules come ahead of."""
+        """Return the drops that existing or missing accept rules precede."""
         passed: list[Drop] = []
         for kind, traffic, walks in self._walks:
             first = self._first(walks)
@@ -218,11 +218,11 @@ def without_ours(ruleset: Ruleset) -> Ruleset:
     return _without(ruleset, lambda _, rule: bool(rule.ours))
 
 
-def _without(ruleset: Ruleset, goes: Callable[[Place, Rule], bool]) -> Ruleset:
-    """Return the rule set without those of our rules that go: the same one if none does."""
+def _without(ruleset: Ruleset, is_removed: Callable[[Place, Rule], bool]) -> Ruleset:
+    """Return the rule set without those of our rules that `is_removed` selects: the same one if there are none."""
     changed = {}
     for name, chain in ruleset.chains.items():
-        gone = {index for index, rule in enumerate(chain.rules) if rule.ours and goes(Place(name, index), rule)}
+        gone = {index for index, rule in enumerate(chain.rules) if rule.ours and is_removed(Place(name, index), rule)}
         if gone:
             kept = tuple(rule for index, rule in enumerate(chain.rules) if index not in gone)
             changed[name] = replace(chain, rules=kept)

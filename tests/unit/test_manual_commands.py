@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cnictl.cli import script
 from cnictl.core import programs
-from cnictl.node import by_hand
+from cnictl.node import manual_commands
 from cnictl.node.spine import Change
 
 TEXTS = ("", "one\n", "no line end", "EOF\nEOF_\n$HOME `id` 'quoted' \\\n", '[peers]\nvia = "10.0.10.51"\n' * 30)
@@ -36,7 +36,7 @@ def test_written_file_has_the_text(
         path.chmod(0o640)
     elif not text.endswith("\n"):
         path.parent.mkdir()
-    shell(by_hand.write(str(path), text, before, renamed))
+    shell(manual_commands.write(str(path), text, before, renamed))
     assert path.read_text() == text
     assert [file.name for file in path.parent.iterdir()] == ["node.toml"]
     if before is not None and text.endswith("\n"):
@@ -45,7 +45,7 @@ def test_written_file_has_the_text(
 
 @given(st.text("aEOF_\n$`'\"\\ ", max_size=60))
 def test_here_document_holds_any_text(text: str) -> None:
-    command = by_hand.heredoc("cat", f"{text}\n")
+    command = manual_commands.heredoc("cat", f"{text}\n")
     done = subprocess.run(["sh", "-eu"], input=command, text=True, stdout=subprocess.PIPE, check=True)
     assert done.stdout == f"{text}\n"
 
@@ -54,9 +54,9 @@ def test_link_is_followed_and_stays(tmp_path: Path) -> None:
     target, link = tmp_path / "target", tmp_path / "link"
     target.write_text("old\n")
     link.symlink_to(target)
-    shell(by_hand.write(str(link), "new\n", "old\n"))
+    shell(manual_commands.write(str(link), "new\n", "old\n"))
     assert link.is_symlink() and target.read_text() == "new\n"
-    shell(by_hand.remove(str(link)))
+    shell(manual_commands.remove(str(link)))
     assert link.is_symlink() and not target.exists()
 
 
@@ -64,7 +64,9 @@ def test_all_but_the_commands_is_a_comment(tmp_path: Path) -> None:
     path = tmp_path / "file"
     harmful = "make it\nrm -rf /nowhere; exit 3"
     changes = [
-        Change("file/x", None, {"text": "1\n2\n", "mode": harmful}, harmful, by_hand.write(str(path), "1\n2\n")),
+        Change(
+            "file/x", None, {"text": "1\n2\n", "mode": harmful}, harmful, manual_commands.write(str(path), "1\n2\n")
+        ),
         Change("none", None, {}, "nothing to run", ""),
     ]
     text = "\n".join(line for _, line in script.of_changes(changes))

@@ -1,6 +1,6 @@
-"""Word manual commands so that a shell runs them as they are: quoted, with the content of files in here-documents.
+"""Write manual commands that a shell runs unchanged: quoted, with the content of files in here-documents.
 
-They need nothing but coreutils: patch(1) is used only where it is installed.
+They need nothing but coreutils: patch(1) is used only if it is installed.
 """
 
 import difflib
@@ -11,7 +11,7 @@ from cnictl.core import programs
 
 
 def heredoc(command: str, text: str, then: str = "") -> str:
-    """Return a command that reads a text from stdin, and what comes after it on its line.
+    """Return a command that reads a text from a here-document. `then` follows on the command's line.
 
     The text must end with a line end, as here-documents do.
     """
@@ -46,7 +46,7 @@ def write(path: str, text: str, before: str | None = None, renamed: bool = False
 
 
 def remove(path: str) -> str:
-    """Return the command that removes a file. Of a link, what it leads to is removed."""
+    """Return the command that removes a file. If it is a link, the command removes the file that it leads to."""
     return f"rm {shlex.quote(os.path.realpath(path))}"
 
 
