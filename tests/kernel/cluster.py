@@ -93,9 +93,9 @@ def traces(node: Node) -> dict[str, str]:
     listed = {
         "namespaces": "ip netns list",
         "veths": "ip -br link show type veth",
-        "leases": "ls /var/lib/cni/networks/mynet | grep '^10' || true",
-        "records": "ls -A -I .claimed /var/lib/cnictl/attachments/mynet",
-        "notes": "ls -A /run/cnictl/probe",
+        "leases": "ls /var/lib/cni/networks/mynet 2>/dev/null | grep '^10' || true",
+        "records": "ls -A -I .claimed /var/lib/cnictl/attachments/mynet 2>/dev/null || true",
+        "notes": "ls -A /run/cnictl/probe 2>/dev/null || true",
         "tables": "nft list tables",
     }
     return {name: shell(node, line) for name, line in listed.items()}

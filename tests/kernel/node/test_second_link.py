@@ -98,6 +98,8 @@ def test_strict_filter_of_the_second_link_is_named(nodes: tuple[Node, Node]) -> 
     shell(there, "ip address add 10.99.0.1/32 dev lo")
     shell(here, "ip route add 10.99.0.1/32 dev eth0")
     try:
+        # learn the MAC first: the filter drops an ARP request without counting it
+        shell(there, "ping -n -q -c1 -W1 10.50.0.1")
         shell(there, "ping -n -q -c1 -W1 -I 10.99.0.1 10.50.0.1 || true")
         done = cnictl(here, "doctor", "-o", "json", "--only", "reverse-path", check=False)
         assert [one["subject"] for one in json.loads(done.stdout)["items"]] == ["priv0"]
