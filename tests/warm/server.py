@@ -24,7 +24,7 @@ _LOADED = (
 
 
 def main(name: str) -> None:
-    """Serve until killed."""
+    """Serve clients until killed."""
     die_with_parent(signal.SIGKILL)
     for module in _LOADED:
         importlib.import_module(module)
@@ -82,7 +82,7 @@ def _run(argv: list[str]) -> NoReturn:
     from cnictl.cli.main import main as run
 
     die_with_parent(signal.SIGKILL)
-    allow_inspection()  # an exec would have
+    allow_inspection()  # exec would have made the process inspectable again
     rename_process("cnictl")
     os.chdir("/root")
     sys.argv = list(argv)
