@@ -10,11 +10,11 @@ from tests.kernel.commands import call, start_pod
 from tests.waiting import wait_for
 
 GONE_WITHIN = 15.0
-"""Seconds, on a machine that does other work too; five on one that does not."""
+"""The limit in seconds on a busy machine. On an idle one it takes five."""
 
 
 def matrix(world: World) -> dict[tuple[str, str], str]:
-    """State of each pair of pods by `cluster test`; `ok` means that the receiver saw the sender's own address."""
+    """Return the state of each pair of pods in `cluster test`. `ok` means the receiver saw the sender's address."""
     start = time.monotonic()
     document = json.loads(world.cluster("test", "-o", "json", check=False).stdout)
     print(f"cluster test of {len(document['summary']['hosts'])} hosts: {time.monotonic() - start:.1f} s")

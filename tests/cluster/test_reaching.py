@@ -1,4 +1,4 @@
-"""Hosts that are unreachable, report wrong facts or are lost during a change, and what is left on both sides."""
+"""Hosts that are unreachable, report wrong facts or are lost during a change are named. Both sides are left clean."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 
 @contextmanager
 def _cut_off(node: Node) -> Iterator[None]:
-    """A node whose link is down."""
+    """Take a node's link down while the context lasts."""
     route = node.run(["ip", "route", "show", "default"]).stdout.split()
     node.run(["ip", "link", "set", "eth0", "down"])
     try:
@@ -129,7 +129,7 @@ def test_greeting_of_a_login_shell_is_no_part_of_an_answer(three: World) -> None
 
 @contextmanager
 def _ordinary_user(three: World, node: Node, sudo: str) -> Iterator[None]:
-    """A node that takes the login for an ordinary user's, and has this shell script as its sudo."""
+    """Make a node treat the login as an ordinary user's, with this shell script as its sudo."""
     for name, script in (("id", "echo 1500"), ("sudo", sudo)):
         three.write(f"#!/bin/sh\n{script}\n", node, f"/usr/local/bin/{name}")
         node.run(["chmod", "755", f"/usr/local/bin/{name}"])
@@ -346,7 +346,7 @@ esac
 
 
 def _grown(three: World) -> str:
-    """The cluster file with a fourth node, whom nobody knows."""
+    """Return the cluster file with a fourth node that no host knows."""
     line = '  { name = "node4", address = "10.0.3.54", pod_cidr = "10.244.7.0/24" },\n'
     return three.file.replace("]\n", line + "]\n")
 

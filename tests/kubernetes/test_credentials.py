@@ -1,4 +1,4 @@
-"""Which kubeconfigs and certificates are believed, and which are refused with the command that puts it right."""
+"""Secure kubeconfigs and valid certificates are accepted; others are refused with the command that fixes them."""
 
 import os
 from pathlib import Path
