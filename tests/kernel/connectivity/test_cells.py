@@ -1,117 +1,24 @@
 """The cells of `test-connectivity` beside its pings: each works, fails of a real fault, or says why it is skipped."""
 
 import json
-import os
-import select
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import CHECKS, Cluster, Outcome, served, shell, traces
-from tests.kernel.commands import Lines, start_pod
+from tests.kernel.cluster import CHECKS, Outcome, served, shell, traces
+from tests.kernel.commands import start_pod
+from tests.kernel.connectivity.cells import KUBE_PROXY_NFT, NO_GUARD, SERVER_FAILURE, World, guard, of_node
 from tests.kernel.hints import applies
 from tests.kernel.node.test_dual_stack import set_up
-from tests.schemas import checked
 from tests.soak import SOAK
 
 pytestmark = pytest.mark.once
 
 CELLS = ["tcp", "udp", "dns", "cluster-ip", "host-port", "hairpin", "path-mtu", "ipv6"]
 SERVICE = "10.96.0.1"
-
-_SERVERS = """
-import selectors, socket
-dns, api = socket.socket(type=socket.SOCK_DGRAM), socket.create_server(("", 6443))
-dns.bind(("", 53))
-waiting = selectors.DefaultSelector()
-for server in (dns, api):
-    waiting.register(server, selectors.EVENT_READ)
-print("ready", flush=True)
-while True:
-    for key, _ in waiting.select():
-        if key.fileobj is api:
-            api.accept()[0].close()
-        else:
-            question, sender = dns.recvfrom(512)
-            dns.sendto(question[:2] + RCODE + question[4:], sender)
-"""
-NO_SUCH_NAME, SERVER_FAILURE = r"b'\x81\x83'", r"b'\x81\x82'"
-
-KUBE_PROXY = """*nat
-:KUBE-SERVICES - [0:0]
-:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]
-:KUBE-SEP-THEONLYONE000000 - [0:0]
--I PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 \
--j KUBE-SVC-NPX46M4PTMTKRN6Y
--A KUBE-SVC-NPX46M4PTMTKRN6Y -j KUBE-SEP-THEONLYONE000000
--A KUBE-SEP-THEONLYONE000000 -p tcp -m tcp -j DNAT --to-destination ENDPOINT
-COMMIT
-"""
-"""What kube-proxy's iptables mode writes for the API server's Service with one endpoint."""
-
-
-KUBE_PROXY_NFT = """table ip kube-proxy {
-  map service-ips {
-    type ipv4_addr . inet_proto . inet_service : verdict
-    elements = { 10.96.0.1 . tcp . 443 : goto service-2QRHZV4L-default/kubernetes/tcp/https }
-  }
-  chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
-  chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
-  chain service-2QRHZV4L-default/kubernetes/tcp/https {
-    goto endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443
-  }
-  chain endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443 { meta l4proto tcp dnat to ENDPOINT:6443; }
-}
-"""
-"""The same in nftables mode."""
-
-
-class World:
-    """Two nodes; outside, a DNS server and an API server; on the first node, kube-proxy's rules for it."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.cluster, self.outside = Cluster(lab), lab.outside
-        self.here, self.there = lab.nodes
-        self.cluster.init()
-        self.send_on("6443")
-        shell(self.here, f"echo nameserver {lab.outside.address} > /etc/resolv.conf")
-
-    def send_on(self, port: str) -> None:
-        """Have kube-proxy's rules lead to a port of the host outside."""
-        rules = KUBE_PROXY.replace("ENDPOINT", f"{self.outside.address}:{port}")
-        self.here.run(["sh", "-c", "iptables -t nat -F PREROUTING; iptables-restore --noflush"], rules)
-
-    def test(self, *cells: str, options: tuple[str, ...] = ()) -> Outcome:
-        """Run these cells, or all without any."""
-        named = [word for cell in cells for word in ("--only", cell)]
-        return of_node(self.here, *named, *options)
-
-    @contextmanager
-    def served(self, rcode: str = NO_SUCH_NAME) -> Iterator[None]:
-        """Run the DNS server, which answers every question with one code, and the API server."""
-        process = self.outside.popen(["/usr/bin/python3", "-c", _SERVERS.replace("RCODE", rcode)])
-        try:
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-            yield
-        finally:
-            process.kill()
-            process.communicate(timeout=20)
-
-    @contextmanager
-    def broken(self, fault: str, undo: str) -> Iterator[None]:
-        """Break something on the first node for a while."""
-        shell(self.here, fault)
-        try:
-            yield
-        finally:
-            shell(self.here, undo)
 
 
 @pytest.fixture(scope="module")
@@ -170,12 +77,6 @@ class Fault:
     """A cell that still works."""
 
 
-def guard(*rules: str) -> str:
-    made = ["nft add table ip guard", "nft add chain ip guard forward '{ type filter hook forward priority 0; }'"]
-    return "; ".join([*made, *(f"nft add rule ip guard forward {rule}" for rule in rules)])
-
-
-NO_GUARD = "nft delete table ip guard"
 FAULTS = {
     "TCP is dropped": Fault(
         guard("tcp dport 443 ip daddr 192.0.2.10 drop"), NO_GUARD, "tcp", "dropped-here",
@@ -401,70 +302,11 @@ def test_options_that_would_do_nothing_are_refused(world: World, arguments: tupl
     assert words in done.stderr
 
 
-def test_watch_prints_changes_and_ends_with_the_last_rounds_status(world: World) -> None:
-    world.test("own-host")
-    before = traces(world.here)
-    watch = ["env", "cnictl", "test-connectivity", "--watch", "--only", "tcp", "--interval", "0.2", "--timeout", "0.3"]
-    process = world.here.popen(watch)
-    lines = Lines(process.stdout)
-    first = [lines.next(10.0) or "" for _ in range(3)]
-    assert first[0].split()[:4] == ["CHECK", "FROM", "TO", "STATE"]
-    assert [line.split()[0] for line in first[1:]] == ["tcp", "tcp"]
-    with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
-        line = lines.next(10.0) or ""
-        assert "→ 192.0.2.10:443  ok → failed: TCP to 192.0.2.10:443 does not pass: dropped on this node" in line
-    assert (lines.next(10.0) or "").rstrip().endswith("→ 192.0.2.10:443  failed → ok")
-    shell(world.here, f"pkill -{int(signal.SIGINT)} -f '[t]est-connectivity --watch'")
-    process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert traces(world.here) == before
-
-
-def test_watch_in_json_has_a_report_on_each_line(world: World) -> None:
-    watch = ["cnictl", "test-connectivity", "--watch", "--only", "tcp", "--interval", "0.2", "--timeout", "0.3"]
-    with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
-        process = world.here.popen([*watch, "-o", "json"])
-        lines = Lines(process.stdout)
-        documents = [checked("test-connectivity", lines.next(10.0) or "") for _ in range(2)]
-        process.terminate()
-        process.communicate(timeout=20)
-    assert [document["overall"] for document in documents] == ["failed", "failed"]
-    assert set(documents[0]) == {"version", "time", "overall", "checks"}
-    assert process.returncode == 1
-
-
-def test_watch_renews_a_table_at_a_terminal(world: World) -> None:
-    ours, its = os.openpty()
-    watch = ["cnictl", "test-connectivity", "--watch", "--only", "own-host", "--interval", "0.2"]
-    process = world.here.popen(watch, {"TERM": "xterm", "COLUMNS": "120"}, stdout=its, stderr=subprocess.PIPE)
-    os.close(its)
-    shown = b""
-    try:
-        while shown.count(b"until Ctrl-C") < 2:
-            assert select.select([ours], [], [], 10.0)[0], shown
-            shown += os.read(ours, 4096)
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-        os.close(ours)
-    assert shown.count(b"\x1b[H\x1b[2J") == 2
-    assert shown.split(b"\x1b[2J")[-1].count(b"own-host") == 1
-
-
 @pytest.fixture(scope="module")
 def dual() -> Iterator[Node]:
     with Lab(nodes=2, dual_stack=True) as lab:
         set_up(lab, both=True)
         yield lab.nodes[0]
-
-
-def of_node(node: Node, *arguments: str) -> Outcome:
-    """Run checks on a node; what they said, which has to keep to the schema."""
-    done = node.run(
-        ["cnictl", "test-connectivity", "--count", "2", "--timeout", "0.4", "-o", "json", *arguments], check=False
-    )
-    document = checked("test-connectivity", done.stdout)
-    return Outcome(done.status, document["overall"], document["checks"])
 
 
 def test_every_cell_has_a_row_in_each_family(dual: Node) -> None:
