@@ -1,4 +1,4 @@
-"""`cnictl ipam` on a host with leases in every state: its output, what it frees, and what it keeps."""
+"""`cnictl ipam` shows leases in every state, frees only what is proven stale, and keeps the rest."""
 
 import fcntl
 import json
@@ -53,19 +53,19 @@ def as_json(host: Host, *words: str, status: int = 0) -> Any:
 
 
 def states(host: Host, network: str = "mynet") -> dict[str, str]:
-    """Container to state, as `ipam list` says; a torn lease stands under its address."""
+    """Return each container's state in `ipam list`. A torn lease is listed under its address."""
     listed = as_json(host, "list", "--name", network)
     return {row["container"] or row["address"]: row["state"] for row in listed["items"]}
 
 
 def everything(host: Host) -> str:
-    """All files of leases and records with their content and times: what looking must not change."""
+    """Return all files of leases and records with their sizes and times, which read-only commands must not change."""
     files = host.run("find", "/var/lib", "/run", "-printf", "%p %y %T@ %C@ %s %m\\n")
     return "\n".join(sorted(line for line in files.splitlines() if "/run/netns" not in line))
 
 
 def cut_off(host: Host, pod: Pod) -> None:
-    """An ADD that is killed once the pair is made, before the pod has its address."""
+    """Kill an ADD after it has made the veth pair and before the pod has its address."""
     killer = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:signal=KILL"]
     assert finish(host.start("ADD", pod, through=killer)).status != 0
     assert f"{pod.container}@eth0" in host.records()
@@ -73,7 +73,7 @@ def cut_off(host: Host, pod: Pod) -> None:
 
 @contextmanager
 def held(host: Host, pod: Pod) -> Iterator[None]:
-    """The pod's record locked, as by an ADD or DEL that is at work on it."""
+    """Lock the pod's record while the context lasts, as an ADD or DEL that works on it does."""
     with open(host.path(f"{RECORDS}/mynet/{pod.container}@{pod.ifname}"), "rb") as record:
         fcntl.flock(record, fcntl.LOCK_EX)
         yield
@@ -105,7 +105,7 @@ def mixed(host: Host) -> Iterator[Mixed]:
     cut_off(host, cut)
     host.kill(stale)
     wait_for(lambda: veth not in host.links(), "the dead pod's veth goes with its namespace")
-    for pod in (foreign, old):  # last: our next ADD would give their leases records
+    for pod in (foreign, old):  # last, because the plugin's next ADD would write records for their leases
         assert host.reference("host-local", "ADD", pod, SAME_STORE).status == 0
     leased = {content.split("\r\n")[0]: address for address, content in host.leases().items()}
     host.run("touch", "-d", LONG_AGO, f"{LEASES}/mynet/{leased[old.container]}")
@@ -278,9 +278,9 @@ def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) 
     assert cnictl(host, "ipam", "release", "r2", "--force").returncode == 0
     assert cnictl(host, "ipam", "release", "r3", "--force").returncode == 0
     assert host.leases("other").keys() == {"10.9.0.2"}
-    assert host.pod_link(third) is None and host.pod_link(one) is not None  # no address in use is given out again
+    assert host.pod_link(third) is None and host.pod_link(one) is not None  # so that no address in use is leased again
     assert host.records("other") == set()
-    assert os.listdir(host.path("/var/lib/cnictl")) == ["journal"]  # what was freed, and on what proof
+    assert os.listdir(host.path("/var/lib/cnictl")) == ["journal"]  # it records what was freed, with the proof
     assert host.reference("bridge", "DEL", one, OTHER_STORE).status == 0
     assert host.leases("other") == {}
 
@@ -327,7 +327,7 @@ def test_former_option_for_the_networks_name_works_with_one_line_of_warning(host
 
 
 def test_host_local_and_our_store_agree(host: Host) -> None:
-    """Leases that either wrote are seen, passed over and released by the other."""
+    """Each side sees, skips and releases the leases that the other wrote."""
     ours, theirs, next_ours, next_theirs = host.pods(4)
     assert host.add(ours)["ips"][0]["address"] == "10.244.0.2/24"
     assert host.reference("host-local", "ADD", theirs, SAME_STORE).document["ips"][0]["address"] == "10.244.0.3/24"
@@ -357,7 +357,7 @@ def test_the_node_file_names_the_network_and_its_size(node: Node) -> None:
 
 @pytest.mark.parametrize("words", [("gc",), ("release", "10.244.0.2"), ("list",)])
 def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Refused before anything is looked at, or at the first folder that is closed: nothing of the machine is read."""
+    """The command refuses before it reads anything, or at the first folder that it may not open."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     drop = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
@@ -374,7 +374,7 @@ def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[st
 
 
 def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
-    """Live, of a pod that is gone, torn, held without a lease, and in use by two."""
+    """The states are live, namespace gone, torn, held without a lease, and in use by two pods."""
     node = lab.nodes[0]
     commands.init(node)
     pods = {name: commands.start_pod(node, name) for name in ("sound", "gone", "unheld", "twice")}

@@ -1,4 +1,4 @@
-"""`cnictl ipam check` asks on the bridge in both families, and says so where it can't."""
+"""`cnictl ipam check` asks on the bridge in both families, and reports when it can't."""
 
 import json
 import uuid
@@ -19,7 +19,7 @@ SUBNETS = ("--subnet", "10.244.0.0/24", "--subnet", "fd00:244::/64", "--network"
 
 
 def dual(node: Node, *names: str) -> dict[str, list[str]]:
-    """A dual-stack node with these pods; their addresses."""
+    """Set up a dual-stack node with these pods, and return the addresses of each."""
     cnictl(node, "init-node", *SUBNETS)
     found = {}
     for name in names:
@@ -29,7 +29,7 @@ def dual(node: Node, *names: str) -> dict[str, list[str]]:
 
 
 def checked(node: Node, status: int, *words: str) -> dict[str, Json]:
-    """The rows by address."""
+    """Return the rows of `ipam check` by address."""
     done = cnictl(node, "ipam", "check", "-o", "json", *words, check=False)
     assert done.status == status, (done.stdout, done.stderr)
     return {row["address"]: row for row in json.loads(done.stdout)["items"]}
@@ -84,4 +84,4 @@ def test_after_a_reboot_and_before_apply_the_stale_rows_are_shown(node: Node) ->
     found = checked(node, 1)
     assert {row["found"] for row in found.values()} == {"stale boot"} and len(found) == 2
     assert cnictl(node, "ipam", "gc").status == 0
-    assert checked(node, 0) == {}  # nothing is held, so nobody has to be asked
+    assert checked(node, 0) == {}  # no address is in use, so the wire is not asked

@@ -1,4 +1,4 @@
-"""`cnictl lab demo` shows the steps of the walk-through, and reports a result that is not as expected."""
+"""`cnictl lab demo` shows the steps of the walk-through, and reports each unexpected result."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ EXPECTED = [
 
 
 def run_demo(*options: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-    """The command as a user runs it."""
+    """Run the command as a user does."""
     command = [*prefix, sys.executable, "-m", "cnictl", "lab", "demo", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 

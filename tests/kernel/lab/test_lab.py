@@ -24,7 +24,7 @@ TREE = Path(__file__).resolve().parent.parent.parent
 
 
 def processes_in(namespaces: set[str]) -> list[int]:
-    """Living processes of the host that are in one of the given namespaces (`net:[…]`, `mnt:[…]`)."""
+    """Return the host's living processes that are in one of the given namespaces (`net:[…]`, `mnt:[…]`)."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -39,13 +39,13 @@ def processes_in(namespaces: set[str]) -> list[int]:
 
 
 def namespaces_of(lab: Lab) -> set[str]:
-    """The network and mount namespaces that the lab is made of."""
+    """Return the lab's network and mount namespaces."""
     pids = [lab.holder, *(one.pid for one in [*lab.nodes, lab.outside])]
     return {os.readlink(f"/proc/{pid}/ns/{kind}") for pid in pids for kind in ("net", "mnt")}
 
 
 def of_host() -> dict[str, str]:
-    """What the lab must leave alone, as text: mounts, links, addresses, routes, sysctls, what stands in its folders."""
+    """Return as text what the lab must not change: mounts, links, addresses, routes, kernel settings, folders."""
     found = {"mounts": Path("/proc/self/mountinfo").read_text()}
     for name, argv in (
         ("links", ["ip", "-br", "link"]),
@@ -124,7 +124,7 @@ def test_node_sees_no_process_and_no_socket_of_the_host(shared_node: Node) -> No
     assert len(shown) == 2  # process 1 and ps
     sockets = shared_node.run(["find", "/", "-xdev", "-type", "s"]).stdout
     assert sockets == ""
-    assert "\n" not in shared_node.run(["cat", "/proc/net/unix"]).stdout.strip()  # the heading alone
+    assert "\n" not in shared_node.run(["cat", "/proc/net/unix"]).stdout.strip()  # the heading only
 
 
 def test_node_is_root_with_a_name_and_programs_of_its_own(shared_lab: Lab) -> None:
@@ -161,7 +161,7 @@ def test_outside_answers_nodes_and_knows_no_pod(lab: Lab) -> None:
     lab.outside.run(["ping", "-c1", "-W2", one.address])
     refused = lab.outside.run(["ip", "route", "get", "10.244.0.2"], check=False)
     assert refused.status != 0 and "unreachable" in refused.stderr
-    # a packet with a pod's source arrives there, its answer does not come back
+    # a packet with a pod's source address arrives, but the reply does not come back
     one.run(["ip", "address", "add", "10.244.0.2/32", "dev", "lo"])
     before = int(json.loads(lab.outside.run(["nstat", "-azj", "IcmpInEchos"]).stdout)["kernel"]["IcmpInEchos"])
     lost = one.run(["ping", "-c1", "-W1", "-I", "10.244.0.2", lab.outside.address], check=False)
@@ -239,7 +239,7 @@ def test_killing_what_popen_gave_kills_the_command(shared_node: Node) -> None:
     with shared_node.popen(["sh", "-c", "echo started; exec sleep 61"]) as process:
         assert process.stdout is not None and process.stdout.readline() == "started\n"
         process.kill()
-    listing = ["ps", "-e", "-o", "stat=,comm="]  # Z: ended, not yet reaped by the host's process 1
+    listing = ["ps", "-e", "-o", "stat=,comm="]  # Z: ended, and not reaped yet by the host's process 1
     wait_for(lambda: "S sleep" not in " ".join(shared_node.run(listing).stdout.split()), "sleep has ended")
 
 
@@ -257,7 +257,7 @@ def test_end_of_the_block_leaves_no_process_and_no_namespace() -> None:
         lab.nodes[0].run(["ip", "netns", "add", "pod"])
         lab.nodes[0].run(["sh", "-c", "setsid sleep 62 >/dev/null 2>&1 &"])
         made = namespaces_of(lab)
-        # by their start: the kernel gives a namespace's number to the next lab that anybody starts
+        # compare start times as well, because the kernel reuses a namespace's number for the next lab on the machine
         before = {pid: state.identity(pid) for pid in processes_in(made)}
         assert len(before) >= 5
     assert [pid for pid, started in before.items() if state.identity(pid) == started] == []
@@ -306,14 +306,14 @@ def test_sixteen_nodes_reach_each_other_and_a_seventeenth_is_refused() -> None:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A lab name of this test's own; whatever is up under it ends."""
+    """Yield a lab name for this test alone, and take down any lab with that name afterwards."""
     own = f"test-{os.getpid()}"
     yield own
     subprocess.run([*CNICTL, "down", "--lab", own], capture_output=True, check=True)
 
 
 def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-    """`cnictl lab …` as a user runs it."""
+    """Run `cnictl lab …` as a user does."""
     return subprocess.run([*prefix, *CNICTL, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -374,7 +374,7 @@ def test_exec_without_command_is_a_shell_at_the_terminal(name: str) -> None:
     os.close(theirs)
     os.write(ours, b"echo at-$(hostname); exit 5\n")
     said = b""
-    with pytest.raises(OSError, match="Input/output error"):  # how a terminal ends
+    with pytest.raises(OSError, match="Input/output error"):  # this is how a terminal ends
         while select.select([ours], [], [], 20)[0]:
             said += os.read(ours, 4096)
     os.close(ours)
@@ -405,7 +405,7 @@ def test_ordinary_user_gets_the_same_lab() -> None:
 
 
 def test_host_without_user_namespaces_is_named_and_sudo_offered() -> None:
-    # in a user namespace of its own the count of those below it can be set to none
+    # in its own user namespace, the test can set the limit on nested ones to 0
     command = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} -m cnictl lab up --lab never"
     prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     done = subprocess.run(
@@ -423,7 +423,7 @@ def test_lab_of_root_stands_for_users_that_no_one_else_on_the_host_is() -> None:
             assert owners == {os.geteuid()}
             return
         assert len(owners) == 2 and all(FIRST <= owner < LAST for owner in owners)
-        # every daemon that runs as `nobody` would otherwise be root in there
+        # otherwise, every daemon that runs as `nobody` would be root in the lab
         as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
         for forbidden in (["kill", "-9", str(one.holder)], one.nodes[0].command(["id"])):
             assert subprocess.run([*as_nobody, *forbidden], capture_output=True, check=False).returncode != 0
