@@ -1,4 +1,4 @@
-"""A host on which each cell of `test-connectivity` can pass: DNS, an API server and kube-proxy's rules for it."""
+"""Provide a node on which each cell of `test-connectivity` can pass: DNS server, API server, kube-proxy's rules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ KUBE_PROXY = """*nat
 -A KUBE-SEP-THEONLYONE000000 -p tcp -m tcp -j DNAT --to-destination ENDPOINT
 COMMIT
 """
-"""What kube-proxy's iptables mode writes for the API server's Service with one endpoint."""
+"""The rules that kube-proxy writes in iptables mode for the API server's Service with one endpoint."""
 KUBE_PROXY_NFT = """table ip kube-proxy {
   map service-ips {
     type ipv4_addr . inet_proto . inet_service : verdict
@@ -49,11 +49,14 @@ KUBE_PROXY_NFT = """table ip kube-proxy {
   chain endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443 { meta l4proto tcp dnat to ENDPOINT:6443; }
 }
 """
-"""The same in nftables mode."""
+"""The same rules in nftables mode."""
 
 
 class World:
-    """Two nodes; outside, a DNS server and an API server; on the first node, kube-proxy's rules for it."""
+    """Two nodes, with a DNS server and an API server outside.
+
+    The first node has kube-proxy's rules for the API server.
+    """
 
     def __init__(self, lab: Lab) -> None:
         self.cluster, self.outside = Cluster(lab), lab.outside
@@ -63,18 +66,18 @@ class World:
         shell(self.here, f"echo nameserver {lab.outside.address} > /etc/resolv.conf")
 
     def send_on(self, port: str) -> None:
-        """Have kube-proxy's rules lead to a port of the host outside."""
+        """Make kube-proxy's rules lead to a port of the host outside."""
         rules = KUBE_PROXY.replace("ENDPOINT", f"{self.outside.address}:{port}")
         self.here.run(["sh", "-c", "iptables -t nat -F PREROUTING; iptables-restore --noflush"], rules)
 
     def test(self, *cells: str, options: tuple[str, ...] = ()) -> Outcome:
-        """Run these cells, or all without any."""
+        """Run these cells, or all of them if none is given."""
         named = [word for cell in cells for word in ("--only", cell)]
         return of_node(self.here, *named, *options)
 
     @contextmanager
     def served(self, rcode: str = NO_SUCH_NAME) -> Iterator[None]:
-        """Run the DNS server, which answers every question with one code, and the API server."""
+        """Run the API server, and a DNS server that answers every question with this code."""
         process = self.outside.popen(["/usr/bin/python3", "-c", _SERVERS.replace("RCODE", rcode)])
         try:
             assert process.stdout is not None and process.stdout.readline() == "ready\n"
@@ -85,7 +88,7 @@ class World:
 
     @contextmanager
     def broken(self, fault: str, undo: str) -> Iterator[None]:
-        """Break something on the first node for a while."""
+        """Break something on the first node while the context lasts."""
         shell(self.here, fault)
         try:
             yield
@@ -94,7 +97,7 @@ class World:
 
 
 def of_node(node: Node, *arguments: str) -> Outcome:
-    """Run checks on a node; what they said, which has to keep to the schema."""
+    """Run checks on a node, check the JSON against the schema, and return the result."""
     done = node.run(
         ["cnictl", "test-connectivity", "--count", "2", "--timeout", "0.4", "-o", "json", *arguments], check=False
     )

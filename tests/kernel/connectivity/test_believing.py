@@ -1,4 +1,4 @@
-"""`status`, `route list`, `doctor` and others report ok only for what they checked; else they exit with 1."""
+"""`status`, `route list`, `doctor` and others report ok only for what they checked. Otherwise they exit with 1."""
 
 import json
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ FAR = "10.244.1.0/24"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes that know each other; each test leaves them so."""
+    """Yield two nodes that are each other's peers. Each test leaves them unchanged."""
     with Lab(nodes=2) as lab:
         found = Cluster(lab)
         found.init()
@@ -26,7 +26,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def pods(node: Node) -> list[tuple[str, str]]:
-    """What `status` and `route list` say of the first peer's pod CIDR."""
+    """Return what `status` and `route list` report about the first peer's pod CIDR."""
     shown = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)["peers"]
     listed = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)["items"]
     return [(one["pods"], one["pod_cidr"]) for one in (shown[0], listed[0])]

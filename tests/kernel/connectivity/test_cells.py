@@ -1,4 +1,4 @@
-"""The cells of `test-connectivity` beside its pings: each works, fails of a real fault, or says why it is skipped."""
+"""Each cell of `test-connectivity` beyond its pings passes, fails on a real fault, or reports why it is skipped."""
 
 import json
 from collections.abc import Iterator
@@ -32,14 +32,14 @@ def rows(outcome: Outcome, check: str) -> list[dict[str, Any]]:
 
 
 def said(outcome: Outcome, check: str) -> tuple[str, str, str]:
-    """State, cause and words of the row of a cell that is not ok, else of its last one."""
+    """Return state, cause and message of a cell's first row that is not ok, or of its last row."""
     found = rows(outcome, check)
     row = next((one for one in found if one["state"] != "ok"), found[-1])
     return row["state"], row["cause_name"] or "", row["cause"] or ""
 
 
 def test_all_cells_of_a_sound_node_work_and_nothing_is_left(world: World) -> None:
-    world.test("host-port")  # makes the folders, and the plugin's own chains, that the first run makes
+    world.test("host-port")  # create the folders and the plugins' chains that a first run creates
     with world.served(), served(world.there) as pod:
         before, rules = traces(world.here), shell(world.here, "iptables-save | grep -v '^#' | grep -v '^:'")
         outcome = world.test(options=("--pod", pod))
@@ -66,7 +66,7 @@ def test_all_cells_of_a_sound_node_work_and_nothing_is_left(world: World) -> Non
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken on the first node, and what the cell says."""
+    """A fault on the first node, and what the cell reports."""
 
     fault: str
     undo: str
@@ -74,7 +74,7 @@ class Fault:
     cause: str
     says: str
     untouched: str = ""
-    """A cell that still works."""
+    """A cell that still passes."""
 
 
 FAULTS = {
@@ -110,7 +110,7 @@ FAULTS = {
 
 
 _SELDOM = ("UDP is dropped", "the way to the endpoint is dropped", "pods' connections to the mapped port are dropped")
-"""Faults for `make soak`: others show nearly the same."""
+"""Faults that only `make soak` tests, because others have nearly the same result."""
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if SOAK or name not in _SELDOM])
@@ -193,7 +193,7 @@ def test_cells_that_can_not_apply_say_why(world: World) -> None:
     assert {one["state"] for one in outcome.checks} == {"skipped"}
     assert "no DNS server is known" in outcome.of("dns")["cause"]
     assert "no IPv4 Service has rules on this host" in outcome.of("cluster-ip")["cause"]
-    assert outcome.overall == "failed"  # nothing was looked at
+    assert outcome.overall == "failed"  # no cell was checked
     with served(world.here) as pod:
         outcome = world.test("host-port", "hairpin", options=("--from", pod))
     assert [one["cause"] for one in outcome.checks] == [
@@ -202,7 +202,7 @@ def test_cells_that_can_not_apply_say_why(world: World) -> None:
 
 
 def conf(world: World, name: str, **portmap: Any) -> str:
-    """Write this node's conf with other keys for the port-mapping plugin (None: without it); return its path."""
+    """Write this node's conf with changed keys for the port-mapping plugin, or without that plugin. Return the path."""
     document = json.loads(shell(world.here, "cat /etc/cni/net.d/10-cnictl.conflist"))
     assert document["plugins"][-1]["type"] == "portmap"
     document["plugins"][-1].update(portmap)

@@ -1,4 +1,4 @@
-"""`cnictl test-connectivity` on nodes that init-node set up: its output, and that it leaves nothing behind."""
+"""`cnictl test-connectivity` on nodes that init-node set up prints the right output and leaves nothing behind."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_all_is_well_between_pods_of_two_nodes_and_nothing_is_left(cluster: Cluster) -> None:
-    assert cluster.test().overall == "uncertain"  # makes the folders that the first run makes
+    assert cluster.test().overall == "uncertain"  # create the folders that a first run creates
     with served(cluster.there) as pod:
         before = traces(cluster.here)
         outcome = cluster.test("--pod", pod)
@@ -116,7 +116,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left
     assert traces(cluster.here) != before
     with served(cluster.here) as alive:
         done = cluster.here.run(["cnictl", "test-connectivity", "-o", "json"])
-        assert done.stderr.count("which an earlier run left") == 0  # serving has swept already
+        assert done.stderr.count("which an earlier run left") == 0  # serving has already swept
         assert shell(cluster.here, "ls -A /run/cnictl/probe").count("cnictl-probe-") == 1
         assert cluster.test("--from", alive).overall == "uncertain"
     assert traces(cluster.here) == before
@@ -147,8 +147,8 @@ REFERENCE = {
 
 
 def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) -> None:
-    """The chain runner's own proof: plugins that nobody here wrote take its requests, and their DEL leaves nothing."""
-    cluster.test()  # sweeps what other tests left
+    """Plugins of another project accept the chain runner's requests, and their DEL leaves nothing."""
+    cluster.test()  # remove what other tests left
     before = traces(cluster.here)
     cluster.here.run(["sh", "-c", "cat >/tmp/reference.conflist"], json.dumps(REFERENCE))
     outcome = cluster.test("--conf", "/tmp/reference.conflist", "--bin-dir", "/usr/lib/cni")
@@ -191,7 +191,10 @@ def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
 
 
 def test_the_walk_throughs_story(lab: Lab) -> None:
-    """Bridge only: the first two work. Masquerade: the others' hosts and the outside too. Routes: all."""
+    """With the bridge alone, the first two checks pass.
+
+    NAT adds the other host and the outside. Routes add the rest.
+    """
     here, there = lab.nodes
     external = lab.outside.address
     for one in lab.nodes:

@@ -1,4 +1,4 @@
-"""Packet filters between a node and its own pods: doctor and test-connectivity name them, and their hints fix it."""
+"""Doctor and test-connectivity name packet filters between a node and its own pods, and their hints fix them."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def nft(table: str, hook: str, *rules: str, policy: str = "accept", priority: st
 
 @dataclass(frozen=True)
 class Firewall:
-    """A rule set that drops what goes to the host itself: how it is loaded and removed, and the chain that drops."""
+    """A rule set that drops packets to the host, the commands that load and unload it, and the chain that drops."""
 
     load: str
     chain: str

@@ -44,7 +44,7 @@ class World:
         return done.status, {row["pod_cidr"]: row for row in json.loads(done.stdout)["items"]}
 
     def doctor(self) -> list[dict[str, Any]]:
-        """The checks that say something of routes."""
+        """Return the findings of the checks about routes."""
         checks = ("pod-routing", "link-forwarding", "peer-route", "peer-link", "overlap", "uplink-down")
         words = [word for check in checks for word in ("--only", check)]
         done = cnictl(self.cluster.here, "doctor", "-o", "json", *words, check=False)
@@ -65,16 +65,16 @@ def world() -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Case:
-    """A thing that takes packets away."""
+    """A rule or route that diverts packets."""
 
     name: str
     fault: str
     undo: str
     named: tuple[str, ...]
-    """What the finding says."""
+    """Words in the finding."""
     ipv6: bool = False
     peer: bool = True
-    """Whether packets to or from the peer's pods are taken."""
+    """Whether packets to or from the peer's pods are diverted."""
 
     def __str__(self) -> str:
         return self.name

@@ -1,4 +1,4 @@
-"""`status`, `logs`, `metrics`: the node on one screen, its plugin's calls, and both in numbers."""
+"""`status` shows the node on one screen, `logs` shows its plugin's calls, and `metrics` shows both as numbers."""
 
 import json
 import re
@@ -20,7 +20,7 @@ PROMTOOL = Path(__file__).parents[3] / ".venv" / "packages" / "prometheus" / "us
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Node]]:
-    """A node with a peer that answers and one that doesn't, and a pod; and that peer, which is not set up."""
+    """Yield a node that has a pod and two peers, one of which answers, and the peer that answers."""
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
         init(here, "--peer", f"{there.pod_cidr}={there.address}", "--peer", "10.244.7.0/24=10.0.0.99")
@@ -31,13 +31,13 @@ def nodes() -> Iterator[list[Node]]:
 
 @pytest.fixture
 def node(nodes: list[Node]) -> Node:
-    """The node."""
+    """Return the node."""
     return nodes[0]
 
 
 @pytest.fixture
 def there(nodes: list[Node]) -> Node:
-    """The host that answers."""
+    """Return the peer that answers."""
     return nodes[1]
 
 
@@ -94,7 +94,7 @@ def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
     lines = Lines(following.stdout)
     try:
         for number in range(3):
-            while (line := lines.next(0.5)) is None:  # until it stands
+            while (line := lines.next(0.5)) is None:  # until the command follows the log
                 start_pod(node, f"next{number}-{len(node.run(['ip', 'netns']).stdout)}")
             assert json.loads(line)["verb"] == "ADD"
             node.run(["sh", "-c", "cd /var/log/cnictl; mv plugin.log plugin.log.1"])
@@ -104,7 +104,7 @@ def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
 
 
 def value(text: str, name: str) -> float:
-    """Of the one sample that begins so."""
+    """Return the value of the only sample whose line starts with `name`."""
     (line,) = [line for line in text.splitlines() if line.startswith(name)]
     return float(line.rpartition(" ")[2])
 
@@ -128,7 +128,7 @@ def test_metrics_are_sound_and_only_grow(node: Node) -> None:
 
 
 WAITING = {"mtu-path", "pods-filtered", "peer-pods", "peer-silent", "same-pod-cidr"}
-"""Doctor's checks that wait for answers of peers."""
+"""Doctor's checks that wait for answers from peers."""
 
 
 def test_metrics_name_the_checks_that_were_not_made(node: Node) -> None:
@@ -204,7 +204,7 @@ _FIREWALL = (
 
 
 def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> None:
-    """The peer answers no ping, and connections to it work; each entry that is tracked says its own outcome."""
+    """The peer answers no ping, but connections to it work. Each tracked connection is shown with its own outcome."""
     pod = start_pod(node, "talker")
     serving = there.popen(["/usr/bin/python3", "-c", _SERVE])
     node.run(["sh", "-c", _FIREWALL.format("I", "A")])
@@ -273,7 +273,7 @@ def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
         "env": {"AGENT": "hunter2"}, "args": {"cni": {"x": "hunter2"}}, "notes": "hunter2",
     }  # fmt: skip
     node.run(["sh", "-c", "cat > /etc/cni/net.d/90-other.conf"], stdin=json.dumps(foreign))
-    start_pod(node, "bundled")  # a call in the log whatever was rotated before
+    start_pod(node, "bundled")  # puts a call into the log, even after a rotation
     node.run(["sh", "-ec", PLANTED])
     try:
         planned = json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)

@@ -1,4 +1,4 @@
-"""`test-connectivity --watch` prints what changes, and renews its table at a terminal."""
+"""`test-connectivity --watch` prints changes as lines, and redraws its table at a terminal."""
 
 import os
 import select
