@@ -1,4 +1,4 @@
-"""The marks are the truth at a reset: whatever of our files is lost, what carries them is found, shown and removed."""
+"""A reset relies on cnictl's marks: it finds, shows and removes what carries them even if cnictl's files are lost."""
 
 import json
 from typing import Any
@@ -17,12 +17,12 @@ KINDS = ("links", "addresses", "routes", "nft", "iptables")
 
 
 def without_forwarding(node: Node) -> dict[str, object]:
-    """All of a host but what nobody can know any more: what forwarding was before."""
+    """Return the host's snapshot without forwarding, whose former value is lost with the files."""
     return {kind: value for kind, value in snapshot(node).items() if kind in KINDS}
 
 
 def findings(node: Node) -> list[dict[str, Any]]:
-    """What `cnictl doctor` finds."""
+    """Return doctor's findings."""
     found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
     return found
 
@@ -152,7 +152,7 @@ def test_what_goes_is_listed_and_refused_before_it_asks(node: Node) -> None:
 
 
 def test_conf_by_hand_on_a_host_without_files_leads_to_its_bridge_and_rules(node: Node) -> None:
-    node.run(["iptables", "-P", "FORWARD", "ACCEPT"])  # makes iptables' own chains, as they stay
+    node.run(["iptables", "-P", "FORWARD", "ACCEPT"])  # creates iptables' own chains, which a reset leaves
     node.run(["ip6tables", "-P", "FORWARD", "ACCEPT"])
     before = without_forwarding(node)
     init(node)

@@ -1,4 +1,4 @@
-"""`undo` means the operator's last run: a repair is told apart from it, and stays."""
+"""`undo` reverts the operator's last run. Repairs are distinguished from it, and stay."""
 
 import json
 from typing import Any
@@ -96,7 +96,7 @@ def test_undo_of_an_edit_that_was_applied_is_not_repaired_by_watch(node: Node) -
     cnictl(node, "apply")
     assert set(routes(node)) == {"10.244.1.0/24", "10.244.2.0/24"}
     assert "node.toml still asks for what this run made" in cnictl(node, "undo").stderr
-    watch = Watching(node)  # it looks once before it says that it watches
+    watch = Watching(node)  # watch checks once before it reports that it watches
     watch.process.kill()
     watch.process.communicate()
     assert set(routes(node)) == {"10.244.1.0/24"}

@@ -1,4 +1,4 @@
-"""`cnictl watch`: what others take away is there again, and a fight is told of, not fought for ever."""
+"""`cnictl watch` restores what others remove. A repeated conflict is reported, and watch stops repairing it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
 
 class Watching:
-    """A `cnictl watch` at work."""
+    """A running `cnictl watch`."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -28,7 +28,7 @@ class Watching:
         self.until("watching: ")
 
     def until(self, words: str, bound: float = 30.0) -> str:
-        """The next line that it says with these words in it."""
+        """Return the next line of its output that contains these words."""
         while True:
             line = self.lines.next(bound)
             assert line is not None, f"it never said {words!r}"
@@ -37,7 +37,7 @@ class Watching:
 
 
 def signal(node: Node, name: str) -> None:
-    """Send a signal to the `cnictl watch` that runs."""
+    """Send a signal to the running `cnictl watch`."""
     pid = json.loads(node.run(["cat", "/run/cnictl/watch.json"]).stdout)["pid"]
     node.run(["kill", f"-{name}", str(pid)], check=False)
 
@@ -122,9 +122,9 @@ def test_ends_on_a_signal_and_says_nothing_more(node: Node) -> None:
 
 def test_unit_is_sound(node: Node) -> None:
     node.run(["sh", "-c", "cnictl watch --unit > /tmp/cnictl-watch.service"])
-    folder = os.path.dirname(program.COMMAND)  # systemd asks for a program there, which a node without systemd lacks
+    folder = os.path.dirname(program.COMMAND)  # systemd requires a program there, which a node without systemd lacks
     node.run(["sh", "-c", f"mkdir -p {folder}; cp /usr/bin/true {program.COMMAND}"])
     checked = node.run(["systemd-analyze", "verify", "/tmp/cnictl-watch.service"], check=False)
-    said = [line for line in checked.stderr.splitlines() if "Command 'man" not in line]  # there are no manuals here
+    said = [line for line in checked.stderr.splitlines() if "Command 'man" not in line]  # the lab has no manual pages
     node.run(["rm", "-r", program.HOME])
     assert said == []
