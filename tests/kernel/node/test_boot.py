@@ -18,7 +18,7 @@ UNIT = "/etc/systemd/system/cnictl.service"
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A node that takes systemd for its manager: the unit is there."""
+    """Yield a node that seems to run systemd, so that it has the unit."""
     with Lab(nodes=1) as lab:
         one = lab.nodes[0]
         one.run(["mkdir", "-p", "/run/systemd/system"])
@@ -27,7 +27,7 @@ def node() -> Iterator[Node]:
 
 
 def reboot(node: Node) -> None:
-    """Take all that no reboot leaves, and have the kernel name another boot; then run what the unit runs."""
+    """Remove everything that a reboot removes, make the kernel report another boot, and run the unit's commands."""
     node.run(
         [
             "sh", "-c",
@@ -43,7 +43,7 @@ def reboot(node: Node) -> None:
 
 
 def settled(found: dict[str, object]) -> dict[str, object]:
-    """Without the bridge's own MAC and what follows from it, which are others after a boot."""
+    """Return the parts of a snapshot that do not depend on the bridge's MAC, which changes with a boot."""
     return {key: found[key] for key in ("nft", "iptables", "contents", "sysctl")}
 
 

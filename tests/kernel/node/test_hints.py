@@ -17,11 +17,11 @@ pytestmark = pytest.mark.once
 
 @dataclass(frozen=True)
 class Case:
-    """Something that preflight finds, and the hint it prints for that."""
+    """A fault that preflight finds, and the hint that it prints."""
 
     check: str
     hint: str
-    """Its name in tests/kernel/hints.py."""
+    """The hint's name in tests/kernel/hints.py."""
     fault: str
     restore: str
     options: tuple[str, ...] = INIT_OPTIONS
@@ -87,7 +87,7 @@ CASES = (
 
 
 def findings(node: Node, options: tuple[str, ...], check: str) -> list[dict[str, Any]]:
-    """What `init-node --dry-run` says of one check; nothing is changed."""
+    """Return the findings of one check from `init-node --dry-run`."""
     done = cnictl(node, "init-node", *options, "--dry-run", "-o", "json", check=False)
     assert done.stdout, done.stderr
     return [one for one in json.loads(done.stdout)["findings"] if one["name"] == check]
@@ -113,7 +113,7 @@ def test_finding_of_preflight_is_gone_once_its_hint_is_followed(shared_node: Nod
 
 
 def _without(options: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """The options but for the one that another value is given for."""
+    """Return the options without the one that gets another value."""
     name = option.split()[0] if option else ""
     if name not in options:
         return options

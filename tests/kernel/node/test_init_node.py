@@ -147,7 +147,7 @@ def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
     before = snapshot(node)
     mac = node.run(["cat", "/sys/class/net/cni0/address"]).stdout
     done = outcomes(init(node, "-o", "json"))
-    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "unchanged")  # the MAC is made to stay
+    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "unchanged")  # the run fixes the bridge's MAC
     assert start_pod(node, "pod").pings("10.244.0.1")
     assert node.run(["cat", "/sys/class/net/cni0/address"]).stdout == mac
     assert drifted(node) == []

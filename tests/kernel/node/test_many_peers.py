@@ -1,4 +1,4 @@
-"""Several hundred silent peers are asked in one batch on one socket, without a neighbour-table entry."""
+"""Several hundred silent peers are asked in one batch on one socket, and add no neighbour table entries."""
 
 import json
 import time
@@ -17,7 +17,7 @@ COUNT = 300
 
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Node]:
-    """A node with many peers in its node file, applied; another node has the first one's address."""
+    """Yield a node with many applied peers in its node file. Another node has the first peer's address."""
     with Lab(nodes=2) as lab:
         node, other = lab.nodes
         other.run(["ip", "address", "add", f"{address(1)}/16", "dev", "eth0"])
@@ -32,13 +32,13 @@ def crowded() -> Iterator[Node]:
 
 
 def routes(node: Node) -> dict[str, str]:
-    """Destination to gateway of every route with cnictl's protocol number."""
+    """Return the gateway by destination of every route with cnictl's protocol number."""
     found = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
     return {route["dst"]: route["gateway"] for route in found}
 
 
 def neighbours(node: Node) -> list[str]:
-    """The entries of the neighbour table on the uplink."""
+    """Return the neighbour table's entries on the uplink."""
     return node.run(["ip", "neigh", "show", "dev", "eth0", "nud", "all"]).stdout.splitlines()
 
 

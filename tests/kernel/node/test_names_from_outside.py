@@ -17,7 +17,7 @@ LONG = "n" * 60_000
 
 @pytest.fixture(scope="module")
 def attached() -> Iterator[Node]:
-    """A node with a pod of a harmful name, and one of a very long one."""
+    """Yield a node with two pods: one with a harmful name, one with a very long name."""
     with Lab(nodes=1) as lab:
         node = lab.nodes[0]
         init(node)

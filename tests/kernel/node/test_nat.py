@@ -1,4 +1,4 @@
-"""Masquerade and forwarding, proven by what the receiver sees and whether it is reached at all."""
+"""Masquerade and forwarding work: receivers see the right source address, and the right hosts are reachable."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ from tests.kernel.commands import DOCKER_FILTER, Pod, cnictl, drifted, init, out
 pytestmark = pytest.mark.once
 
 DOCKER_MASQUERADE = ["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.244.0.0/16", "!", "-o", "cni0"]
-"""What a container engine's own network leaves on a host: it catches pods on their way to other nodes."""
+"""The masquerade rule that a container engine adds for its own network.
+
+It also matches pods' packets to other nodes.
+"""
 
 FIREWALLD = """
 table inet firewalld {
@@ -28,7 +31,7 @@ table inet firewalld {
 
 @pytest.fixture
 def pair(lab: Lab) -> Iterator[tuple[Pod, Pod, Node]]:
-    """Two nodes that know each other, without masquerade; a pod on each; the host outside."""
+    """Yield a pod on each of two nodes without masquerade that are each other's peers, and the host outside."""
     one, other = lab.nodes
     init(one, "--peer", f"{other.pod_cidr}={other.address}", "--no-nat")
     init(other, "--peer", f"{one.pod_cidr}={one.address}", "--no-nat")
@@ -38,7 +41,7 @@ def pair(lab: Lab) -> Iterator[tuple[Pod, Pod, Node]]:
 @pytest.mark.parametrize("backend", ["nft", "iptables"])
 def test_outside_sees_the_node_and_pods_see_the_pod(pair: tuple[Pod, Pod, Node], backend: str) -> None:
     pod, far, outside = pair
-    assert not pod.pings(outside.address)  # nobody outside knows the way back to a pod
+    assert not pod.pings(outside.address)  # no host outside has a route back to a pod
     cnictl(pod.node, "nat", "enable", "--backend", backend)
     for protocol in ("udp", "tcp"):
         assert seen_source(pod, outside, protocol) == pod.node.address
@@ -188,5 +191,5 @@ def test_node_without_iptables_gets_its_accept_by_nft(node: Node) -> None:
 
 
 def snapshot_nft(node: Node) -> str:
-    """The ruleset alone."""
+    """Return the nftables rule set."""
     return node.run(["nft", "-s", "list", "ruleset"]).stdout

@@ -1,4 +1,4 @@
-"""Odd things among the leases, the records, the confs and cnictl's own files: told once each, and they stop nothing."""
+"""Odd entries among leases, records, confs and cnictl's own files are reported once each, and stop nothing."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.kernel.plugin.client import LEASES, RECORDS, Host, new_host
 pytestmark = pytest.mark.once
 
 PLAIN = ("lost+found", ".hidden", "mynet~", "#mynet#", "my net", "line\nend", "\x1b[31mred", "n" * 201, "b\udcff")
-"""Names of folders that no network has."""
+"""Folder names that no network can have."""
 
 
 def cnictl(host: Host, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -29,7 +29,7 @@ def cnictl(host: Host, *words: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def littered() -> Iterator[Host]:
-    """A host with a live pod, and every odd thing beside its lease and its record."""
+    """Yield a host with a live pod, and with every kind of odd entry beside its lease and its record."""
     with new_host() as host:
         host.add(host.pod())
         leases, records = (host.path(folder) for folder in (LEASES, RECORDS))
@@ -62,7 +62,7 @@ def littered() -> Iterator[Host]:
 
 
 def short(path: Path) -> str:
-    """A path that fits a socket's address, by the folder's descriptor."""
+    """Return a path that fits into a socket address, through the folder's descriptor."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     return f"/proc/self/fd/{folder}/{path.name}"
 

@@ -1,4 +1,4 @@
-"""What an operator made stays: links into a repository, masks, modes, mounts; each is used as it is or refused."""
+"""An operator's links into a repository, masks, modes and mounts stay. Each is used as it is, or refused."""
 
 import json
 from collections.abc import Iterator
@@ -24,7 +24,7 @@ def one() -> Iterator[Node]:
 
 @pytest.fixture
 def node(one: Node) -> Iterator[Node]:
-    """A bare node, and bare again afterwards."""
+    """Yield a bare node, and make it bare again after the test."""
     shell(one, f"mkdir -p {REPOSITORY} /etc/cnictl /etc/sysctl.d")
     yield one
     cnictl(one, "reset-node", "--yes", check=False)

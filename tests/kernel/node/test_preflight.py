@@ -1,4 +1,4 @@
-"""Each thing that would keep a node from working is found, named, and comes with a hint, before anything is touched."""
+"""Preflight finds each fault that would keep a node from working, names it and gives a hint, before any change."""
 
 import json
 import os
@@ -29,14 +29,14 @@ json.dump([asdict(one) for one in found], sys.stdout)
 
 
 def findings(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> list[PreflightFinding]:
-    """What the checks find on the node, but for what its empty plugin folders lack."""
+    """Return the findings on the node."""
     both = json.dumps([as_data(spec), as_data(previous) if previous else None])
     found = json.loads(node.run([sys.executable, "-c", RUN], both).stdout)
     return [PreflightFinding(**one) for one in found]
 
 
 def errors(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> dict[str, PreflightFinding]:
-    """The errors by the check's name."""
+    """Return the errors by the name of their check."""
     return {one.name: one for one in findings(node, spec, previous) if one.severity == "error"}
 
 
@@ -161,7 +161,7 @@ def test_anothers_files_under_our_names_are_errors(node: Node) -> None:
     assert found["launcher-name"].subject == "/usr/lib/cni/cnictl-bridge"
     assert found["conf-name"].subject == "/etc/cni/net.d/10-cnictl.conflist"
     node.run(["sh", "-c", "echo '{' > /etc/cni/net.d/10-cnictl.conflist"])
-    assert "conf-name" in errors(node)  # torn, and nothing says that cnictl wrote it
+    assert "conf-name" in errors(node)  # torn, so nothing shows that cnictl wrote it
 
 
 def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) -> None:

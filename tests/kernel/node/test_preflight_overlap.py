@@ -1,4 +1,4 @@
-"""Which of the host's routes are in a pod CIDR's way, and going on in spite of what the preflight finds."""
+"""Preflight reports the host's routes that conflict with a pod CIDR, and can be told to ignore findings."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Peers that are learned from a cluster file: followed while it changes, kept while it is lost, refused where wrong."""
+"""Peers from a cluster file are followed while it changes, kept while it is lost, and refused if they are wrong."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def join(node: Node, text: str, *more: str, check: bool = True) -> Any:
 
 
 def learned(node: Node) -> dict[str, str]:
-    """Destination to gateway of every route with the learned routes' protocol; `unreachable` where refused."""
+    """Return the gateway of every learned route by destination, or its type if it has none, such as `unreachable`."""
     routes = json.loads(node.run(["ip", "-j", "route", "show", "proto", "68"]).stdout)
     return {route["dst"]: route.get("gateway", route.get("type", "")) for route in routes}
 
@@ -56,23 +56,23 @@ def listed(node: Node) -> dict[str, Any]:
 
 
 def states(node: Node) -> dict[str, tuple[str, str]]:
-    """State and reason by name."""
+    """Return state and reason by name."""
     return {row["name"]: (row["state"], row["why"]) for row in listed(node)["items"]}
 
 
 def runs(node: Node) -> list[dict[str, Any]]:
-    """The node's history, the latest run first."""
+    """Return the node's history, latest run first."""
     items: list[dict[str, Any]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     return items
 
 
 def findings(node: Node) -> dict[str, str]:
-    """Message by check of what doctor finds."""
+    """Return the message of each of doctor's findings by check."""
     return {check: message for check, (message, _) in findings_with_hints(node).items()}
 
 
 def findings_with_hints(node: Node) -> dict[str, tuple[str, str]]:
-    """Message and hint by check of what doctor finds."""
+    """Return message and hint of each of doctor's findings by check."""
     done = cnictl(node, "doctor", "-o", "json", "--skip", "peer-silent", check=False)
     items = json.loads(done.stdout)["items"]
     return {finding["id"]: (finding["message"], finding["hint"]["text"]) for finding in items}
@@ -88,12 +88,12 @@ def assert_pods_reach_each_other(first: Node, second: Node) -> None:
 
 
 class Watch:
-    """`cnictl watch` on a node."""
+    """A running `cnictl watch` on a node."""
 
     def __init__(self, node: Node) -> None:
         self._process = node.popen(["cnictl", "watch"])
         self.said = ""
-        """What it printed after it had begun to watch, once it has ended."""
+        """Its output after it began to watch. Set when it has ended."""
 
     def __enter__(self) -> "Watch":
         assert self._process.stderr is not None
@@ -112,7 +112,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[Lab]:
-    """Three nodes that were set up from one file."""
+    """Yield three nodes that were set up from one file."""
     with Lab(nodes=3) as lab:
         for node in lab.nodes:
             join(node, cluster_text(entries_of(lab)))
@@ -121,7 +121,7 @@ def joined() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(joined: Lab) -> Iterator[Lab]:
-    """The three, with the first one's file and peers put right again afterwards."""
+    """Yield the three nodes, and restore the first one's file and peers after the test."""
     yield joined
     first = joined.nodes[0]
     put(first, cluster_text(entries_of(joined)))
@@ -192,7 +192,7 @@ def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: La
         wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 5.0)
         assert learned(first) == all_routes(lab)
         watch.kill()
-    with Watch(first):  # without the source from the beginning
+    with Watch(first):  # the source is missing from the start
         cnictl(first, "apply")
         assert learned(first) == all_routes(lab)
         assert "is missing" in findings(first)["source-stale"]
@@ -306,7 +306,7 @@ def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> No
 
 
 def plugin_status(node: Node) -> Any:
-    """What STATUS says of the installed conf: None, or the error."""
+    """Return the error of STATUS for the installed conf, or None."""
     conf = json.loads(node.run(["cat", "/etc/cni/net.d/10-cnictl.conflist"]).stdout)
     request = {"cniVersion": "1.1.0", "name": conf["name"], **conf["plugins"][0]}
     env = {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}

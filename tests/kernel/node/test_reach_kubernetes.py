@@ -1,4 +1,4 @@
-"""Nodes that learn their peers from Kubernetes: set up from their own Node, and following the others' by watch."""
+"""Nodes that learn their peers from Kubernetes are set up from their own Node, and follow the others by watch."""
 
 import json
 import random
@@ -32,14 +32,14 @@ KUBECONFIG = "/etc/cnictl/kubeconfig"
 _spec = find_spec("lightkube")
 assert _spec is not None and _spec.origin is not None
 PACKAGES = str(Path(_spec.origin).parents[1])
-"""The folder that has the Kubernetes client."""
+"""The folder that contains the Kubernetes client."""
 
 
 class Cluster:
     """An API server outside, and the nodes."""
 
     def __init__(self, lab: Lab, announced: int) -> None:
-        """`announced`: how many of the nodes have a Node."""
+        """Start the server. The first `announced` nodes have a Node."""
         self.lab, self.outside, self.nodes = lab, lab.outside, lab.nodes
         self.announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes[:announced])]
         settings = Path("/etc/ssl/openssl.cnf").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ class Cluster:
             self.put_credential(node)
 
     def start(self, announced: list[str] | None = None) -> None:
-        """Start the server with the lab's Nodes beside those it has, or with others in place of all."""
+        """Start the server with the lab's Nodes added to those it has, or with other Nodes instead of all."""
         nodes = self.announced if announced is None else announced
         if announced is not None:
             forget = "import json, sys; f = open(sys.argv[1], 'r+'); s = json.load(f); f.seek(0); f.truncate(); "
@@ -63,7 +63,7 @@ class Cluster:
         assert self._server.stdout is not None and self._server.stdout.readline()
 
     def stop(self) -> None:
-        """Stop it at once."""
+        """Kill the server."""
         self._server.kill()
         self._server.wait(timeout=20)
 
@@ -72,7 +72,7 @@ class Cluster:
         node.run(["sh", "-c", f"mkdir -p /etc/cnictl; umask 077; cat > {KUBECONFIG}"], self.kubeconfig)
 
     def join(self, at: int, *more: str) -> str:
-        """Set a node up from its Node; what it said."""
+        """Set up a node from its Node, and return what init-node printed."""
         done = cnictl(self.nodes[at], "init-node", "--from", "kubernetes", "--node", f"node{at}", *more)
         return str(done.stderr)
 
@@ -175,7 +175,7 @@ def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cl
 
 
 def hide_client(node: Node) -> None:
-    """Take lightkube away from this node alone: a folder with links to all other packages lies over its folder."""
+    """Hide lightkube from this node only: mount a folder with links to all other packages over the packages' folder."""
     node.run(["mkdir", "-p", "/root/all", "/root/others"])
     node.run(["mount", "--bind", PACKAGES, "/root/all"])
     node.run(["sh", "-c", "ln -sf /root/all/* /root/others && rm /root/others/lightkube"])
@@ -227,7 +227,7 @@ def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good
 
 
 def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Cluster) -> None:
-    """Nodes join and leave; the server is killed some moments after each change, and knows what it has accepted."""
+    """Nodes join and leave. The server is killed shortly after each change, and keeps what it has accepted."""
     first, drawn, lasting = cluster.nodes[0], random.Random(16), others(cluster)
     with Watch(first):
         for turn in range(40 if SOAK else 3):

@@ -1,4 +1,4 @@
-"""Peer routes and the bridge by themselves: added, moved, dropped, told of; nothing outlives its peer."""
+"""Peer routes and the bridge can be added, moved, dropped and listed separately, and no route outlives its peer."""
 
 import json
 
@@ -13,19 +13,19 @@ PEER = ("10.244.1.0/24", "10.0.10.51")
 
 
 def routes(node: Node) -> dict[str, str]:
-    """Destination to gateway of every route with cnictl's protocol number."""
+    """Return the gateway by destination of every route with cnictl's protocol number."""
     found = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
     return {route["dst"]: route["gateway"] for route in found}
 
 
 def runs(node: Node) -> list[dict[str, str]]:
-    """The runs in the journal, latest first."""
+    """Return the runs in the journal, latest first."""
     found: list[dict[str, str]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     return found
 
 
 def listed(node: Node) -> dict[str, dict[str, str]]:
-    """What `route list` says, by pod CIDR."""
+    """Return the rows of `route list` by pod CIDR."""
     found = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)
     return {row["pod_cidr"]: row for row in found["items"]}
 
@@ -109,7 +109,7 @@ SECOND = "ip link add eth9 type veth peer name eth9p; ip link set eth9p up; ip l
 
 
 def test_link_of_a_peer_pins_its_route(node: Node) -> None:
-    """Both links lead to the peer's subnet; the kernel alone would take eth0."""
+    """Both links lead to the peer's subnet; the kernel alone would choose eth0."""
     node.run(["sh", "-ec", SECOND + "ip address add 10.0.15.250/20 dev eth9"])
     init(node, "--peer", "10.244.1.0/24=10.0.10.51%eth9", "--peer", "10.244.2.0/24=10.0.2.53")
     assert 'dev = "eth9"' in node.run(["cat", "/etc/cnictl/node.toml"]).stdout

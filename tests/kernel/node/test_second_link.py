@@ -1,4 +1,4 @@
-"""Peers on another link than the default route's: the pods' MTU, doctor's checks and hints follow each peer's own."""
+"""If a peer is on another link than the default route, the pods' MTU and doctor's checks and hints follow that link."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SECOND = (
 
 
 def second_link(lab: Lab) -> tuple[Node, Node]:
-    """A link of 1450 bytes between both nodes, beside eth0 with its 1500."""
+    """Add a link with MTU 1450 between both nodes, beside eth0 with MTU 1500."""
     here, there = lab.nodes
     for last, (own, other) in enumerate(((here, there), (there, here)), 1):
         shell(own, SECOND.format(own=own.address, other=other.address, last=last))
@@ -32,7 +32,7 @@ def mtu(node: Node, link: str) -> int:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[tuple[Node, Node]]:
-    """Two nodes that are each other's peers by the second link."""
+    """Yield two nodes that are each other's peers over the second link."""
     with Lab(nodes=2) as lab:
         here, there = second_link(lab)
         for node, other, via in ((here, there, "10.50.0.2"), (there, here, "10.50.0.1")):
