@@ -110,7 +110,7 @@ FAULTS = {
 
 
 _SELDOM = ("UDP is dropped", "the way to the endpoint is dropped", "pods' connections to the mapped port are dropped")
-"""Faults that only `make soak` tests, because others have nearly the same result."""
+"""Faults that are tested only with CNICTL_SOAK=1, because others have nearly the same result."""
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if SOAK or name not in _SELDOM])

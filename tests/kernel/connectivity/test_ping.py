@@ -1,6 +1,6 @@
 """`cnictl ping` from every place to every target shows what answers, why a target does not, and the request's path.
 
-`make soak` also tests every pair of places, and the faults whose causes take longest to find.
+CNICTL_SOAK=1 also tests every pair of places, and the faults whose causes take longest to find.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
-long = pytest.mark.skipif(not SOAK, reason="make soak")
+long = pytest.mark.skipif(not SOAK, reason="CNICTL_SOAK=1")
 FAST = ("-c", "1", "-W", "0.4")
 SERVER = """
 import socket, sys
