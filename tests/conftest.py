@@ -52,12 +52,12 @@ def device_files() -> Iterator[None]:
 
 def _device_files() -> dict[str, tuple[str, int, int]]:
     """Return the mode and owner of each device except terminals, which come and go and change owner in normal use."""
-    found = {}
+    devices = {}
     for path in Path("/dev").rglob("*"):
         if path.parent.name == "pts" or (path.name.startswith("tty") and path.name != "tty"):
             continue
         with contextlib.suppress(OSError):  # it was removed meanwhile
             node = path.lstat()
             if stat.S_ISCHR(node.st_mode) or stat.S_ISBLK(node.st_mode):
-                found[str(path)] = (stat.filemode(node.st_mode), node.st_uid, node.st_gid)
-    return found
+                devices[str(path)] = (stat.filemode(node.st_mode), node.st_uid, node.st_gid)
+    return devices

@@ -63,7 +63,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 def look() -> dict[str, str]:
     """Return the parts of the machine that a test could change: the state of each by its name."""
-    found = dict(_files())
+    seen = dict(_files())
     for kind, argv in _COMMANDS.items():
         try:
             listed = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False).stdout
@@ -72,8 +72,8 @@ def look() -> dict[str, str]:
         for line in listed.splitlines():
             words = line.partition(" valid_lft ")[0].partition(" expires ")[0].strip()
             if words and not words.startswith(_PASSING):
-                found[f"{kind}: {words}"] = ""
-    return found
+                seen[f"{kind}: {words}"] = ""
+    return seen
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
@@ -95,16 +95,16 @@ def _files() -> Iterator[tuple[str, str]]:
                 if f"{parent}/{name}" == _CACHE:
                     continue
                 try:
-                    found = os.lstat(f"{parent}/{name}")
+                    status = os.lstat(f"{parent}/{name}")
                 except OSError:
                     continue
-                yield f"{parent}/{name}", _state(found)
+                yield f"{parent}/{name}", _state(status)
 
 
-def _state(found: os.stat_result) -> str:
+def _state(status: os.stat_result) -> str:
     """Return type, mode and owner. For everything but folders, add size and time of the last change."""
-    owner = f"{stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid}"
-    return owner if stat.S_ISDIR(found.st_mode) else f"{owner} {found.st_size} bytes, {found.st_mtime_ns}"
+    owner = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
+    return owner if stat.S_ISDIR(status.st_mode) else f"{owner} {status.st_size} bytes, {status.st_mtime_ns}"
 
 
 def _is_worker(session: pytest.Session) -> bool:

@@ -44,7 +44,7 @@ def test_five_nodes_are_made_by_one_file_and_one_command(bare: World) -> None:
 
 
 def test_every_pod_reaches_every_other_with_its_own_address(bare: World) -> None:
-    assert matrix(bare) == {(one.name, other.name): "ok" for one, other in permutations(bare.nodes[:5], 2)}
+    assert matrix(bare) == {(sender.name, receiver.name): "ok" for sender, receiver in permutations(bare.nodes[:5], 2)}
 
 
 def test_second_apply_changes_nothing(bare: World) -> None:
@@ -62,7 +62,7 @@ def test_sixth_node_is_one_line_and_one_command(bare: World) -> None:
     rows, findings, status = bare.status()
     assert (findings, status) == ([], 0)
     assert [row["peers_ok"] for row in rows.values()] == [5] * 6
-    assert matrix(bare) == {(one.name, other.name): "ok" for one, other in permutations(bare.nodes, 2)}
+    assert matrix(bare) == {(sender.name, receiver.name): "ok" for sender, receiver in permutations(bare.nodes, 2)}
 
 
 def test_node_with_pods_is_not_removed(bare: World) -> None:

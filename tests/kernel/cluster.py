@@ -26,13 +26,13 @@ class Outcome:
 
     def of(self, check: str) -> dict[str, Any]:
         """Return the only row of the check with this name."""
-        (found,) = (one for one in self.checks if one["check"] == check)
-        return found
+        (row,) = (row for row in self.checks if row["check"] == check)
+        return row
 
     @property
     def states(self) -> dict[str, str]:
         """The state of each check."""
-        return {one["check"]: one["state"] for one in self.checks}
+        return {row["check"]: row["state"] for row in self.checks}
 
 
 class Cluster:
@@ -64,8 +64,8 @@ class Cluster:
 
     def node_at(self, address: str) -> Node:
         """Return the node that has an address."""
-        (found,) = (node for node in (self.here, self.there) if node.address == address)
-        return found
+        (node,) = (node for node in (self.here, self.there) if node.address == address)
+        return node
 
 
 def shell(node: Node, line: str) -> str:

@@ -96,16 +96,16 @@ def outcomes(done: Finished) -> dict[str, str]:
 
 def drifted(node: Node) -> list[str]:
     """Return the resources that `cnictl status` reports as drifted."""
-    found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
-    return [row["resource"] for row in found["resources"] if row["state"] != "ok"]
+    status = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+    return [row["resource"] for row in status["resources"] if row["state"] != "ok"]
 
 
 def doctor(node: Node, *words: str) -> list[str]:
     """Return the checks for which `cnictl doctor` has findings, without the slow checks that query the peers."""
     skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr",
                "--skip", "peer-pods", "--skip", "peer-silent")  # fmt: skip
-    found = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
-    return [one["id"] for one in found["items"]]
+    document = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
+    return [finding["id"] for finding in document["items"]]
 
 
 def start_pod(node: Node, name: str) -> Pod:

@@ -39,5 +39,5 @@ def shared_node() -> Iterator[Node]:
 @pytest.fixture
 def host() -> Iterator[Host]:
     """Yield one host without cnictl's setup, on which tests call the plugin as a runtime does."""
-    with new_host() as one:
-        yield one
+    with new_host() as fresh:
+        yield fresh

@@ -37,24 +37,24 @@ Test = TypeVar("Test", bound=Callable[..., None])
 
 def collected() -> dict[str, str]:
     """Return each hint's name, and the file and line that create it."""
-    found = {}
+    places = {}
     for path in sorted(_CODE.rglob("*.py")):
         module = ".".join(path.relative_to(_CODE).with_suffix("").parts).removesuffix(".__init__")
         for function, call in _calls(ast.parse(path.read_text(encoding="utf-8")), ""):
             where = f"{module}.{function}" if function else module
-            found[f"{where}: {_template(call.args[0])}"] = f"{path.relative_to(_CODE.parent)}:{call.lineno}"
-    return found
+            places[f"{where}: {_template(call.args[0])}"] = f"{path.relative_to(_CODE.parent)}:{call.lineno}"
+    return places
 
 
 def _calls(node: ast.AST, function: str) -> list[tuple[str, ast.Call]]:
     """Return the calls of `hint.command` and `hint.option`, each with the function that contains it."""
-    found = []
+    calls = []
     for child in ast.iter_child_nodes(node):
         named = child.name if isinstance(child, ast.FunctionDef) else function
         if isinstance(child, ast.Call) and _is_made(child.func):
-            found.append((named, child))
-        found += _calls(child, named)
-    return found
+            calls.append((named, child))
+        calls += _calls(child, named)
+    return calls
 
 
 def _is_made(called: ast.expr) -> bool:

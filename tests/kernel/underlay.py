@@ -68,8 +68,8 @@ def underlay(host: Host) -> None:
 
 def seen(host: Host, pod: Pod, address: str, port: int = 99, receiver: Pod | None = BEYOND) -> str:
     """Return the source address with which a pod's datagram arrives at the receiver, or at the host if that is None."""
-    (one,) = sources(host, pod, address, port=port, receiver=receiver)
-    return one
+    (source,) = sources(host, pod, address, port=port, receiver=receiver)
+    return source
 
 
 def sources(host: Host, pod: Pod, *addresses: str, port: int = 99, receiver: Pod | None = BEYOND) -> tuple[str, ...]:

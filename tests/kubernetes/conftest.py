@@ -244,12 +244,15 @@ def own(server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
 def contained(path: Path, copy: Path) -> Path:
     """Write a copy of a kubeconfig that no other user may access and that refers to no files, as the source wants."""
     document = yaml.safe_load(path.read_text())
-    for each in [*(each["cluster"] for each in document["clusters"]), *(each["user"] for each in document["users"])]:
+    for entry in [
+        *(entry["cluster"] for entry in document["clusters"]),
+        *(entry["user"] for entry in document["users"]),
+    ]:
         for key in ("certificate-authority", "client-certificate", "client-key"):
-            if key in each:
-                each[f"{key}-data"] = base64.b64encode((path.parent / each.pop(key)).read_bytes()).decode()
-        if "tokenFile" in each:
-            each["token"] = (path.parent / each.pop("tokenFile")).read_text().strip()
+            if key in entry:
+                entry[f"{key}-data"] = base64.b64encode((path.parent / entry.pop(key)).read_bytes()).decode()
+        if "tokenFile" in entry:
+            entry["token"] = (path.parent / entry.pop("tokenFile")).read_text().strip()
     copy.touch(0o600)
     copy.write_text(yaml.safe_dump(document))
     return copy

@@ -47,11 +47,11 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(*self.api.page(query))
             return
         name = path.removeprefix(f"{NODES}/")
-        found = self.api.nodes.get(name) if name != path else self.api.objects.get(path)
-        if found is None:
+        stored = self.api.nodes.get(name) if name != path else self.api.objects.get(path)
+        if stored is None:
             self._answer(404, status(404, "NotFound", f'"{path.rpartition("/")[2]}" not found'))
         else:
-            self._answer(200, {"kind": "Node", "apiVersion": "v1", **found})
+            self._answer(200, {"kind": "Node", "apiVersion": "v1", **stored})
 
     def do_POST(self) -> None:
         self._change(lambda name, made: 409 if name in self.api.nodes else self.api.put(made))

@@ -189,10 +189,12 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
     host = mixed.host
     stale = {mixed.stale.container, mixed.cut.container, mixed.old.container, mixed.torn}
     planned = as_json(host, "gc", "--dry-run")["items"][0]["outcomes"]
-    assert {one["container"] or one["address"] for one in planned if one["action"] == "would free"} == stale
+    assert {
+        outcome["container"] or outcome["address"] for outcome in planned if outcome["action"] == "would free"
+    } == stale
     done = as_json(host, "gc")["items"][0]["outcomes"]
-    assert {one["container"] or one["address"] for one in done if one["action"] == "freed"} == stale
-    left = {one["container"]: one["reason"] for one in done if one["action"] == "left"}
+    assert {outcome["container"] or outcome["address"] for outcome in done if outcome["action"] == "freed"} == stale
+    left = {outcome["container"]: outcome["reason"] for outcome in done if outcome["action"] == "left"}
     assert left.keys() == {mixed.live.container, mixed.busy.container, mixed.foreign.container}
     assert left[mixed.busy.container] == "an ADD or DEL is working on it"
     holders = {content.split("\r\n")[0] for content in host.leases().values()}
@@ -200,7 +202,7 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
     assert host.records() == {f"{mixed.live.container}@eth0", f"{mixed.busy.container}@eth0"}
     assert len(host.ports()) == 2
     assert host.pings(mixed.live, "10.244.0.1")
-    assert {one["action"] for one in as_json(host, "gc")["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(host, "gc")["items"][0]["outcomes"]} == {"left"}
 
 
 def test_gc_counts_at_the_end_and_shows_the_manual_commands_first(mixed: Mixed) -> None:
@@ -250,19 +252,19 @@ def test_an_add_that_runs_is_in_flight_and_gc_lets_it_end(host: Host) -> None:
     slow = host.start("ADD", pod, through=["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:delay_exit=3000000"])
     wait_for(lambda: host.ports(), "the ADD makes its pair")
     assert states(host) == {"pod": "in flight"}
-    assert [one["action"] for one in as_json(host, "gc")["items"][0]["outcomes"]] == ["left"]
+    assert [outcome["action"] for outcome in as_json(host, "gc")["items"][0]["outcomes"]] == ["left"]
     answer = finish(slow)
     assert answer.address == "10.244.0.2"
     assert states(host) == {"pod": "live"}
 
 
 def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) -> None:
-    one, other, third = host.pods(3, "r")
-    for pod in (one, other, third):
+    first, second, third = host.pods(3, "r")
+    for pod in (first, second, third):
         assert host.reference("bridge", "ADD", pod, OTHER_STORE).status == 0
     for address in ("10.9.0.2", "10.9.0.3"):
         host.run("touch", "-d", LONG_AGO, f"{LEASES}/other/{address}")
-    host.kill(other)
+    host.kill(second)
     assert (
         host.reference("host-local", "ADD", Pod("r3", "/run/netns/r3"), {**OTHER_STORE, "type": "host-local"}).status
         == 0
@@ -272,16 +274,17 @@ def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) 
     assert as_json(host, "list")["network"] == "other"
     assert everything(host) == before
     (freed,) = as_json(host, "gc", "--all")["items"]
-    assert [one["action"] for one in freed["outcomes"]] == ["left", "freed", "left", "left"]
+    assert [outcome["action"] for outcome in freed["outcomes"]] == ["left", "freed", "left", "left"]
     assert cnictl(host, "ipam", "release", "r2").returncode == 1
-    assert host.pings(third, "10.9.0.2") and host.pings(one, "10.9.0.4")
+    assert host.pings(third, "10.9.0.2") and host.pings(first, "10.9.0.4")
     assert cnictl(host, "ipam", "release", "r2", "--force").returncode == 0
     assert cnictl(host, "ipam", "release", "r3", "--force").returncode == 0
     assert host.leases("other").keys() == {"10.9.0.2"}
-    assert host.pod_link(third) is None and host.pod_link(one) is not None  # so that no address in use is leased again
+    # so that no address in use is leased again
+    assert host.pod_link(third) is None and host.pod_link(first) is not None
     assert host.records("other") == set()
     assert os.listdir(host.path("/var/lib/cnictl")) == ["journal"]  # it records what was freed, with the proof
-    assert host.reference("bridge", "DEL", one, OTHER_STORE).status == 0
+    assert host.reference("bridge", "DEL", first, OTHER_STORE).status == 0
     assert host.leases("other") == {}
 
 
@@ -306,7 +309,7 @@ def test_of_several_networks_one_has_to_be_named(host: Host) -> None:
     unsaid = cnictl(host, "ipam", "list")
     assert unsaid.returncode == 1
     assert "name one with --name" in unsaid.stderr and "mynet, other" in unsaid.stderr
-    assert {one["network"] for one in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
+    assert {item["network"] for item in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
     for words in (("gc", "--all", "--name", "mynet"), ("list", "--name", "../x"), ("show", "10.244.0.300")):
         assert cnictl(host, "ipam", *words).returncode == 2
 
@@ -393,9 +396,9 @@ def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
         "it is gone",
     )
     done = commands.cnictl(node, "ipam", "check", "-o", "json", check=False)
-    found = {row["address"]: row["found"] for row in json.loads(done.stdout)["items"]}
+    findings = {row["address"]: row["found"] for row in json.loads(done.stdout)["items"]}
     assert done.status == 1
-    assert found == {
+    assert findings == {
         pods["sound"].address: "live",
         pods["gone"].address: "namespace gone",
         pods["unheld"].address: "held without a lease",

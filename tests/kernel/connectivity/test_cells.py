@@ -28,13 +28,13 @@ def world() -> Iterator[World]:
 
 
 def rows(outcome: Outcome, check: str) -> list[dict[str, Any]]:
-    return [one for one in outcome.checks if one["check"] == check]
+    return [row for row in outcome.checks if row["check"] == check]
 
 
 def said(outcome: Outcome, check: str) -> tuple[str, str, str]:
     """Return state, cause and message of a cell's first row that is not ok, or of its last row."""
-    found = rows(outcome, check)
-    row = next((one for one in found if one["state"] != "ok"), found[-1])
+    matching = rows(outcome, check)
+    row = next((row for row in matching if row["state"] != "ok"), matching[-1])
     return row["state"], row["cause_name"] or "", row["cause"] or ""
 
 
@@ -46,19 +46,19 @@ def test_all_cells_of_a_sound_node_work_and_nothing_is_left(world: World) -> Non
         assert traces(world.here) == before
         after = shell(world.here, "iptables-save | grep -v '^#' | grep -v '^:'")
     assert outcome.status == 0
-    assert list(dict.fromkeys(one["check"] for one in outcome.checks)) == [*CHECKS, *CELLS]
-    states = {(one["check"], one["state"]) for one in outcome.checks}
+    assert list(dict.fromkeys(row["check"] for row in outcome.checks)) == [*CHECKS, *CELLS]
+    states = {(row["check"], row["state"]) for row in outcome.checks}
     assert states == {(check, "ok") for check in (*CHECKS, *CELLS[:-1])} | {("ipv6", "skipped")}, outcome.checks
     ours, outside, own = outcome.checks[0]["from"], world.outside.address, world.here.address
     neighbour = outcome.of("pod-same-host")["to"]
-    assert [one["to"] for one in rows(outcome, "tcp")] == [neighbour, pod, f"{outside}:443"]
-    assert [one["to"] for one in rows(outcome, "udp")] == [neighbour, pod, f"{outside}:53"]
+    assert [row["to"] for row in rows(outcome, "tcp")] == [neighbour, pod, f"{outside}:443"]
+    assert [row["to"] for row in rows(outcome, "udp")] == [neighbour, pod, f"{outside}:53"]
     assert (outcome.of("dns")["to"], outcome.of("dns")["detail"]) == (f"{outside}:53", "this host's /etc/resolv.conf")
     assert outcome.of("cluster-ip")["to"] == f"{SERVICE}:443"
     assert outcome.of("cluster-ip")["detail"] == "default/kubernetes"
-    assert [one["from"] for one in rows(outcome, "host-port")] == [own, ours]
+    assert [row["from"] for row in rows(outcome, "host-port")] == [own, ours]
     assert outcome.of("hairpin")["from"] == neighbour
-    assert {one["detail"] for one in rows(outcome, "path-mtu")} == {"1500 bytes"}
+    assert {row["detail"] for row in rows(outcome, "path-mtu")} == {"1500 bytes"}
     assert "no IPv6" in outcome.of("ipv6")["cause"]
     kept = [line for line in rules.splitlines() if "CNI-" not in line]
     assert [line for line in after.splitlines() if "CNI-" not in line] == kept
@@ -190,13 +190,13 @@ def test_cells_that_can_not_apply_say_why(world: World) -> None:
             outcome = world.test("dns", "cluster-ip", "ipv6")
     finally:
         world.send_on("6443")
-    assert {one["state"] for one in outcome.checks} == {"skipped"}
+    assert {row["state"] for row in outcome.checks} == {"skipped"}
     assert "no DNS server is known" in outcome.of("dns")["cause"]
     assert "no IPv4 Service has rules on this host" in outcome.of("cluster-ip")["cause"]
     assert outcome.overall == "failed"  # no cell was checked
     with served(world.here) as pod:
         outcome = world.test("host-port", "hairpin", options=("--from", pod))
-    assert [one["cause"] for one in outcome.checks] == [
+    assert [row["cause"] for row in outcome.checks] == [
         "--from checks a running pod, and only a probe pod gets a mapped port"
     ] * 2
 
@@ -250,8 +250,8 @@ def test_a_plugin_that_refuses_a_mapping_fails_that_cell_alone(world: World) -> 
     )
     shell(world.here, f"mkdir -p /tmp/stub; printf '{stub}' > /tmp/stub/portmap".replace("\\'", "'\"'\"'"))
     shell(world.here, "chmod +x /tmp/stub/portmap")
-    found = shell(world.here, "dirname $(find /opt/cni/bin /usr/lib/cni -name cnictl-bridge | head -1)").strip()
-    outcome = world.test("host-port", "tcp", options=("--bin-dir", "/tmp/stub", "--bin-dir", found))
+    folder = shell(world.here, "dirname $(find /opt/cni/bin /usr/lib/cni -name cnictl-bridge | head -1)").strip()
+    outcome = world.test("host-port", "tcp", options=("--bin-dir", "/tmp/stub", "--bin-dir", folder))
     state, cause, words = said(outcome, "host-port")
     assert (state, cause, words) == ("failed", "no-mapping", "plugin portmap, ADD: no more ports (CNI code 999)")
     assert said(outcome, "tcp")[0] == "ok"
@@ -311,22 +311,22 @@ def dual() -> Iterator[Node]:
 
 def test_every_cell_has_a_row_in_each_family(dual: Node) -> None:
     tables = shell(dual, "nft list tables")
-    ports = [one for one in of_node(dual).checks if one["check"] in ("host-port", "hairpin")]
-    assert [one["state"] for one in ports] == ["skipped"] * 4
+    ports = [row for row in of_node(dual).checks if row["check"] in ("host-port", "hairpin")]
+    assert [row["state"] for row in ports] == ["skipped"] * 4
     assert "no pod of this host has had a host port yet" in ports[0]["cause"]
     assert "--only host-port tries it" in ports[0]["cause"]
     assert shell(dual, "nft list tables") == tables
-    assert {one["state"] for one in of_node(dual, "--only", "host-port").checks} == {"ok"}
+    assert {row["state"] for row in of_node(dual, "--only", "host-port").checks} == {"ok"}
     outcome = of_node(dual)
     by_family = {
-        family: [one["check"] for one in outcome.checks if one["family"] == family] for family in ("ipv4", "ipv6")
+        family: [row["check"] for row in outcome.checks if row["family"] == family] for family in ("ipv4", "ipv6")
     }
     assert list(dict.fromkeys(by_family["ipv4"])) == [*CHECKS, *CELLS[:-1]]
     assert list(dict.fromkeys(by_family["ipv6"])) == [*CHECKS, *CELLS]
-    assert [one for one in outcome.checks if one["state"] == "failed"] == []
+    assert [row for row in outcome.checks if row["state"] == "failed"] == []
     assert (outcome.of("ipv6")["to"], outcome.of("ipv6")["state"]) == ("fd00:244::1", "ok")
-    ports = [one for one in outcome.checks if one["check"] in ("host-port", "hairpin", "tcp", "udp")]
-    assert {one["state"] for one in ports} == {"ok"}
+    ports = [row for row in outcome.checks if row["check"] in ("host-port", "hairpin", "tcp", "udp")]
+    assert {row["state"] for row in ports} == {"ok"}
 
 
 def test_ipv6_that_is_broken_says_how(dual: Node) -> None:

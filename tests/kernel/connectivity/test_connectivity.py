@@ -30,10 +30,10 @@ def test_all_is_well_between_pods_of_two_nodes_and_nothing_is_left(cluster: Clus
         outcome = cluster.test("--pod", pod)
         assert traces(cluster.here) == before
     assert (outcome.status, outcome.overall) == (0, "ok"), outcome.checks
-    assert [one["check"] for one in outcome.checks] == CHECKS
-    for one in outcome.checks:
-        assert (one["sent"], one["received"], one["cause"]) == (3, 3, None)
-        assert 0 <= one["rtt_ms"]["min"] <= one["rtt_ms"]["avg"] <= one["rtt_ms"]["max"] < 1000
+    assert [row["check"] for row in outcome.checks] == CHECKS
+    for row in outcome.checks:
+        assert (row["sent"], row["received"], row["cause"]) == (3, 3, None)
+        assert 0 <= row["rtt_ms"]["min"] <= row["rtt_ms"]["avg"] <= row["rtt_ms"]["max"] < 1000
     assert outcome.of("own-host")["to"] == cluster.here.address
     assert outcome.of("other-host")["to"] == cluster.there.address
     assert outcome.of("pod-other-host")["to"] == pod
@@ -75,7 +75,7 @@ def test_from_an_existing_pod_by_address_and_by_container(cluster: Cluster) -> N
         container = shell(cluster.here, "ls /var/lib/cnictl/attachments/mynet | head -1").partition("@")[0]
         by_container = cluster.test("--from", container)
         assert traces(cluster.here) == before
-    assert {one["from"] for one in by_address.checks} == {pod}
+    assert {row["from"] for row in by_address.checks} == {pod}
     assert by_address.of("pod-same-host")["to"] == neighbour
     assert by_address.overall == "uncertain"
     assert by_container.checks[0]["from"] in (pod, neighbour)
@@ -197,10 +197,10 @@ def test_the_walk_throughs_story(lab: Lab) -> None:
     """
     here, there = lab.nodes
     external = lab.outside.address
-    for one in lab.nodes:
+    for node in lab.nodes:
         shell(
-            one,
-            f"cnictl init-node --subnet {one.pod_cidr} --network 10.244.0.0/20 --external {external} --no-nat",
+            node,
+            f"cnictl init-node --subnet {node.pod_cidr} --network 10.244.0.0/20 --external {external} --no-nat",
         )
     with served(there) as pod:
 
@@ -208,16 +208,16 @@ def test_the_walk_throughs_story(lab: Lab) -> None:
             peer = f"{there.pod_cidr}={there.address}"
             arguments = ["cnictl", "test-connectivity", "--peer", peer, "--pod", pod, "-o", "json", *PINGS]
             document = json.loads(here.run(arguments, check=False).stdout)
-            assert [one["check"] for one in document["checks"]] == CHECKS
-            return [(one["state"], one["cause_name"] or "") for one in document["checks"]]
+            assert [row["check"] for row in document["checks"]] == CHECKS
+            return [(row["state"], row["cause_name"] or "") for row in document["checks"]]
 
         assert states() == [("ok", "")] * 2 + [
             ("failed", "no-masquerade"),
             ("failed", "no-route"),
             ("failed", "no-masquerade"),
         ]
-        for one in lab.nodes:
-            shell(one, "cnictl nat enable")
+        for node in lab.nodes:
+            shell(node, "cnictl nat enable")
         assert states() == [("ok", "")] * 3 + [("failed", "no-route"), ("ok", "")]
         shell(here, f"cnictl route add-peer {there.pod_cidr} {there.address}")
         assert states()[3] == ("failed", "no-return-route")

@@ -143,7 +143,7 @@ def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: Worl
 
 def test_link_local_address_is_reached_on_its_link(world: World) -> None:
     shown = json.loads(shell(world.here, "ip -j -6 address show dev cni0 scope link"))
-    gateway = next(one["local"] for link in shown for one in link.get("addr_info", ()) if "local" in one)
+    gateway = next(address["local"] for link in shown for address in link.get("addr_info", ()) if "local" in address)
     document = world.json("web", f"[{gateway}%eth0]:99/udp", "--trace")
     assert (document["refused"], document["from"]["address"][:4]) == (1, "fe80")
     assert {"arrives", "delivered"} <= {step["place"] for step in document["trace"]}
@@ -348,11 +348,11 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
         process = world.web.popen(["sleep", "60"])
         try:
             wait_for(lambda: "of process" in world.ping("web", "db.example").stdout.splitlines()[0], "it has started")
-            found = world.json("web", "db.example.")
+            document = world.json("web", "db.example.")
         finally:
             process.kill()
             process.communicate()
-        assert found["to"] == {
+        assert document["to"] == {
             "name": "db.example.", "kind": "name", "address": world.db.address, "protocol": "icmp", "port": None,
             "dns_server": world.far.address,
         }  # fmt: skip

@@ -63,10 +63,10 @@ def test_status_counts_packets_and_tells_of_drift_and_of_another_conf(node: Node
     node.run(["sh", "-c", "echo '{}' > /etc/cni/net.d/05-other.conf; ip route del 10.244.7.0/24"])
     try:
         done = cnictl(node, "status", "-o", "json", check=False)
-        found = json.loads(done.stdout)
-        assert (done.status, found["drifted"]) == (1, 1)
-        assert sum(rule["packets"] for rule in found["rules"]) > 0
-        assert found["confs"]["/etc/cni/net.d"][0] == "05-other.conf"
+        document = json.loads(done.stdout)
+        assert (done.status, document["drifted"]) == (1, 1)
+        assert sum(rule["packets"] for rule in document["rules"]) > 0
+        assert document["confs"]["/etc/cni/net.d"][0] == "05-other.conf"
         assert "05-other.conf, not 10-cnictl.conflist" in cnictl(node, "status", check=False).stdout
     finally:
         node.run(["rm", "/etc/cni/net.d/05-other.conf"])
@@ -156,18 +156,18 @@ def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
 
 def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
     node.run(["ip", "netns", "exec", "web1", "ping", "-q", "-c1", "-W1", "10.0.10.51"])
-    found = json.loads(cnictl(node, "pod", "web1", "--to", "10.0.10.51", "-o", "json").stdout)
-    assert found["leases"][0]["address"] == "10.244.0.2"
-    assert found["host_end"]["address"] == found["leases"][0]["host_veth"]["mac"]
-    assert found["inside"]["address"] == found["leases"][0]["mac"]
-    assert found["port"]["master"] == "cni0"
-    assert {route["dst"] for route in found["routes"]} >= {"default", "10.244.0.0/24"}
-    way = found["way"]
+    document = json.loads(cnictl(node, "pod", "web1", "--to", "10.0.10.51", "-o", "json").stdout)
+    assert document["leases"][0]["address"] == "10.244.0.2"
+    assert document["host_end"]["address"] == document["leases"][0]["host_veth"]["mac"]
+    assert document["inside"]["address"] == document["leases"][0]["mac"]
+    assert document["port"]["master"] == "cni0"
+    assert {route["dst"] for route in document["routes"]} >= {"default", "10.244.0.0/24"}
+    way = document["way"]
     assert way["answered"] and way["on_the_host"]["dev"] == "eth0"
     assert any(rule.startswith("ip filter CNICTL-FORWARD: ") for rule in way["rules"])
     assert any("masquerade-mynet" in rule for rule in way["rules"])
     earlier = {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51", "port": None}
-    assert any(earlier.items() <= one.items() for one in found["connections"])
+    assert any(earlier.items() <= connection.items() for connection in document["connections"])
     assert "way to 10.244.0.1  answers ping" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
     unknown = cnictl(node, "pod", "nobody", check=False)
     assert (unknown.status, unknown.stderr.count("\n")) == (1, 2)

@@ -88,23 +88,23 @@ class World:
 
     def doctor(self, *words: str) -> list[tuple[str, str]]:
         """Return check and subject of each of doctor's findings."""
-        return [(one["id"], one["subject"]) for one in self.findings(*words)]
+        return [(finding["id"], finding["subject"]) for finding in self.findings(*words)]
 
     def findings(self, *words: str) -> list[dict[str, Any]]:
         """Return doctor's findings."""
         done = self.here.run(["cnictl", "doctor", "-o", "json", *words], check=False, timeout=60)
         assert done.stdout, done.stderr
         assert "could not be made" not in done.stderr, done.stderr
-        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-        assert done.status == any(one["severity"] == "error" for one in found)
-        return found
+        findings: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        assert done.status == any(finding["severity"] == "error" for finding in findings)
+        return findings
 
     def follow(self, check: str, name: str) -> None:
         """Run the hint that doctor prints for a check, and check that the finding is gone.
 
         The hint must be the one with this name in tests/kernel/hints.py.
         """
-        (finding,) = (one for one in self.findings() if one["id"] == check)
+        (finding,) = (finding for finding in self.findings() if finding["id"] == check)
         command, on = finding["hint"]["command"], finding["hint"]["on"]
         assert matches(name, command), command
         assert command in finding["hint"]["text"]
@@ -162,9 +162,9 @@ def run(world: World, case: Case) -> None:
     fix: Callable[[], object] = partial(type_in, case.by_hand) if case.by_hand else partial(world.doctor, "--fix")
     try:
         wait_for(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
-        found = world.doctor()
-        assert [check for check, _ in found] == [case.check], found
-        assert case.subject in found[0][1], found
+        findings = world.doctor()
+        assert [check for check, _ in findings] == [case.check], findings
+        assert case.subject in findings[0][1], findings
         left = fix()
         wait_for(lambda: not case.suffers(world), "it works again")
         if case.hint:

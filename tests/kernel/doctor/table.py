@@ -45,7 +45,7 @@ def main() -> None:
 def checks_table() -> list[str]:
     """Return the page's table of every check."""
     lines = ["| row | check | | looks at | why | `--fix` |", "|--:|---|---|---|---|---|"]
-    for check in sorted(CHECKS, key=lambda one: one.row):
+    for check in sorted(CHECKS, key=lambda check: check.row):
         fix = "yes" if check.fix else ""
         lines.append(f"| {check.row} | {check.id} | {check.severity} | {_cell(check.looks_at)} | {check.why} | {fix} |")
     return lines

@@ -30,8 +30,8 @@ while True:
 
 @pytest.fixture(scope="module")
 def both() -> Iterator[World]:
-    with new_world(families=2) as one:
-        yield one
+    with new_world(families=2) as fresh:
+        yield fresh
 
 
 def test_bridge_without_ipv6(both: World) -> None:

@@ -204,7 +204,7 @@ def test_explain_and_list_teach(world: World) -> None:
     said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
     assert "Looks at: an echo to each peer's gateway" in said and "By hand:" in said
     listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)["items"]
-    assert len(listed) > 40 and all(one["why"].endswith(".") for one in listed)
+    assert len(listed) > 40 and all(check["why"].endswith(".") for check in listed)
 
 
 def test_dry_run_of_fix_changes_nothing(world: World) -> None:

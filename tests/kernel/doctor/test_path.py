@@ -269,7 +269,7 @@ def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> 
     world.sh("ip link add cable0 type veth peer name cable1; ip link set cable0 up; ip link set cable1 down")
     world.sh("sed -i '1i uplink = \"cable0\"' /etc/cnictl/node.toml")
     try:
-        (finding,) = (one for one in world.findings() if one["id"] == "uplink-down")
+        (finding,) = (finding for finding in world.findings() if finding["id"] == "uplink-down")
     finally:
         world.sh("sed -i '/^uplink/d' /etc/cnictl/node.toml; ip link del cable0; cnictl apply")
     assert (finding["fixable"], finding["hint"]["command"]) == (False, "")

@@ -20,10 +20,10 @@ UNIT = "/etc/systemd/system/cnictl.service"
 def node() -> Iterator[Node]:
     """Yield a node that seems to run systemd, so that it has the unit."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        one.run(["mkdir", "-p", "/run/systemd/system"])
-        init(one, "--peer", "10.244.1.0/24=10.0.10.51")
-        yield one
+        fresh = lab.nodes[0]
+        fresh.run(["mkdir", "-p", "/run/systemd/system"])
+        init(fresh, "--peer", "10.244.1.0/24=10.0.10.51")
+        yield fresh
 
 
 def reboot(node: Node) -> None:
@@ -42,9 +42,9 @@ def reboot(node: Node) -> None:
         node.run(line.split(), timeout=60)
 
 
-def settled(found: dict[str, object]) -> dict[str, object]:
+def settled(seen: dict[str, object]) -> dict[str, object]:
     """Return the parts of a snapshot that do not depend on the bridge's MAC, which changes with a boot."""
-    return {key: found[key] for key in ("nft", "iptables", "contents", "sysctl")}
+    return {key: seen[key] for key in ("nft", "iptables", "contents", "sysctl")}
 
 
 def test_node_is_back_and_only_pods_that_are_gone_lose_their_addresses(node: Node) -> None:

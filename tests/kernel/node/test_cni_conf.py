@@ -182,7 +182,7 @@ def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
     for first in ("containerd.service", "crio.service", "kubelet.service"):
         assert first in next(line for line in unit.splitlines() if line.startswith("Before="))
     after = " ".join(line for line in unit.splitlines() if line.startswith("After="))
-    assert all(f"{one}.service" in after for one in ("nftables", "firewalld", "ufw"))
+    assert all(f"{service}.service" in after for service in ("nftables", "firewalld", "ufw"))
     carry_out(node, "BootUnit", wanted=False)
     assert node.run(["find", "/etc"]).stdout == before
 

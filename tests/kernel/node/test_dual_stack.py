@@ -26,7 +26,7 @@ def dual_lab() -> Iterator[Lab]:
 
 def options(lab: Lab, node: Node, both: bool) -> list[str]:
     """Return the options of `init-node` for a node, with IPv6 only unless `both`."""
-    other = next(one for one in lab.nodes if one is not node)
+    other = next(candidate for candidate in lab.nodes if candidate is not node)
     named = ["--subnet", node.pod_cidr6, "--network", NETWORK6, "--peer", f"{other.pod_cidr6}={other.address6}"]
     named += ["--external", lab.outside.address6]
     if both:
@@ -39,7 +39,7 @@ def set_up(lab: Lab, both: bool) -> list[dict[str, str]]:
     """Run `init-node` on both nodes at once, and return their outcomes."""
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(lambda node: cnictl(node, "init-node", *options(lab, node, both), "-o", "json"), lab.nodes)
-        return [outcomes(one) for one in done]
+        return [outcomes(finished) for finished in done]
 
 
 def take_back(lab: Lab) -> None:
@@ -74,20 +74,20 @@ def checks_of(node: Node, *arguments: str) -> list[dict[str, Any]]:
 def test_two_nodes_reach_everything_in_every_family_and_are_given_back(dual_lab: Lab, both: bool) -> None:
     here, there = dual_lab.nodes
     before = snapshot(here)
-    assert "unchanged" not in {outcome for one in set_up(dual_lab, both) for outcome in one.values()}
-    assert {outcome for one in set_up(dual_lab, both) for outcome in one.values()} == {"unchanged"}
+    assert "unchanged" not in {outcome for results in set_up(dual_lab, both) for outcome in results.values()}
+    assert {outcome for results in set_up(dual_lab, both) for outcome in results.values()} == {"unchanged"}
     assert drifted(here) == []
     families = ["ipv4", "ipv6"] if both else ["ipv6"]
     with served(there, len(families)) as (addresses, process):
         checks = checks_of(here, "--pod", ",".join(addresses))
-        assert {(one["check"], one["family"]): one["state"] for one in checks} == {
+        assert {(row["check"], row["family"]): row["state"] for row in checks} == {
             (check, family): "ok"
             for check in ("own-host", "pod-same-host", "other-host", "pod-other-host", "external")
             for family in families
         }
         process.terminate()
         said = process.communicate(timeout=20)[1]
-    for source in {one["from"] for one in checks}:
+    for source in {row["from"] for row in checks}:
         assert f"pinged by {source}\n" in said  # traffic between pods is not masqueraded
     take_back(dual_lab)
     after = snapshot(here)
@@ -129,11 +129,11 @@ def test_faults_of_ipv6_are_named_and_ipv4_goes_on(dual_lab: Lab) -> None:
         for name, (at, check, cause, fault, command) in FAULTS.items():
             dual_lab.nodes[at].run(["sh", "-ec", fault])
             checks = checks_of(here, *asked)
-            found = next(one for one in checks if (one["family"], one["check"]) == ("ipv6", check))
-            assert (found["state"], found["cause_name"]) == ("failed", cause), (name, found)
-            assert [one for one in checks if one["family"] == "ipv4" and one["state"] == "failed"] == [], name
+            row = next(row for row in checks if (row["family"], row["check"]) == ("ipv6", check))
+            assert (row["state"], row["cause_name"]) == ("failed", cause), (name, row)
+            assert [row for row in checks if row["family"] == "ipv4" and row["state"] == "failed"] == [], name
             dual_lab.nodes[at].run(["sh", "-ec", command])
-        assert "failed" not in [one["state"] for one in checks_of(here, *asked)]
+        assert "failed" not in [row["state"] for row in checks_of(here, *asked)]
     take_back(dual_lab)
     here.run(["ip", "netns", "delete", "asking"])
 

@@ -55,10 +55,10 @@ def ways(node: Node, family: Family) -> dict[str, str]:
 @pytest.fixture(params=[IPV4, IPV6], ids=["IPv4", "IPv6"])
 def family(request: pytest.FixtureRequest, node: Node) -> Family:
     """Return an address family, after giving the node an address on the peer's link."""
-    found: Family = request.param
-    if found is IPV6:
+    chosen: Family = request.param
+    if chosen is IPV6:
         node.run(["ip", "address", "add", "fd00:2::50/64", "dev", "eth0", "nodad"])
-    return found
+    return chosen
 
 
 HANDS = pytest.mark.parametrize(

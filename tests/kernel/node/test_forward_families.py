@@ -45,17 +45,17 @@ class Running:
 def running() -> Iterator[Running]:
     """Yield a dual-stack lab with two nodes and pods on them."""
     with Lab(nodes=2, dual_stack=True) as lab:
-        one, other = lab.nodes
-        one.run(["ip6tables", "-P", "FORWARD", "DROP"])
-        before = one.run(["nft", "-s", "list", "ruleset"]).stdout
-        for node, peer in ((one, other), (other, one)):
+        here, there = lab.nodes
+        here.run(["ip6tables", "-P", "FORWARD", "DROP"])
+        before = here.run(["nft", "-s", "list", "ruleset"]).stdout
+        for node, peer in ((here, there), (there, here)):
             cnictl(
                 node, "init-node",
                 "--subnet", f"{node.pod_cidr},{node.pod_cidr6}", "--network", f"{plan.NETWORK},{plan.NETWORK6}",
                 "--peer", f"{peer.pod_cidr}={peer.address}",
                 "--peer", f"{peer.pod_cidr6}={peer.address6}",
             )  # fmt: skip
-        yield Running(one, pod(one, "a"), pod(one, "b"), pod(other, "c"), before)
+        yield Running(here, pod(here, "a"), pod(here, "b"), pod(there, "c"), before)
 
 
 def pod(node: Node, name: str) -> Pod:

@@ -66,7 +66,7 @@ def _of_iptables(name: str, programs: tuple[str, ...], drop: str, metadata: str)
         ]
         append.append(f"{program} -A FORWARD -d {{there{six}}} -j DROP")
         unload += [f"{program} -P FORWARD ACCEPT", f"{program} -F FORWARD"]
-    return Firewall(name, tuple(f"forward/{one}" for one in programs), *map("; ".join, (load, append, unload)))
+    return Firewall(name, tuple(f"forward/{program}" for program in programs), *map("; ".join, (load, append, unload)))
 
 
 _NFT = """
@@ -118,10 +118,10 @@ class World:
             "pod to metadata": (self.pod.command(), METADATA["4"], METADATA["6"]),
             "stranger to pod": (["ip", "netns", "exec", "stranger"], self.pod.address, self.six["pod"]),
         }
-        found = {way: pings(self.here, *where) for way, where in ways.items()}
-        found["far pod to pod"] = pings(there, self.far.command(), self.pod.address, self.six["pod"])
-        found["peer to pod"] = pings(there, [], self.pod.address, self.six["pod"])
-        return found
+        reached = {way: pings(self.here, *where) for way, where in ways.items()}
+        reached["far pod to pod"] = pings(there, self.far.command(), self.pod.address, self.six["pod"])
+        reached["peer to pod"] = pings(there, [], self.pod.address, self.six["pod"])
+        return reached
 
     def run(self, line: str) -> None:
         """Run a shell line on the first node."""
@@ -167,8 +167,8 @@ def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Fire
     here = world.here
     assert world.reached() == OPEN
     world.run(firewall.load)
-    found = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)["items"]
-    assert {one["subject"] for one in found if "forward" in one["subject"]} <= set(firewall.resources)
+    findings = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)["items"]
+    assert {finding["subject"] for finding in findings if "forward" in finding["subject"]} <= set(firewall.resources)
     cnictl(here, "apply")
     assert world.reached() == PROMISED
     assert drifted(here) == []
@@ -195,11 +195,13 @@ def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(world: Wo
         assert here.run(["nft", "-s", "list", "table", "inet", "theirs"]).stdout == rules
         assert "cnictl" not in here.run(["iptables-save", "-t", "filter"]).stdout.lower()
         assert "forward = false" in here.run(["cat", "/etc/cnictl/node.toml"]).stdout
-        found = json.loads(cnictl(here, "doctor", "--only", "forward-off", "-o", "json", check=False).stdout)["items"]
-        assert [(one["id"], one["subject"], one["severity"]) for one in found] == [
+        findings = json.loads(cnictl(here, "doctor", "--only", "forward-off", "-o", "json", check=False).stdout)[
+            "items"
+        ]
+        assert [(finding["id"], finding["subject"], finding["severity"]) for finding in findings] == [
             ("forward-off", "inet theirs guard", "error")
         ]
-        assert "policy drop" in found[0]["message"]
+        assert "policy drop" in findings[0]["message"]
         assert drifted(here) == []
         cnictl(here, *init)  # an option that is not given keeps the file's value
         assert "forward = false" in here.run(["cat", "/etc/cnictl/node.toml"]).stdout

@@ -90,7 +90,7 @@ def findings(node: Node, options: tuple[str, ...], check: str) -> list[dict[str,
     """Return the findings of one check from `init-node --dry-run`."""
     done = cnictl(node, "init-node", *options, "--dry-run", "-o", "json", check=False)
     assert done.stdout, done.stderr
-    return [one for one in json.loads(done.stdout)["findings"] if one["name"] == check]
+    return [finding for finding in json.loads(done.stdout)["findings"] if finding["name"] == check]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -98,16 +98,16 @@ def test_finding_of_preflight_is_gone_once_its_hint_is_followed(shared_node: Nod
     assert findings(shared_node, case.options, case.check) == []
     shell(shared_node, case.fault)
     try:
-        found = findings(shared_node, case.options, case.check)
-        assert found
-        for one in found:
-            printed = one["hint"]["command"] or one["hint"]["option"]
+        reported = findings(shared_node, case.options, case.check)
+        assert reported
+        for finding in reported:
+            printed = finding["hint"]["command"] or finding["hint"]["option"]
             assert matches(case.hint, printed), printed
-            assert printed in one["hint"]["text"]
-        command, option = found[0]["hint"]["command"], found[0]["hint"]["option"]
+            assert printed in finding["hint"]["text"]
+        command, option = reported[0]["hint"]["command"], reported[0]["hint"]["option"]
         shell(shared_node, command or "true")
         left = findings(shared_node, (*_without(case.options, option), *shlex.split(option)), case.check)
-        assert found[0] not in left, left
+        assert reported[0] not in left, left
     finally:
         shell(shared_node, case.restore)
 

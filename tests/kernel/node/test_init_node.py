@@ -35,11 +35,11 @@ def test_fresh_host_becomes_a_node_and_a_second_run_changes_nothing(lab: Lab) ->
 
 
 def test_two_initialised_nodes_carry_pods_to_each_other_and_outside(lab: Lab) -> None:
-    one, other = lab.nodes
-    init(one, "--peer", f"{other.pod_cidr}={other.address}")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}")
-    pod, sibling, far = start_pod(one, "a"), start_pod(one, "b"), start_pod(other, "c")
-    for target in (one.address, other.address, sibling.address, far.address, lab.outside.address):
+    here, there = lab.nodes
+    init(here, "--peer", f"{there.pod_cidr}={there.address}")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}")
+    pod, sibling, far = start_pod(here, "a"), start_pod(here, "b"), start_pod(there, "c")
+    for target in (here.address, there.address, sibling.address, far.address, lab.outside.address):
         assert pod.pings(target), target
 
 

@@ -33,8 +33,8 @@ def crowded() -> Iterator[Node]:
 
 def routes(node: Node) -> dict[str, str]:
     """Return the gateway by destination of every route with cnictl's protocol number."""
-    found = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
-    return {route["dst"]: route["gateway"] for route in found}
+    rows = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
+    return {route["dst"]: route["gateway"] for route in rows}
 
 
 def neighbours(node: Node) -> list[str]:

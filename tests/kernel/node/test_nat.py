@@ -32,10 +32,10 @@ table inet firewalld {
 @pytest.fixture
 def pair(lab: Lab) -> Iterator[tuple[Pod, Pod, Node]]:
     """Yield a pod on each of two nodes without masquerade that are each other's peers, and the host outside."""
-    one, other = lab.nodes
-    init(one, "--peer", f"{other.pod_cidr}={other.address}", "--no-nat")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}", "--no-nat")
-    yield start_pod(one, "a"), start_pod(other, "b"), lab.outside
+    here, there = lab.nodes
+    init(here, "--peer", f"{there.pod_cidr}={there.address}", "--no-nat")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}", "--no-nat")
+    yield start_pod(here, "a"), start_pod(there, "b"), lab.outside
 
 
 @pytest.mark.parametrize("backend", ["nft", "iptables"])
@@ -127,22 +127,22 @@ def test_dry_run_changes_nothing(pair: tuple[Pod, Pod, Node], command: tuple[str
 
 @pytest.mark.parametrize("rules", ["policy", "docker", "late-docker"])
 def test_forward_that_drops_lets_pods_through(lab: Lab, rules: str) -> None:
-    one, other = lab.nodes
+    here, there = lab.nodes
     if rules == "policy":
-        other.run(["iptables", "-P", "FORWARD", "DROP"])
+        there.run(["iptables", "-P", "FORWARD", "DROP"])
     if rules == "docker":
-        other.run(["iptables-restore"], stdin=DOCKER_FILTER)
-    init(one, "--peer", f"{other.pod_cidr}={other.address}")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}")
+        there.run(["iptables-restore"], stdin=DOCKER_FILTER)
+    init(here, "--peer", f"{there.pod_cidr}={there.address}")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}")
     if rules == "late-docker":
-        other.run(["iptables-restore", "--noflush"], stdin=DOCKER_FILTER)
-    pod, far, sibling = start_pod(one, "a"), start_pod(other, "b"), start_pod(other, "c")
+        there.run(["iptables-restore", "--noflush"], stdin=DOCKER_FILTER)
+    pod, far, sibling = start_pod(here, "a"), start_pod(there, "b"), start_pod(there, "c")
     assert pod.pings(far.address) and far.pings(pod.address)
     assert far.pings(sibling.address)  # bridged packets pass FORWARD too
     assert far.pings(lab.outside.address)
-    assert drifted(other) == []
+    assert drifted(there) == []
     place = "DOCKER-USER" if rules == "docker" else "FORWARD"
-    assert other.run(["iptables", "-S", place]).stdout.splitlines()[1].endswith("-j CNICTL-FORWARD")
+    assert there.run(["iptables", "-S", place]).stdout.splitlines()[1].endswith("-j CNICTL-FORWARD")
 
 
 def test_forward_accept_stands_where_nothing_drops_yet(node: Node) -> None:
@@ -151,13 +151,13 @@ def test_forward_accept_stands_where_nothing_drops_yet(node: Node) -> None:
 
 
 def test_rejecting_nft_firewall_lets_pods_through(lab: Lab) -> None:
-    one, other = lab.nodes
-    other.run(["nft", "-f", "-"], stdin=FIREWALLD)
-    init(one, "--peer", f"{other.pod_cidr}={other.address}")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}")
-    pod, far = start_pod(one, "a"), start_pod(other, "b")
+    here, there = lab.nodes
+    there.run(["nft", "-f", "-"], stdin=FIREWALLD)
+    init(here, "--peer", f"{there.pod_cidr}={there.address}")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}")
+    pod, far = start_pod(here, "a"), start_pod(there, "b")
     assert pod.pings(far.address) and far.pings(pod.address)
-    listed = other.run(["nft", "list", "chain", "inet", "firewalld", "filter_FORWARD"]).stdout.splitlines()
+    listed = there.run(["nft", "list", "chain", "inet", "firewalld", "filter_FORWARD"]).stdout.splitlines()
     assert [number for number, line in enumerate(listed) if 'comment "cnictl:mynet"' in line] == [5, 6, 7, 8, 9, 10]
     assert "reject with icmpx admin-prohibited" in listed[11]
 

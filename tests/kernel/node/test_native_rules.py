@@ -71,8 +71,8 @@ def test_a_native_rule_that_comes_later_hides_nothing_from_a_reset(shared_node: 
     try:
         shell(node, "iptables -t mangle -I FORWARD -m comment --comment cnictl:cni0 -j RETURN")
         add(node, chain, kind)
-        found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
-        states = {row["resource"]: row["state"] for row in found["resources"] if row["state"] != "ok"}
+        status = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+        states = {row["resource"]: row["state"] for row in status["resources"] if row["state"] != "ok"}
         if chain == "ip nat POSTROUTING":
             assert states == {"masquerade/mynet": "not known"}
             done = cnictl(node, "apply", check=False)

@@ -97,7 +97,7 @@ def test_each_odd_entry_is_told_once_and_what_was_asked_for_is_done(littered: Ho
 
 
 def test_gc_leaves_a_pod_alone_whose_record_has_a_copy(littered: Host) -> None:
-    pods = [one for one in littered.records() if one == "pod@eth0"]
+    pods = [name for name in littered.records() if name == "pod@eth0"]
     before = littered.ports()
     kept = [{"containerID": "pod", "ifname": "eth0"}]
     answer = littered.plugin("GC", conf={**littered.conf, "cniVersion": "1.1.0", "cni.dev/valid-attachments": kept})
@@ -110,7 +110,7 @@ def test_the_plugin_serves_beside_odd_entries(littered: Host) -> None:
     assert littered.plugin("CHECK", pod, prev=result).result == {}
     assert littered.plugin("STATUS", conf={**littered.conf, "cniVersion": "1.1.0"}).status in (0, 1)
     littered.delete(pod, prev=result)
-    assert {one for one in littered.records() if one.startswith("second")} == set()
+    assert {name for name in littered.records() if name.startswith("second")} == set()
 
 
 def test_a_lease_that_cannot_be_read_is_told_and_makes_the_status_1(host: Host) -> None:

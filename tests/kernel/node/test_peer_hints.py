@@ -43,8 +43,8 @@ class World:
         ]
         document = json.loads(cnictl(self.first, *words, check=False).stdout)
         asked = target or self.far.address
-        (found,) = (each for each in document["checks"] if each["to"] == asked)
-        return dict(found)
+        (row,) = (row for row in document["checks"] if row["to"] == asked)
+        return dict(row)
 
     @property
     def named(self) -> tuple[str, str]:
@@ -154,8 +154,8 @@ def test_refused_entry_is_named_with_its_reason(world: World) -> None:
 
 def doctor_hint(node: Node, check: str) -> dict[str, Any]:
     items = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    (found,) = (each for each in items if each["id"] == check)
-    return dict(found)
+    (finding,) = (finding for finding in items if finding["id"] == check)
+    return dict(finding)
 
 
 @applies("node.reach.peer_hints.there: cnictl apply")

@@ -35,11 +35,11 @@ def before() -> dict[str, Any]:
 def node(before: dict[str, Any]) -> Iterator[Node]:
     """Yield a node that seems to run systemd."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        one.run(["mkdir", "-p", "/run/systemd/system"])
-        before |= snapshot(one)
-        init(one)
-        yield one
+        fresh = lab.nodes[0]
+        fresh.run(["mkdir", "-p", "/run/systemd/system"])
+        before |= snapshot(fresh)
+        init(fresh)
+        yield fresh
 
 
 def in_use(node: Node) -> str:
@@ -110,8 +110,8 @@ def test_install_of_another_release_brings_its_copy_and_undo_the_former(node: No
     assert in_use(node) == NEW
     run(node, "apply")
     assert (in_use(node), drifted(node)) == (NEW, [])
-    found = json.loads(node.run([COMMAND, "plugin", "list", "-o", "json"]).stdout)
-    assert found["cnictl"] == NEW
+    listed = json.loads(node.run([COMMAND, "plugin", "list", "-o", "json"]).stdout)
+    assert listed["cnictl"] == NEW
     run(node, "undo")
     assert (in_use(node), drifted(node)) == (cnictl.__version__, [])
     node.run([COMMAND, "plan", "--exit-code"])

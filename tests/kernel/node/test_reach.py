@@ -158,9 +158,9 @@ def test_a_pod_cidr_that_no_node_has_is_refused_at_once(lab: Lab) -> None:
 
 
 def test_node_list_shows_each_node_with_its_state(lab: Lab) -> None:
-    found = listed(lab.nodes[0])
-    assert found["source"]["title"] == f"file {FILE}" and found["source"]["trouble"] == ""
-    assert [(row["name"], row["state"], row["route"], row["answers"]) for row in found["items"]] == [
+    document = listed(lab.nodes[0])
+    assert document["source"]["title"] == f"file {FILE}" and document["source"]["trouble"] == ""
+    assert [(row["name"], row["state"], row["route"], row["answers"]) for row in document["items"]] == [
         ("node0", "this node", "", None), ("node1", "routed", "ok", True), ("node2", "routed", "ok", True),
     ]  # fmt: skip
 
@@ -382,8 +382,8 @@ def test_dry_run_shows_the_routes_and_keeps_nothing(lab: Lab) -> None:
 def test_lost_record_is_read_again_by_the_hint(lab: Lab) -> None:
     first = lab.nodes[0]
     first.run(["rm", "/var/lib/cnictl/peers.json"])
-    found = json.loads(cnictl(first, "doctor", "-o", "json", check=False).stdout)["items"]
-    (finding,) = (each for each in found if each["id"] == "source-stale")
+    items = json.loads(cnictl(first, "doctor", "-o", "json", check=False).stdout)["items"]
+    (finding,) = (finding for finding in items if finding["id"] == "source-stale")
     first.run(["sh", "-c", finding["hint"]["command"]])
     assert "source-stale" not in findings(first)
     assert learned(first) == all_routes(lab)

@@ -93,7 +93,7 @@ def test_runtime_started_later_is_served_by_the_hint(node: Node) -> None:
     init(node)
     with containerd(node, "--config", "/tmp/elsewhere/config.toml"):
         said = cnictl(node, "doctor", "--only", "runtime-folders", "-o", "json", check=False)
-        for printed in {one["hint"]["command"] for one in json.loads(said.stdout)["items"]}:
+        for printed in {finding["hint"]["command"] for finding in json.loads(said.stdout)["items"]}:
             assert matches(APPLY, printed)
             shell(node, printed)
         assert there(node, LAUNCHER) and there(node, CONF)

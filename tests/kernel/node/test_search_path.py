@@ -43,8 +43,8 @@ def test_commands_say_the_same_with_any_path(set_up: Node, path: list[str]) -> N
 
 
 def _steady(done: Finished) -> object:
-    found = json.loads(done.stdout)
-    return found["resources"] if isinstance(found, dict) and "resources" in found else found
+    document = json.loads(done.stdout)
+    return document["resources"] if isinstance(document, dict) and "resources" in document else document
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)

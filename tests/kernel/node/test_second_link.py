@@ -83,9 +83,9 @@ def test_second_link_that_is_down_is_named_with_the_peers_behind_it(nodes: tuple
     shell(here, "ip link set priv0 down")
     try:
         done = cnictl(here, "doctor", "-o", "json", "--skip", "mtu-path", check=False)
-        found = {one["id"]: one for one in json.loads(done.stdout)["items"]}
-        assert found["uplink-down"]["subject"] == "priv0"
-        assert "nothing reaches 10.50.0.2" in found["uplink-down"]["message"]
+        by_check = {finding["id"]: finding for finding in json.loads(done.stdout)["items"]}
+        assert by_check["uplink-down"]["subject"] == "priv0"
+        assert "nothing reaches 10.50.0.2" in by_check["uplink-down"]["message"]
     finally:
         cnictl(here, "doctor", "--fix", "--only", "uplink-down")
         cnictl(here, "apply")
@@ -100,7 +100,7 @@ def test_strict_filter_of_the_second_link_is_named(nodes: tuple[Node, Node]) -> 
     try:
         shell(there, "ping -n -q -c1 -W1 -I 10.99.0.1 10.50.0.1 || true")
         done = cnictl(here, "doctor", "-o", "json", "--only", "reverse-path", check=False)
-        assert [one["subject"] for one in json.loads(done.stdout)["items"]] == ["priv0"]
+        assert [finding["subject"] for finding in json.loads(done.stdout)["items"]] == ["priv0"]
     finally:
         shell(here, "sysctl -qw net.ipv4.conf.priv0.rp_filter=0; ip route del 10.99.0.1/32")
         shell(there, "ip address del 10.99.0.1/32 dev lo")
@@ -115,8 +115,8 @@ def test_first_peer_that_needs_it_lowers_the_mtu_and_apply_alone_raises_it(lab: 
     assert mtu(here, "cni0") == 1450
     assert "pods' MTU is 1450 now; restart those that run with a larger one: web" in done.stderr
     assert drifted(here) == []
-    found = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)["items"]
-    assert ["priv0's 1450" in one["message"] for one in found] == [True]
+    findings = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)["items"]
+    assert ["priv0's 1450" in finding["message"] for finding in findings] == [True]
     start_pod(here, "new")
     assert "mtu 1450" in here.run(["ip", "netns", "exec", "new", "ip", "link", "show", "eth0"]).stdout
     cnictl(here, "route", "del-peer", there.pod_cidr, "--yes")

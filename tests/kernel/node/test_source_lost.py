@@ -77,9 +77,9 @@ class Ground:
 
 def _trouble(node: Node) -> str:
     """Return what a node reports as wrong with its source."""
-    found = listed(node)
-    refused = [row["why"] for row in found["items"] if row["state"] == "refused"]
-    return " ".join(filter(None, [found["source"]["trouble"], found["source"]["conflict"], *refused]))
+    document = listed(node)
+    refused = [row["why"] for row in document["items"] if row["state"] == "refused"]
+    return " ".join(filter(None, [document["source"]["trouble"], document["source"]["conflict"], *refused]))
 
 
 @contextmanager
@@ -92,10 +92,10 @@ def counted(ground: Callable[[], Ground], nodes: list[Node]) -> Iterator[Ground]
         start = time.monotonic()
         with Stream(here, there) as stream:
             yield made
-        found, took = stream.counted, time.monotonic() - start
-        print(f"{found.sent} packets in {took:.0f} s, {len(found.lost)} lost; watch killed {2 * made.restarts} times")
-        assert (found.lost, found.refused) == ([], 0)
-        assert found.sent >= max(LEAST, took / INTERVAL / 4)
+        result, took = stream.counted, time.monotonic() - start
+        print(f"{result.sent} packets in {took:.0f} s, {len(result.lost)} lost; watch killed {2 * made.restarts} times")
+        assert (result.lost, result.refused) == ([], 0)
+        assert result.sent >= max(LEAST, took / INTERVAL / 4)
     finally:
         if made is not None:
             made.close()

@@ -40,10 +40,10 @@ def waits(node: Node) -> bool:
 
 def as_before(node: Node) -> dict[str, object]:
     """Return the host's snapshot without the records of runs."""
-    found = snapshot(node)
+    seen = snapshot(node)
     return {
-        **found,
-        "tree": [line for line in found["tree"] if not line.startswith(_OF_THE_RUNS)],
+        **seen,
+        "tree": [line for line in seen["tree"] if not line.startswith(_OF_THE_RUNS)],
     }
 
 
@@ -110,9 +110,9 @@ def set_up() -> Iterator[Node]:
         yield lab.nodes[0]
 
 
-def in_one_order(found: dict[str, object]) -> dict[str, object]:
+def in_one_order(seen: dict[str, object]) -> dict[str, object]:
     """Sort nft's tables, because one that was removed and added again is listed last."""
-    return {**found, "nft": sorted(str(found["nft"]).split("table ")), "iptables": sorted(map(str, found["iptables"]))}  # type: ignore[call-overload]
+    return {**seen, "nft": sorted(str(seen["nft"]).split("table ")), "iptables": sorted(map(str, seen["iptables"]))}  # type: ignore[call-overload]
 
 
 def test_closed_terminal_and_killed_session_do_not_stop_the_undo(node: Node) -> None:
@@ -227,7 +227,7 @@ def test_reboot_leaves_the_node_that_was_confirmed(node: Node) -> None:
 
 def _settled(value: object) -> object:
     """Remove the link-local routes of the bridge, whose MAC changes with a boot."""
-    return [one for one in value if "fe80" not in json.dumps(one)] if isinstance(value, list) else value
+    return [item for item in value if "fe80" not in json.dumps(item)] if isinstance(value, list) else value
 
 
 def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -> None:

@@ -55,11 +55,11 @@ def test_failure_at_the_last_step_takes_back_all_the_others(node: Node) -> None:
     assert set(outcomes(init(node, *PEER, "-o", "json")).values()) == {"changed"}
 
 
-def _without_journal(found: dict[str, object]) -> dict[str, object]:
+def _without_journal(seen: dict[str, object]) -> dict[str, object]:
     """Remove cnictl's folders, because a failed run leaves its journal there."""
-    tree = found["tree"]
+    tree = seen["tree"]
     assert isinstance(tree, list)
-    return {**found, "tree": [line for line in tree if not line.startswith(("/var/lib/cnictl", "/run/cnictl"))]}
+    return {**seen, "tree": [line for line in tree if not line.startswith(("/var/lib/cnictl", "/run/cnictl"))]}
 
 
 def test_failed_move_leaves_the_node_that_was(node: Node) -> None:
@@ -84,7 +84,7 @@ def _settled(value: object) -> object:
     """Sort the entries without link-local routes, because the restored bridge is a new link with another MAC."""
     if not isinstance(value, list):
         return value
-    return sorted(json.dumps(one, sort_keys=True) for one in value if "fe80" not in json.dumps(one))
+    return sorted(json.dumps(item, sort_keys=True) for item in value if "fe80" not in json.dumps(item))
 
 
 def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:

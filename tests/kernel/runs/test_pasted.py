@@ -29,8 +29,8 @@ OWN = re.compile(r"^/(var/lib/cnictl|run/cnictl|usr/local/lib/cnictl/[^/]*/manif
 @pytest.fixture
 def twins() -> Iterator[tuple[Node, Node]]:
     """Yield two bare nodes that are alike, each in its own lab."""
-    with Lab(nodes=1) as one, Lab(nodes=1) as other:
-        yield one.nodes[0], other.nodes[0]
+    with Lab(nodes=1) as first, Lab(nodes=1) as second:
+        yield first.nodes[0], second.nodes[0]
 
 
 def state(node: Node) -> dict[str, Any]:

@@ -23,8 +23,8 @@ def without_forwarding(node: Node) -> dict[str, object]:
 
 def findings(node: Node) -> list[dict[str, Any]]:
     """Return doctor's findings."""
-    found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    return found
+    items: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
+    return items
 
 
 RESET = "doctor.remnants._remnants: cnictl reset-node"
@@ -46,11 +46,11 @@ def test_node_whose_files_are_lost_is_found_shown_and_removed(node: Node, backen
         assert "cni0" in told.stderr + told.stdout and "cnictl reset-node" in told.stderr + told.stdout
     preview = json.loads(cnictl(node, "reset-node", "--dry-run", "-o", "json").stdout)
     assert {"bridge/cni0", "route/10.244.1.0/24"} <= {step["resource"] for step in preview["steps"]}
-    (printed,) = {one["hint"]["command"] for one in findings(node) if one["id"] != "no-node"}
+    (printed,) = {finding["hint"]["command"] for finding in findings(node) if finding["id"] != "no-node"}
     assert matches(RESET, printed)
     done = at_terminal(node, "y", *printed.split()[1:])
     assert done.status == 0
-    assert [one["id"] for one in findings(node)] == ["no-node"]
+    assert [finding["id"] for finding in findings(node)] == ["no-node"]
     assert "net.ipv4.ip_forward stays as it is" in done.stderr
     assert without_forwarding(node) == before
     assert node.run(["find", "/etc", "/opt", "/usr/local/lib/cnictl", "-type", "f"], check=False).stdout == files

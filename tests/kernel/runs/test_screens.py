@@ -115,8 +115,8 @@ def test_status_says_the_verdict_first_then_what_differs(node: Node) -> None:
 def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
-        for one, other in ((here, there), (there, here)):
-            init(one, "--peer", f"{other.pod_cidr}={other.address}")
+        for node, peer in ((here, there), (there, here)):
+            init(node, "--peer", f"{peer.pod_cidr}={peer.address}")
         first = cnictl(here, "status").stdout.splitlines()[0]
     assert re.fullmatch(r"healthy: \d+ resources are as node\.toml says, and every peer answers \(1\)", first)
 

@@ -32,9 +32,9 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
     before = in_one_order(as_before(node))
     cnictl(node, *MORE)
     if by == "watch":
-        with watching(node) as one:
+        with watching(node) as watch:
             lose_routes(node)
-            one.until("repaired: ")
+            watch.until("repaired: ")
             wait_for(lambda: drifted(node) == [], "all is as it should be")
     else:
         lose_routes(node)
@@ -73,7 +73,7 @@ def test_what_a_run_repaired_besides_stays(node: Node) -> None:
     lose_routes(node)
     cnictl(node, *MORE)
     changes = json.loads(cnictl(node, "history", "2", "-o", "json").stdout)["changes"]
-    assert {one["resource"]: one["repair"] for one in changes}["route/10.244.1.0/24"] is True
+    assert {change["resource"]: change["repair"] for change in changes}["route/10.244.1.0/24"] is True
     done = cnictl(node, "undo")
     assert "stays: route/10.244.1.0/24: run 2 only repaired it" in done.stderr
     assert set(routes(node)) == {"10.244.1.0/24"}

@@ -44,12 +44,12 @@ def signal(node: Node, name: str) -> None:
 
 @contextmanager
 def watching(node: Node) -> Iterator[Watching]:
-    one = Watching(node)
+    running = Watching(node)
     try:
-        yield one
+        yield running
     finally:
         signal(node, "TERM")
-        one.process.communicate(timeout=20)
+        running.process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +71,9 @@ def node() -> Iterator[Node]:
     ids=["rules", "address", "route", "bridge", "forwarding"],
 )
 def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: str) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         node.run(taken.split())
-        line = one.until(told)
+        line = watch.until(told)
         assert line.startswith("repaired: ")
         assert not by or f"changed by {by} (process" in line
         wait_for(lambda: drifted(node) == [], "all is as it should be")
@@ -82,7 +82,7 @@ def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: 
 
 
 def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         pod = start_pod(node, "calm")
         assert pod.pings("10.244.0.1")
         node.run(["ip", "netns", "delete", "calm"])
@@ -91,15 +91,15 @@ def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> N
         node.run(["ip", "route", "del", "198.51.100.0/24"])
         node.run(["sed", "-i", "s/nat = false/nat = true/", "/etc/cnictl/node.toml"])
         node.run(["ip", "route", "del", "10.244.1.0/24"])
-        assert "route 10.244.1.0/24" in one.until("repaired: ")
+        assert "route 10.244.1.0/24" in watch.until("repaired: ")
     cnictl(node, "ipam", "gc")
 
 
 def test_fight_is_told_of_once_and_left(node: Node) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         enemy = node.popen(["sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; done"])
         try:
-            told = one.until("again and again", 60)
+            told = watch.until("again and again", 60)
             assert "route/10.244.1.0/24" in told
         finally:
             enemy.kill()
@@ -109,15 +109,15 @@ def test_fight_is_told_of_once_and_left(node: Node) -> None:
         assert list(state["given_up"]) == ["route/10.244.1.0/24"]
         assert drifted(node) == ["route/10.244.1.0/24"]
         signal(node, "HUP")
-        one.until("repaired: route 10.244.1.0/24")
+        watch.until("repaired: route 10.244.1.0/24")
     assert drifted(node) == []
 
 
 def test_ends_on_a_signal_and_says_nothing_more(node: Node) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         signal(node, "TERM")
-        _, said = one.process.communicate(timeout=20)
-        assert (one.process.returncode, said) == (0, "")
+        _, said = watch.process.communicate(timeout=20)
+        assert (watch.process.returncode, said) == (0, "")
 
 
 def test_unit_is_sound(node: Node) -> None:
