@@ -56,7 +56,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """List the differences that the run left."""
     left = terminalreporter.config.stash.get(_LEFT, [])
     if left:
-        terminalreporter.section("FAILED: the run left the machine otherwise than it found it", red=True)
+        terminalreporter.section("FAILED: the run left the machine changed", red=True)
         for line in left:
             terminalreporter.line(line)
 

@@ -248,7 +248,7 @@ def test_dual_stack_is_tested_in_both_families() -> None:
     with Lab(nodes=3, dual_stack=True) as lab:
         set_up(lab)
         # the lab's IPv6 addresses must finish duplicate address detection first
-        wait_for(lambda: run_over_lab(lab).passed, "all is green in both families", 60)
+        wait_for(lambda: run_over_lab(lab).passed, "the matrix passes in both families", 60)
         shell(lab.nodes[0], f"cnictl route del-peer {lab.nodes[1].pod_cidr6} --yes")
         matrix = run_over_lab(lab)
     states: Mapping[tuple[str, str, str], str] = {

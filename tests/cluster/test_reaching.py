@@ -35,7 +35,7 @@ def test_host_that_is_down_is_a_row(three: World) -> None:
     assert rows["node3"]["state"] == "unreachable"
     assert rows["node3"]["why"].startswith("can't be reached: ssh: connect to host 10.0.2.53 port 22: ")
     assert rows["node1"]["state"] == rows["node2"]["state"] == "ok"
-    assert findings == [], "nobody blames the hosts that answer"
+    assert findings == [], "no finding is about a host that answers"
     three.cluster("apply")
 
 
@@ -296,7 +296,7 @@ def test_operators_configuration_and_jump_hosts_are_used(three: World) -> None:
         done = three.cluster("status", "-f", "/root/far.toml", "--limit", "node3", "-o", "json", check=False)
         (row,) = json.loads(done.stdout)["items"]
         assert row["state"] == "unreachable"
-        assert f"nobody@{three.nodes[1].address}: Permission denied" in row["why"], "what ssh says of the jump host"
+        assert f"nobody@{three.nodes[1].address}: Permission denied" in row["why"], "ssh's own message is shown"
     finally:
         three.operator.run(["rm", "/root/.ssh/config"])
 
@@ -370,7 +370,7 @@ def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> No
             assert rows["node1"]["state"] == ("changed" if stays else "reverted"), rows["node1"]
             for node in three.nodes[:2]:
                 assert _routes(node) == stays
-            wait_for(lambda: not _routes(lost), "the lost host takes its change back", bound=60)
+            wait_for(lambda: not _routes(lost), "the lost host reverts its change", bound=60)
             lost.run(["nft", "delete", "table", "inet", "lost"])
         if not stays:
             assert lost.run(["cat", ON_NODE]).stdout == before

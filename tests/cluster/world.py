@@ -107,7 +107,7 @@ class World:
 def world(nodes: int) -> Iterator[World]:
     """Yield a lab with sshd on each node. Skip the test if there is no sshd or the user is not root."""
     if os.geteuid() != 0:
-        pytest.skip("sshd needs a range of users, which only a lab of root's has")
+        pytest.skip("sshd needs a range of users, which only root's lab has")
     with Lab(nodes=nodes) as lab:
         made = World(lab.outside, lab.nodes)
         key = made.operator.run(["sh", "-ec", _OPERATOR]).stdout

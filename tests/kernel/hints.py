@@ -20,10 +20,10 @@ _CODE = Path(__file__).parents[2] / "cnictl"
 _KINDS = ("command", "option")
 
 ELSEWHERE = {
-    "doctor.kernel._conntrack_full: sysctl -w net.netfilter.nf_conntrack_max={}": "a network namespace has no limit of "
-    "its own that it may set, and the machine's is not the tests'",
+    "doctor.kernel._conntrack_full: sysctl -w net.netfilter.nf_conntrack_max={}": "a network namespace can't set its "
+    "own limit, and the tests must not change the machine's",
     "doctor.kernel._more_neighbours: sysctl -w {}={} {}": "the kernel has one table for all namespaces; `make "
-    "neighbours` runs it on a kernel of its own",
+    "neighbours` runs it on a separate kernel",
     "doctor.managers._taken: networkctl reload": "tests/coexistence runs it as doctor's fix, beside systemd-networkd",
     "node.preflight.places.boot_command: systemctl unmask {}": "the lab's nodes have no systemd",
     "node.preflight.ownership._unit: cnictl watch --unit > {}; systemctl daemon-reload": "the lab's nodes have no "

@@ -70,7 +70,7 @@ def test_bookmark_confirms_the_list_without_another_request(
     wait_for(lambda: known().nodes, "the list")
     read_at, (watch,) = known().read_at, server.watches
     follower.check()
-    assert known().read_at == read_at, "nothing was heard since"
+    assert known().read_at == read_at, "the watch has received nothing since"
 
     def is_confirmed() -> bool:
         server.bookmark()

@@ -29,7 +29,7 @@ def main(name: str) -> None:
     for module in _LOADED:
         importlib.import_module(module)
     groups.load_all()
-    assert not icmp._run.cache_info().currsize, "each command tells its own echo requests from others'"
+    assert not icmp._run.cache_info().currsize, "each command must draw its own mark for echo requests"
     compiled.once()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(f"\0{name}")

@@ -104,7 +104,7 @@ def mixed(host: Host) -> Iterator[Mixed]:
     host.add(busy)
     cut_off(host, cut)
     host.kill(stale)
-    wait_for(lambda: veth not in host.links(), "the dead pod's veth goes with its namespace")
+    wait_for(lambda: veth not in host.links(), "the dead pod's veth is removed with its namespace")
     for pod in (foreign, old):  # last, because the plugin's next ADD would write records for their leases
         assert host.reference("host-local", "ADD", pod, SAME_STORE).status == 0
     leased = {content.split("\r\n")[0]: address for address, content in host.leases().items()}
@@ -393,7 +393,7 @@ def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
     listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['items'] if r['container'] == 'gone'])"
     wait_for(
         lambda: "stale" in node.run(["sh", "-c", f'cnictl ipam list -o json | python3 -c "{listed}"']).stdout,
-        "it is gone",
+        "the pod's lease is stale",
     )
     done = commands.cnictl(node, "ipam", "check", "-o", "json", check=False)
     findings = {row["address"]: row["found"] for row in json.loads(done.stdout)["items"]}

@@ -347,7 +347,10 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
         # ip netns exec mounts that file as /etc/resolv.conf for this process
         process = world.web.popen(["sleep", "60"])
         try:
-            wait_for(lambda: "of process" in world.ping("web", "db.example").stdout.splitlines()[0], "it has started")
+            wait_for(
+                lambda: "of process" in world.ping("web", "db.example").stdout.splitlines()[0],
+                "the process has started",
+            )
             document = world.json("web", "db.example.")
         finally:
             process.kill()

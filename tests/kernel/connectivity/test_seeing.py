@@ -148,7 +148,7 @@ def test_metrics_name_the_checks_that_were_not_made(node: Node) -> None:
 def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
     promtool = shutil.which("promtool") or (str(PROMTOOL) if PROMTOOL.exists() else "")
     if not promtool:
-        pytest.skip("not here: promtool (tests/packages.sh fetches it as root)")
+        pytest.skip("promtool is missing (tests/packages.sh downloads it as root)")
     said = cnictl(node, "metrics").stdout
     done = subprocess.run([promtool, "check", "metrics"], input=said, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

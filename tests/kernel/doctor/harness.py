@@ -157,25 +157,25 @@ def run(world: World, case: Case) -> None:
     type_in = world.on_peer if case.on_peer else world.sh
     if case.also:
         world.sh(case.also)
-    assert not case.suffers(world), "it suffers before there is a fault"
+    assert not case.suffers(world), "the symptom is there before the fault"
     type_in(case.fault)
     fix: Callable[[], object] = partial(type_in, case.by_hand) if case.by_hand else partial(world.doctor, "--fix")
     try:
-        wait_for(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
+        wait_for(lambda: case.suffers(world), f"the fault causes the symptom: {case.symptom}")
         findings = world.doctor()
         assert [check for check, _ in findings] == [case.check], findings
         assert case.subject in findings[0][1], findings
         left = fix()
-        wait_for(lambda: not case.suffers(world), "it works again")
+        wait_for(lambda: not case.suffers(world), "the fix works")
         if case.hint:
             if case.restore:
                 world.sh(f"{case.restore}; {case.also or 'true'}")
             type_in(case.fault)
-            wait_for(lambda: case.suffers(world), f"the fault hurts again: {case.symptom}")
+            wait_for(lambda: case.suffers(world), f"the fault causes the symptom again: {case.symptom}")
             world.follow(case.check, case.hint)
             if case.then:
                 type_in(case.then)
-            wait_for(lambda: not case.suffers(world), "it works again by the hint")
+            wait_for(lambda: not case.suffers(world), "the hint works")
             left = [] if case.by_hand or case.restore else world.doctor()
     except BaseException:
         fix()  # the next case needs a working node even if this one fails

@@ -111,7 +111,7 @@ def test_sixth_node_takes_one_command_and_leaves_no_route_behind(
     wait_for(lambda: pods.red() == {}, "a green matrix", BOUND)
     green = time.monotonic() - announced
     assert drifted(sixth) == []
-    assert [runs(node) for node in five] == histories, "nobody ran a command on the others"
+    assert [runs(node) for node in five] == histories, "no command was run on the other nodes"
 
     left = time.monotonic()
     six.change("DELETE", "node5")

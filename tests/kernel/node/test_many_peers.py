@@ -53,7 +53,7 @@ def test_looking_at_silent_peers_fills_no_neighbour_table(crowded: Node) -> None
         cnictl(crowded, *command.split(), check=False)
         silent = [line for line in neighbours(crowded) if "172.16." in line and f"{address(1)} " not in line]
         assert not silent, command
-        assert time.monotonic() - begun < 60, "silent peers are waited for one after another"
+        assert time.monotonic() - begun < 60, "the command waits for silent peers one after another"
 
 
 def test_silent_peers_are_told_from_one_that_answers(crowded: Node) -> None:
@@ -66,7 +66,7 @@ def test_firewall_accepts_many_peers_by_few_rules(crowded: Node) -> None:
     senders = [line.split()[line.split().index("-s") + 1] for line in rules if "-s 172.16." in line]
     assert len(senders) < 20
     held = sum(1 << (32 - int(sender.partition("/")[2])) for sender in senders)
-    assert held == COUNT, "the peers' addresses, and no other"
+    assert held == COUNT, "the rules cover exactly the peers' addresses"
 
 
 def test_one_route_that_the_kernel_refuses_takes_the_run_back_whole(crowded: Node) -> None:

@@ -175,21 +175,21 @@ def test_watch_follows_the_file_and_its_replacement(lab: Lab) -> None:
         put(first, cluster_text(entries_of(lab)))
         wait_for(lambda: learned(first) == all_routes(lab), "the former file is routed again", 5.0)
         first.run(["ip", "route", "del", third.pod_cidr])
-        wait_for(lambda: learned(first) == all_routes(lab), "a route that somebody took is back", 5.0)
+        wait_for(lambda: learned(first) == all_routes(lab), "a removed route is restored", 5.0)
     *lines, repaired = watch.said.splitlines()
     assert lines and all(line.startswith("followed the source: ") for line in lines), watch.said
     assert repaired.startswith("repaired: ")
     followed = list(itertools.takewhile(lambda run: run["run"] > operators, runs(first)))
     assert len(followed) >= 3 and all(run["command"] == "watch" and run["repair"] for run in followed)
     would_undo = cnictl(first, "undo", "--dry-run").stderr
-    assert f"run {operators}" in would_undo, "undo passes over what watch has followed"
+    assert f"run {operators}" in would_undo, "undo skips watch's changes"
 
 
 def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: Lab) -> None:
     first = lab.nodes[0]
     with Watch(first) as watch:
         first.run(["rm", FILE])
-        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 5.0)
+        wait_for(lambda: listed(first)["source"]["stale_since"], "the source is stale", 5.0)
         assert learned(first) == all_routes(lab)
         watch.kill()
     with Watch(first):  # the source is missing from the start
@@ -198,7 +198,7 @@ def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: La
         assert "is missing" in findings(first)["source-stale"]
         assert cnictl(first, "node", "list", check=False).status == 1
         put(first, cluster_text(entries_of(lab)))
-        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 8.0)
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "the source answers again", 8.0)
     assert "source-stale" not in findings(first)
     symptom = "nodes that join are not noticed, the known ones are reached"
     note("source-stale", f"rm {FILE}", symptom, "put the file back; cnictl apply")
@@ -352,7 +352,7 @@ def test_undo_of_a_new_file_brings_the_former_files_routes_back(lab: Lab) -> Non
     assert learned(first) == {**all_routes(lab), "10.244.9.0/24": "10.0.0.99"}
     cnictl(first, "undo", "--yes")
     assert learned(first) == all_routes(lab)
-    assert drifted(first) == [], "the list is the former one too"
+    assert drifted(first) == [], "the former list is restored too"
 
 
 def test_run_that_fails_leaves_routes_and_list_as_they_were(lab: Lab) -> None:

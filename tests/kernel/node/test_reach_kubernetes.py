@@ -125,9 +125,9 @@ def test_node_that_joins_is_routed_and_one_that_leaves_is_not(cluster: Cluster) 
     first = cluster.nodes[0]
     with Watch(first):
         cluster.change("POST", "node9", "10.244.9.0/24", "10.0.0.99")
-        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "it is routed", 20.0)
+        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "the new node has a route", 20.0)
         cluster.change("DELETE", "node9")
-        wait_for(lambda: learned(first) == others(cluster), "its route is gone", 20.0)
+        wait_for(lambda: learned(first) == others(cluster), "the removed node's route is gone", 20.0)
         cluster.change("POST", "thief", first.pod_cidr, "10.0.0.98")
         wait_for(lambda: listed(first)["source"]["conflict"], "the conflict is seen", 20.0)
         assert learned(first) == others(cluster)
@@ -153,24 +153,24 @@ def test_node_registered_again_with_another_pod_cidr_is_a_conflict(cluster: Clus
     first = cluster.nodes[0]
     with Watch(first):
         cluster.change("PUT", "node0", "10.244.70.0/24", first.address)
-        wait_for(lambda: "source-conflict" in findings(first), "doctor names it", 20.0)
+        wait_for(lambda: "source-conflict" in findings(first), "doctor reports the conflict", 20.0)
         assert f'subnet = "{first.pod_cidr}"' in in_node_file(first)
         cluster.change("PUT", "node0", first.pod_cidr, first.address)
-        wait_for(lambda: "source-conflict" not in findings(first), "it is over", 20.0)
+        wait_for(lambda: "source-conflict" not in findings(first), "the conflict is over", 20.0)
 
 
 def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cluster: Cluster) -> None:
     first = cluster.nodes[0]
     with Watch(first) as watch:
         cluster.stop()
-        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 20.0)
+        wait_for(lambda: listed(first)["source"]["stale_since"], "the source is stale", 20.0)
         watch.kill()
     cnictl(first, "apply")
     with Watch(first):
         assert learned(first) == others(cluster)
         assert "source-stale" in findings(first)
         cluster.start()
-        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 45.0)
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "the source answers again", 45.0)
     assert learned(first) == others(cluster)
 
 
@@ -219,7 +219,7 @@ def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good
             first.run(["ip", "route", "flush", "proto", "68"])
             wait_for(lambda: learned(first) == others(cluster), "the last good list is routed", 10.0)
             put_back(cluster, first)
-            wait_for(lambda: not listed(first)["source"]["trouble"], "it answers again", 45.0)
+            wait_for(lambda: not listed(first)["source"]["trouble"], "the source answers again", 45.0)
     finally:
         if listed(first)["source"]["trouble"]:
             put_back(cluster, first)
@@ -241,10 +241,10 @@ def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Clu
             cluster.start()
         cluster.change("DELETE" if here else "POST", f"brief{turn // 2}", cidr, address)
         wanted = {**lasting, **({} if here else {cidr: address})}
-        wait_for(lambda: learned(first) == wanted, "the routes are what the server has", 45.0)
+        wait_for(lambda: learned(first) == wanted, "the routes match the server", 45.0)
         if not here:
             cluster.change("DELETE", f"brief{turn // 2}")
-            wait_for(lambda: learned(first) == lasting, "the last one has left", 10.0)
+            wait_for(lambda: learned(first) == lasting, "the last node's route is gone", 10.0)
 
 
 def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster) -> None:

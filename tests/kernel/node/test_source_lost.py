@@ -41,7 +41,7 @@ class Ground:
     def through(self, fault: str, away: float = 0.0) -> None:
         """Wait until both nodes report what is wrong with their source, then kill watch and start it again."""
         for node in self.nodes:
-            wait_for(lambda node=node: self._is_noticed(node), f"{fault}: it is noticed", 40.0)  # type: ignore[misc]
+            wait_for(lambda node=node: self._is_noticed(node), f"{fault}: the node reports it", 40.0)  # type: ignore[misc]
         self.restart(fault)
         end = time.monotonic() + away
         while time.monotonic() < end:

@@ -60,7 +60,7 @@ print(ownership.fault("/mnt/link/bin/program"))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a user can't give an ACL entry to another on a file of root's")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can set an ACL on root's file")
 @pytest.mark.parametrize("place", ["/mnt/a", "/mnt/a/bin", "/mnt/a/bin/program"])
 @pytest.mark.parametrize(
     ("value", "who"), [(USER_WRITES, "user 1000"), (GROUP_WRITES, "group 4"), (USER_READS, ""), (USER_MASKED, "")]

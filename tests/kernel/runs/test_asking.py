@@ -51,7 +51,7 @@ def test_addresses_are_freed_after_they_were_shown(node: Node) -> None:
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
     assert pod.pings("10.244.0.1")
     node.run(["ip", "netns", "delete", "pod"])
-    wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its end is noticed")
+    wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "the pod's lease is stale")
     refused = at_terminal(node, "n", "ipam", "gc")
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
     assert pod.address in cnictl(node, "ipam", "list").stdout

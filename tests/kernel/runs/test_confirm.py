@@ -155,7 +155,9 @@ def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
     init(node, *PEER, "--confirm-within", "1")
     kill_guard(node)
     if waits(node):  # otherwise the guard was quicker
-        wait_for(lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes", 30)
+        wait_for(
+            lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes the run", 30
+        )
     assert not waits(node)
     assert as_before(node) == before
 
@@ -167,7 +169,7 @@ def test_watch_undoes_where_the_guard_was_killed(set_up: Node) -> None:
         assert waits(set_up)
         kill_guard(set_up)
         event = "ip route add blackhole 192.0.2.1; ip route del blackhole 192.0.2.1"
-        wait_for(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes", 30)
+        wait_for(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes the run", 30)
     assert in_one_order(as_before(set_up)) == before
 
 
@@ -177,7 +179,7 @@ def test_run_killed_at_work_is_undone_by_the_guard_at_once(node: Node) -> None:
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
     wait_for(
         lambda: '"masquerade/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
-        "the masquerade is begun",
+        "the masquerade step has begun",
         30,
     )
     node.run(["sh", "-c", "kill -9 $(cat /tmp/pid)"])

@@ -127,7 +127,7 @@ def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
     before = snapshot(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
-    wait_for(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge is made", 30)
+    wait_for(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge exists", 30)
     node.run(["sh", "-c", "kill -TERM $(cat /tmp/pid)"])
     running.communicate(timeout=60)
     assert running.returncode == 130
@@ -150,7 +150,7 @@ def test_killed_run_is_swept_up_by_a_reset(node: Node, step: str) -> None:
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
     wait_for(
         lambda: f'"resource": "{step}/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
-        f"the {step} is begun",
+        f"the {step} step has begun",
         30,
     )
     node.run(["sh", "-c", "kill -KILL $(cat /tmp/pid)"])

@@ -105,7 +105,7 @@ def test_first_run_refused_planned_failed_and_undone(node: Node) -> None:
     assert {"failed", "undone"} <= {step["outcome"] for step in said(node, f"init-node {line}", 1)["steps"]}
     node.run(["umount", "/etc/cni/net.d"])
     assert said(node, f"init-node {line} --confirm-within 1")["confirm_within"] == 1
-    wait_for(lambda: said(node, "history")["items"][0]["kind"] == "undo", "it is undone")
+    wait_for(lambda: said(node, "history")["items"][0]["kind"] == "undo", "the run is undone")
     assert said(node, "apply") == {"version": 1, "changed": 0, "steps": []}
     assert said(node, "apply --dry-run") == {"version": 1, "would_change": 0, "steps": []}
 

@@ -160,7 +160,7 @@ def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
     node.run(["ip", "netns", "delete", "pod"])
     cnictl(node, "metrics")
     watch = node.popen(["cnictl", "watch"])
-    wait_for(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "it watches")
+    wait_for(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "watch runs")
     watch.kill()
     watch.communicate()
     cnictl(node, "reset-node", "--yes")

@@ -35,7 +35,7 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
         with watching(node) as watch:
             lose_routes(node)
             watch.until("repaired: ")
-            wait_for(lambda: drifted(node) == [], "all is as it should be")
+            wait_for(lambda: drifted(node) == [], "no resource is drifted")
     else:
         lose_routes(node)
         cnictl(node, *(("apply",) if by == "apply" else ("doctor", "--fix", "--only", "peer-route", "--only",

@@ -31,7 +31,7 @@ class Watching:
         """Return the next line of its output that contains these words."""
         while True:
             line = self.lines.next(bound)
-            assert line is not None, f"it never said {words!r}"
+            assert line is not None, f"watch never printed {words!r}"
             if words in line:
                 return line
 
@@ -76,7 +76,7 @@ def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: 
         line = watch.until(told)
         assert line.startswith("repaired: ")
         assert not by or f"changed by {by} (process" in line
-        wait_for(lambda: drifted(node) == [], "all is as it should be")
+        wait_for(lambda: drifted(node) == [], "no resource is drifted")
     run = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]
     assert (run["command"], run["outcome"]) == ("watch", "done")
 
