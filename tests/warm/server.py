@@ -68,11 +68,11 @@ def _serve(asking: socket.socket) -> NoReturn:
         ready, _, _ = select.select([asking.fileno(), ended], [], [])
         if ended in ready:
             break
-        told = asking.recv(1)
-        if not told:  # the client was killed
+        received = asking.recv(1)
+        if not received:  # the client was killed
             os.kill(command, signal.SIGKILL)
             break
-        os.kill(command, told[0])
+        os.kill(command, received[0])
     _, status = os.waitpid(command, 0)
     asking.send(str(status).encode())
     os._exit(0)
