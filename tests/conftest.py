@@ -1,4 +1,4 @@
-"""What holds for every test."""
+"""Define the hooks and fixtures that apply to every test."""
 
 import contextlib
 import os
@@ -22,27 +22,27 @@ __all__ = [
     "pytest_terminal_summary",
 ]
 
-# a busy machine makes examples slow, which says nothing about the code
+# A busy machine makes examples slow. That does not indicate a fault in the code.
 settings.register_profile("busy", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("busy")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def loaded_commands() -> Iterator[None]:
-    """Commands on lab nodes don't start anew, unless that is asked for."""
+    """Run commands on lab nodes as forks of a loaded process, unless CNICTL_COLD is set."""
     with contextlib.nullcontext() if os.environ.get(commands.COLD) else commands.loaded():
         yield
 
 
 @pytest.fixture(autouse=True)
 def nothing_odd_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A command run in this process reports no file that another test's code passed over."""
+    """Forget the files that another test's code skipped, so that a command in this process does not report them."""
     monkeypatch.setattr(odd, "passed_over", {})
 
 
 @pytest.fixture(scope="session", autouse=True)
 def device_files() -> Iterator[None]:
-    """A run leaves the machine's device files as it found them: a test makes nodes of its own."""
+    """Check that the run leaves the machine's device files unchanged: tests create their own device nodes."""
     before = _device_files()
     yield
     after = _device_files()
@@ -51,13 +51,13 @@ def device_files() -> Iterator[None]:
 
 
 def _device_files() -> dict[str, tuple[str, int, int]]:
-    """Mode and owner of each device; but for terminals, which come and go, and belong to who uses them."""
-    found = {}
+    """Return the mode and owner of each device except terminals, which come and go and change owner in normal use."""
+    devices = {}
     for path in Path("/dev").rglob("*"):
         if path.parent.name == "pts" or (path.name.startswith("tty") and path.name != "tty"):
             continue
-        with contextlib.suppress(OSError):  # it is gone
+        with contextlib.suppress(OSError):  # it was removed meanwhile
             node = path.lstat()
             if stat.S_ISCHR(node.st_mode) or stat.S_ISBLK(node.st_mode):
-                found[str(path)] = (stat.filemode(node.st_mode), node.st_uid, node.st_gid)
-    return found
+                devices[str(path)] = (stat.filemode(node.st_mode), node.st_uid, node.st_gid)
+    return devices

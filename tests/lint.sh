@@ -1,5 +1,6 @@
 #!/bin/sh
-# Run a linter of the project's environment, which is made first if it is missing: `sh tests/lint.sh ruff check`.
+# Run a linter from the project's environment, for example `sh tests/lint.sh ruff check`. Create the environment first if
+# it is missing.
 set -eu
 cd "$(dirname "$0")/.."
 tool="$1"

@@ -1,8 +1,8 @@
-"""Hold a run of the tests to its promise: it leaves the machine that it runs on as it found it.
+"""Check that a test run leaves the machine as it found it.
 
-Hooks of pytest, for a conftest to import. Namespaces, links, addresses, routes, policy rules, firewall rules and files
-are compared before the first test and after the last one, in the process that collects the workers' results; a run that
-left a difference fails, and names it.
+These are pytest hooks for a conftest to import. They compare namespaces, links, addresses, routes, policy rules,
+firewall rules and files before the first test and after the last one, in the process that collects the workers'
+results. A run that leaves a difference fails and names it.
 """
 
 import os
@@ -29,21 +29,21 @@ _COMMANDS = {
     "kernel setting": ["sysctl", "-a", "--pattern", r"^net\.(ipv4\.(ip_forward|conf)|ipv6\.conf|bridge)"],
 }
 _PASSING = ("valid_lft", "expires", "age", "#", ":")
-"""What counts down by itself, and iptables' comments and chains with counters."""
+"""Words that mark values that count down by themselves, and iptables' comments and chains with counters."""
 _CACHE = "/etc/ld.so.cache"
-"""Rebuilt by whatever installs a library."""
+"""Any installation of a library rebuilds this file."""
 _BEFORE = pytest.StashKey[dict[str, str]]()
 _LEFT = pytest.StashKey[list[str]]()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Look at the machine before the first test."""
+    """Record the state of the machine before the first test."""
     if not _is_worker(session):
         session.config.stash[_BEFORE] = look()
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    """Look once more, and fail a run that left something."""
+    """Record the state again, and fail a run that left a difference."""
     before = session.config.stash.get(_BEFORE, None)
     if before is not None:
         left = differences(before, look())
@@ -53,31 +53,31 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Name what the run left."""
+    """List the differences that the run left."""
     left = terminalreporter.config.stash.get(_LEFT, [])
     if left:
-        terminalreporter.section("FAILED: the run left the machine otherwise than it found it", red=True)
+        terminalreporter.section("FAILED: the run left the machine changed", red=True)
         for line in left:
             terminalreporter.line(line)
 
 
 def look() -> dict[str, str]:
-    """What of the machine a test could change: each thing's name, and its state."""
-    found = dict(_files())
+    """Return the parts of the machine that a test could change: the state of each by its name."""
+    seen = dict(_files())
     for kind, argv in _COMMANDS.items():
         try:
             listed = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False).stdout
         except OSError:
-            continue  # not here, so it changed nothing
+            continue  # a program that is not installed changed nothing
         for line in listed.splitlines():
             words = line.partition(" valid_lft ")[0].partition(" expires ")[0].strip()
             if words and not words.startswith(_PASSING):
-                found[f"{kind}: {words}"] = ""
-    return found
+                seen[f"{kind}: {words}"] = ""
+    return seen
 
 
 def differences(before: dict[str, str], after: dict[str, str]) -> list[str]:
-    """What is new, gone or changed, a line each."""
+    """Return what is new, removed or changed, one line for each."""
     new = [f"new: {name}" for name in after if name not in before]
     gone = [f"gone: {name}" for name in before if name not in after]
     changed = [
@@ -95,16 +95,16 @@ def _files() -> Iterator[tuple[str, str]]:
                 if f"{parent}/{name}" == _CACHE:
                     continue
                 try:
-                    found = os.lstat(f"{parent}/{name}")
+                    status = os.lstat(f"{parent}/{name}")
                 except OSError:
                     continue
-                yield f"{parent}/{name}", _state(found)
+                yield f"{parent}/{name}", _state(status)
 
 
-def _state(found: os.stat_result) -> str:
-    """Type, mode, owner and, of what is no folder, size and time of the last change."""
-    owner = f"{stat.filemode(found.st_mode)} {found.st_uid}:{found.st_gid}"
-    return owner if stat.S_ISDIR(found.st_mode) else f"{owner} {found.st_size} bytes, {found.st_mtime_ns}"
+def _state(status: os.stat_result) -> str:
+    """Return type, mode and owner. For everything but folders, add size and time of the last change."""
+    owner = f"{stat.filemode(status.st_mode)} {status.st_uid}:{status.st_gid}"
+    return owner if stat.S_ISDIR(status.st_mode) else f"{owner} {status.st_size} bytes, {status.st_mtime_ns}"
 
 
 def _is_worker(session: pytest.Session) -> bool:

@@ -1,7 +1,7 @@
 #!/bin/sh
-# Debian packages that tests look into or run on a lab node and that must not be installed here, for their installation
-# starts a service: fetched and unpacked into .venv/packages/NAME, each with what it needs that a machine may lack.
-# As root (apt's own folders); what can't be had is said.
+# Download Debian packages that tests read or run on a lab node, and unpack them into .venv/packages/NAME. They are not
+# installed on this machine, because that would start their services. Each folder also holds the package's dependencies
+# that a machine may lack. Needs root for apt's folders. Reports each package that can't be downloaded.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -15,7 +15,7 @@ fetch() { # NAME PACKAGE…
     if (cd "$fresh" && apt-get download -qq "$@" >/dev/null 2>&1 && for deb in *.deb; do dpkg -x "$deb" tree; done); then
         rm -rf "$folder" "$fresh/tree/usr/share/doc" "$fresh/tree/usr/share/man" "$fresh/tree/usr/share/locale" \
             "$fresh/tree/usr/bin/prometheus"
-        # as /usr is merged on the machines that these packages are for
+        # the machines that run these packages have a merged /usr
         for old in bin sbin lib; do
             [ -d "$fresh/tree/$old" ] || continue
             mkdir -p "$fresh/tree/usr/$old"
@@ -27,7 +27,7 @@ fetch() { # NAME PACKAGE…
         mkdir -p .venv/packages
         cp -a "$fresh/tree" "$folder"
     else
-        echo "setup: package $name can't be had: its tests will say so" >&2
+        echo "setup: package $name can't be downloaded: its tests are skipped" >&2
     fi
     rm -rf "$fresh"
 }

@@ -1,7 +1,7 @@
-"""Rebuild a module's shared fixtures after a failed test, so that other tests don't meet its leftovers.
+"""Rebuild a module's shared fixtures after a failed test, so that its leftovers do not affect other tests.
 
-Hooks of pytest, for a conftest to import: whatever has the module's scope (a lab, a node, a world of doctor's) is ended
-with the test that failed, and made anew for the next one.
+These are pytest hooks for a conftest to import. After a failed test, everything with module scope (a lab, a node, the
+world of doctor's tests) is torn down, and the next test gets a new one.
 """
 
 from collections.abc import Generator
@@ -13,7 +13,7 @@ _FAILED = pytest.StashKey[bool]()
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Note that a test, or what it needs, failed."""
+    """Record that a test or one of its fixtures failed."""
     report = yield
     if report.failed:
         item.stash[_FAILED] = True
@@ -22,7 +22,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
-    """End what the module's tests share if this one failed, or left something that can't be taken away."""
+    """Tear down the module's shared fixtures if this test failed or its own teardown did."""
     module = item.getparent(pytest.Module)
     try:
         yield
@@ -31,5 +31,5 @@ def pytest_runtest_teardown(item: pytest.Item) -> Generator[None, None, None]:
         raise
     finally:
         if item.stash.get(_FAILED, False) and module is not None and module.parent is not None:
-            # `teardown_exact` ends all but what the given node needs: the folders above the module
+            # `teardown_exact` tears down everything except what the given node needs, here the folders above the module
             item.session._setupstate.teardown_exact(module.parent)  # type: ignore[arg-type]

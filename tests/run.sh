@@ -1,10 +1,12 @@
 #!/bin/sh
-# The whole test suite: linters, types, then every test; as root also once more as an ordinary user, from a fresh copy of
-# the checkout: the README's first command and those kernel tests that could say something else there.
+# Run the whole test suite: linters, the type checker, then every test. As root, also run the README's first command and
+# part of the kernel tests as an ordinary user, from a fresh copy of the checkout. These are the kernel tests whose result
+# may differ for that user.
 set -eu
 cd "$(dirname "$0")/.."
 
-snapshot() { # of the checkout, in a folder of its own that everyone may enter
+# Copy the checkout to a new folder that everyone may enter, and print the folder's path.
+snapshot() {
     folder="$(mktemp -d)"
     chmod 755 "$folder"
     git ls-files -z --cached --others --exclude-standard |
@@ -34,8 +36,8 @@ echo "== ruff, mypy"
 .venv/bin/mypy
 
 echo "== tests as $(id -un)"
-# most of a kernel test is waiting: more workers than cores; a file stays on one, for it shares its lab. In the folders'
-# order the long files come first, so that no worker is left with one at the end
+# A kernel test mostly waits, so there are more workers than cores. All tests of a file run on one worker, because they
+# share a lab. The folders' order puts the long files first, so that no worker starts one at the end.
 .venv/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder --durations 15 tests
 
 [ "$(id -u)" = 0 ] || exit 0
@@ -48,5 +50,5 @@ as_user() {
     (cd "$copy" && HOME="$copy" PYTHONDONTWRITEBYTECODE=1 as_nobody "$@")
 }
 as_user sh -c 'sh tests/setup.sh && .venv/bin/cnictl lab demo'
-# each command started anew here
+# CNICTL_COLD: each command is a new process
 as_user sh -c 'sh tests/setup.sh --tests && CNICTL_COLD=1 .venv/bin/python -m pytest -q -n 4 --dist loadfile --no-loadscope-reorder -p no:cacheprovider -m "not once" tests/kernel'

@@ -1,4 +1,4 @@
-"""The commands of the program, and what docs/schemas/ says of the JSON that each prints."""
+"""List the program's commands, and check the JSON that they print against docs/schemas/."""
 
 import json
 from functools import cache
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "schemas"
 
 
 def commands() -> dict[str, Command]:
-    """Every command by the words that are typed for it."""
+    """Return every command by its words on the command line."""
     program = get_command(main.app)
     assert isinstance(program, TyperGroup)
     known: dict[str, Command] = {}
@@ -30,13 +30,13 @@ def commands() -> dict[str, Command]:
 
 
 def commands_with_json() -> list[str]:
-    """The commands that take `-o json`."""
+    """Return the commands that accept `-o json`."""
     return [words for words, command in commands().items() if any("-o" in option.opts for option in command.params)]
 
 
 @cache
 def schemas() -> dict[str, Any]:
-    """Every schema by the name of its file."""
+    """Return every schema by the name of its file."""
     return {file.stem: json.loads(file.read_text()) for file in FOLDER.glob("*.json")}
 
 
@@ -48,7 +48,7 @@ def _validator(command: str) -> Draft202012Validator:
 
 
 def checked(command: str, text: str) -> Any:
-    """Return the document that a command printed with `-o json`, once it is proven to be as its schema says."""
+    """Check the JSON that a command printed against the command's schema, and return the parsed document."""
     document = json.loads(text)
     fault = best_match(_validator(command).iter_errors(document))
     assert fault is None, f"cnictl {command}: {fault.json_path}: {fault.message}\n{text}"

@@ -1,10 +1,10 @@
 #!/bin/sh
-# Make everything that `cnictl lab demo` (and with `--tests` the test suite) needs: Debian's packages where one is
-# missing (root, or sudo), and a virtual environment in .venv with this checkout installed. Safe to run again.
+# Install what `cnictl lab demo` needs, and with `--tests` what the test suite needs: missing Debian packages (takes root
+# or sudo), and a virtual environment in .venv with this checkout installed. Safe to run again.
 set -eu
 cd "$(dirname "$0")/.."
 
-# command or file that proves it : package
+# a command or file that the package contains : the package
 wanted="/usr/bin/python3:python3 ensurepip:python3-venv ip:iproute2 nft:nftables iptables:iptables ping:iputils-ping \
 sysctl:procps"
 if [ "${1:-}" = --tests ]; then
@@ -46,8 +46,8 @@ if [ ! -e "$stamp" ] || [ pyproject.toml -nt "$stamp" ]; then
     .venv/bin/pip install -q --disable-pip-version-check -e ".$extra"
     : >"$stamp"
 fi
-# mypy checks plugin/ under the name that it is imported by
+# mypy checks plugin/ under its import name
 mkdir -p .venv/typed && ln -sfn ../../plugin .venv/typed/cnictl_plugin
 [ "${1:-}" = --tests ] && [ "$(id -u)" = 0 ] && sh tests/packages.sh
-# the lab shows its nodes this checkout read-only: without bytecode in it every command there would compile it anew
+# Lab nodes see this checkout read-only. Without bytecode in it, every command there would compile it again.
 .venv/bin/python -m compileall -q cnictl plugin conf

@@ -1,4 +1,4 @@
-"""Whether the long sweeps run (`make soak`): kills at many more points, more pods at once, more drawn examples."""
+"""Decide whether the long sweeps run (CNICTL_SOAK=1): many more kills, pods and generated cases."""
 
 import os
 

@@ -1,1 +1,1 @@
-"""Tests of what spans all hosts of a cluster, in labs."""
+"""Test `cnictl cluster`, which acts on all hosts of a cluster, in labs."""

@@ -1,4 +1,4 @@
-"""Bundles of this checkout with a version of their own, and with a fault where a test needs one."""
+"""Build bundles of this checkout with another version, and with a fault if a test needs one."""
 
 import base64
 import io
@@ -27,7 +27,7 @@ FAILS_ON_NODE2 = {
 
 
 def bundle_of(appended: Mapping[str, str] | None = None, version: str = NEWER) -> Bundle:
-    """This checkout as a bundle of another version, with lines appended to some of its modules."""
+    """Return this checkout as a bundle of another version, with lines appended to some of its modules."""
     made = wheels.of_running()
     own = next(name for name in made if name.startswith("cnictl-"))
     with zipfile.ZipFile(io.BytesIO(made.pop(own))) as archive:

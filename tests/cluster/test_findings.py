@@ -1,4 +1,4 @@
-"""What `cluster status` finds between hosts: each fault is made, named with both hosts, and repaired by one apply."""
+"""`cluster status` names each fault between hosts with both hosts, and one `cluster apply` repairs it."""
 
 import json
 from collections.abc import Iterator
@@ -12,14 +12,14 @@ from tests.cluster.world import COMMAND, World
 
 @pytest.fixture
 def cluster(three: World) -> Iterator[World]:
-    """Three nodes without a fault; one `cluster apply` repairs what the test did."""
+    """Yield three nodes without a fault. Afterwards, one `cluster apply` must repair what the test changed."""
     yield three
     three.cluster("apply")
     assert three.status()[1:] == ([], 0)
 
 
 def _reinit(cluster: World, node: Node, text: str) -> None:
-    """Set a node up by another file than the cluster's."""
+    """Set up a node from a file other than the cluster's."""
     cluster.write(text, node, "/root/other.toml")
     node.run([COMMAND, "init-node", "--from", "/root/other.toml", "--ignore", "all"], timeout=90)
 
@@ -107,7 +107,7 @@ def test_other_version_is_a_row_and_is_not_changed(cluster: World) -> None:
         rows, findings, _ = cluster.status()
         assert rows["node3"]["state"] == "other version"
         assert rows["node3"]["why"].startswith("has cnictl 0.1.9, but this machine has ")
-        assert rows["node3"]["peers_ok"] == 2, "what it says is shown all the same"
+        assert rows["node3"]["peers_ok"] == 2, "the rest of its status is shown too"
         assert any(text.startswith("node3 has cnictl version 0.1.9, but node1 has ") for text in findings)
         done = cluster.cluster("apply", "-o", "json", check=False)
         assert [row["state"] for row in json.loads(done.stdout)["items"]] == [

@@ -10,11 +10,11 @@ from tests.kernel.commands import call, start_pod
 from tests.waiting import wait_for
 
 GONE_WITHIN = 15.0
-"""Seconds, on a machine that does other work too; five on one that does not."""
+"""The limit in seconds on a busy machine. On an idle one it takes five."""
 
 
 def matrix(world: World) -> dict[tuple[str, str], str]:
-    """State of each pair of pods by `cluster test`; `ok` means that the receiver saw the sender's own address."""
+    """Return the state of each pair of pods in `cluster test`. `ok` means the receiver saw the sender's address."""
     start = time.monotonic()
     document = json.loads(world.cluster("test", "-o", "json", check=False).stdout)
     print(f"cluster test of {len(document['summary']['hosts'])} hosts: {time.monotonic() - start:.1f} s")
@@ -44,7 +44,7 @@ def test_five_nodes_are_made_by_one_file_and_one_command(bare: World) -> None:
 
 
 def test_every_pod_reaches_every_other_with_its_own_address(bare: World) -> None:
-    assert matrix(bare) == {(one.name, other.name): "ok" for one, other in permutations(bare.nodes[:5], 2)}
+    assert matrix(bare) == {(sender.name, receiver.name): "ok" for sender, receiver in permutations(bare.nodes[:5], 2)}
 
 
 def test_second_apply_changes_nothing(bare: World) -> None:
@@ -62,7 +62,7 @@ def test_sixth_node_is_one_line_and_one_command(bare: World) -> None:
     rows, findings, status = bare.status()
     assert (findings, status) == ([], 0)
     assert [row["peers_ok"] for row in rows.values()] == [5] * 6
-    assert matrix(bare) == {(one.name, other.name): "ok" for one, other in permutations(bare.nodes, 2)}
+    assert matrix(bare) == {(sender.name, receiver.name): "ok" for sender, receiver in permutations(bare.nodes, 2)}
 
 
 def test_node_with_pods_is_not_removed(bare: World) -> None:

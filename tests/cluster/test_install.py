@@ -1,4 +1,4 @@
-"""`cnictl cluster install` and `upgrade`: hosts get a bundle one after the other, and pods lose nothing by it."""
+"""`cluster install` and `upgrade` put a bundle on one host after the other, and pods lose no packet."""
 
 import json
 from collections.abc import Iterator
@@ -25,13 +25,13 @@ soak = pytest.mark.skipif(not SOAK, reason="takes minutes: make soak")
 
 @pytest.fixture(scope="module")
 def pods(three: World) -> list[str]:
-    """The addresses of the pods that live on the nodes."""
+    """Return the addresses of the pods on the nodes."""
     return [start_pod(node, f"p{number}").address for node in three.nodes for number in range(PODS)]
 
 
 @contextmanager
 def no_ping_is_lost(nodes: list[Node], addresses: list[str]) -> Iterator[None]:
-    """Every pod answers every echo request of these nodes."""
+    """Check that every pod answers every echo request from these nodes while the context lasts."""
     with ExitStack() as stack:
         for node in nodes:
             stack.enter_context(all_answer(node, addresses))
@@ -39,31 +39,31 @@ def no_ping_is_lost(nodes: list[Node], addresses: list[str]) -> Iterator[None]:
 
 
 def rolled_out(made: World, verb: str, *words: str, status: int = 0) -> dict[str, dict[str, Any]]:
-    """Rows of a roll-out by node."""
+    """Return the rows of a roll-out by node."""
     done = made.cluster(verb, *words, "-o", "json", check=False)
     assert done.status == status, (done.stdout, done.stderr)
     return {row["node"]: row for row in json.loads(done.stdout)["items"]}
 
 
 def states(rows: dict[str, dict[str, Any]]) -> list[str]:
-    """What became of each host."""
+    """Return the state of each host after a roll-out."""
     return [row["state"] for row in rows.values()]
 
 
 def versions_on(node: Node) -> tuple[str, str]:
-    """The command's version and the plugin's in use."""
+    """Return the version of the command, and of the plugin in use."""
     script = f"{COMMAND} --version; grep '^library=' /opt/cni/bin/cnictl-bridge"
     words = node.run(["sh", "-c", script]).stdout.split()
     return words[1], words[-1].rpartition("/")[2].strip("'")
 
 
 def has_bundles(node: Node) -> bool:
-    """Whether any bundle was ever installed on a node, or a copy of one was left there."""
+    """Return whether a node has a bundle installed, or a copy of one left behind."""
     return bool(node.run(["sh", "-c", f"ls -d {HOME} /run/cnictl-bundle.* 2>/dev/null || true"]).stdout)
 
 
 def take_back(node: Node) -> None:
-    """Give a node its former plugin and command."""
+    """Restore a node's former plugin and command."""
     node.run([COMMAND, "plugin", "use", FORMER])
     node.run(["sh", f"{HOME}/current/install.sh", "uninstall"])
     node.run([COMMAND, "plugin", "uninstall", NEWER])

@@ -1,4 +1,4 @@
-"""The matrix of five lab nodes: every pair passes, and each fault is named together with its host."""
+"""In the matrix of five lab nodes every pair passes, and each fault is named together with its host."""
 
 import json
 import signal
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.once
 
 
 def set_up(lab: Lab) -> None:
-    """Make every machine of the lab a node that has all others as peers."""
+    """Set up every host of the lab as a node that has all others as peers."""
     running = []
     for node in lab.nodes:
         networks = [plan.NETWORK, plan.NETWORK6][: len(node.families)]
@@ -52,7 +52,7 @@ def cluster() -> Iterator[Lab]:
 
 
 def cells(matrix: Matrix, check: str = POD_POD) -> dict[tuple[str, str], Cell]:
-    """The cells of one check in IPv4, by sender and receiver."""
+    """Return the cells of one check in IPv4, by sender and receiver."""
     return {
         (cell.sender, cell.receiver): cell
         for cell in matrix.cells
@@ -70,13 +70,13 @@ def failed_pairs(matrix: Matrix) -> set[tuple[str, str]]:
 
 
 def with_node(lab: Lab, name: str) -> set[tuple[str, str]]:
-    """Every pair that a node is part of."""
+    """Return every pair that includes a node."""
     others = [node.name for node in lab.nodes if node.name != name]
     return {(name, other) for other in others} | {(other, name) for other in others}
 
 
 def test_five_nodes_are_green_both_ways_with_sources_preserved(cluster: Lab) -> None:
-    run_over_lab(cluster)  # makes the folders of leases and records
+    run_over_lab(cluster)  # create the folders of leases and records
     before = [traces(node) for node in cluster.nodes]
     start = time.monotonic()
     matrix = run_over_lab(cluster)
@@ -118,7 +118,7 @@ def test_host_that_drops_what_it_forwards_is_named_by_its_own_chain(cluster: Lab
 
 
 def test_strict_reverse_path_filter_is_named_with_its_host(cluster: Lab) -> None:
-    """The second node reaches the first's pods by another link, whose filter refuses its packets."""
+    """The second node reaches the first one's pods over another link, whose reverse path filter refuses its packets."""
     first, second = cluster.nodes[:2]
     for node, number, other in ((first, 1, second), (second, 2, first)):
         shell(
@@ -193,7 +193,7 @@ def test_host_that_is_no_node_says_so(cluster: Lab) -> None:
 
 
 def probing(node: Node) -> "subprocess.Popen[str]":
-    """`cluster-probe` on a node, whose pod is up."""
+    """Start `cluster-probe` on a node, and return it when its pod is up."""
     process = node.popen(["cnictl", "cluster-probe"], stdin=subprocess.PIPE)
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["version"] == 1
@@ -236,7 +236,7 @@ def test_what_a_killed_probe_left_is_cleaned_up_by_the_next(cluster: Lab) -> Non
     node = cluster.nodes[0]
     before = traces(node)
     process = probing(node)
-    process.kill()  # and so its command on the node
+    process.kill()  # this also kills the command on the node
     process.communicate(timeout=20)
     wait_for(lambda: not shell(node, "pgrep -x cnictl || true"), "the command has ended")
     assert traces(node) != before
@@ -247,8 +247,8 @@ def test_what_a_killed_probe_left_is_cleaned_up_by_the_next(cluster: Lab) -> Non
 def test_dual_stack_is_tested_in_both_families() -> None:
     with Lab(nodes=3, dual_stack=True) as lab:
         set_up(lab)
-        # addresses of the lab's links have to be past their duplicate address detection
-        wait_for(lambda: run_over_lab(lab).passed, "all is green in both families", 60)
+        # the lab's IPv6 addresses must finish duplicate address detection first
+        wait_for(lambda: run_over_lab(lab).passed, "the matrix passes in both families", 60)
         shell(lab.nodes[0], f"cnictl route del-peer {lab.nodes[1].pod_cidr6} --yes")
         matrix = run_over_lab(lab)
     states: Mapping[tuple[str, str, str], str] = {

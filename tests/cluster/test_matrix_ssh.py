@@ -1,4 +1,4 @@
-"""`cluster test` over ssh: the matrix of three hosts as an operator gets it."""
+"""`cluster test` over ssh shows an operator the matrix of three hosts."""
 
 import json
 
@@ -7,7 +7,7 @@ from tests.kernel.cluster import shell, traces
 
 
 def test_three_hosts_are_green_and_nothing_is_left(three: World) -> None:
-    three.cluster("test", "-o", "json", check=False)  # makes the folders of leases and records
+    three.cluster("test", "-o", "json", check=False)  # create the folders of leases and records
     before = [traces(node) for node in three.nodes]
     done = three.cluster("test", "-o", "json", check=False)
     document = json.loads(done.stdout)

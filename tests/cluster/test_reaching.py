@@ -1,4 +1,4 @@
-"""Hosts that are unreachable, report wrong facts or are lost during a change, and what is left on both sides."""
+"""Hosts that are unreachable, report wrong facts or are lost during a change are named. Both sides are left clean."""
 
 import json
 import subprocess
@@ -16,7 +16,7 @@ from tests.waiting import wait_for
 
 @contextmanager
 def _cut_off(node: Node) -> Iterator[None]:
-    """A node whose link is down."""
+    """Take a node's link down while the context lasts."""
     route = node.run(["ip", "route", "show", "default"]).stdout.split()
     node.run(["ip", "link", "set", "eth0", "down"])
     try:
@@ -35,7 +35,7 @@ def test_host_that_is_down_is_a_row(three: World) -> None:
     assert rows["node3"]["state"] == "unreachable"
     assert rows["node3"]["why"].startswith("can't be reached: ssh: connect to host 10.0.2.53 port 22: ")
     assert rows["node1"]["state"] == rows["node2"]["state"] == "ok"
-    assert findings == [], "nobody blames the hosts that answer"
+    assert findings == [], "no finding is about a host that answers"
     three.cluster("apply")
 
 
@@ -129,7 +129,7 @@ def test_greeting_of_a_login_shell_is_no_part_of_an_answer(three: World) -> None
 
 @contextmanager
 def _ordinary_user(three: World, node: Node, sudo: str) -> Iterator[None]:
-    """A node that takes the login for an ordinary user's, and has this shell script as its sudo."""
+    """Make a node treat the login as an ordinary user's, with this shell script as its sudo."""
     for name, script in (("id", "echo 1500"), ("sudo", sudo)):
         three.write(f"#!/bin/sh\n{script}\n", node, f"/usr/local/bin/{name}")
         node.run(["chmod", "755", f"/usr/local/bin/{name}"])
@@ -296,7 +296,7 @@ def test_operators_configuration_and_jump_hosts_are_used(three: World) -> None:
         done = three.cluster("status", "-f", "/root/far.toml", "--limit", "node3", "-o", "json", check=False)
         (row,) = json.loads(done.stdout)["items"]
         assert row["state"] == "unreachable"
-        assert f"nobody@{three.nodes[1].address}: Permission denied" in row["why"], "what ssh says of the jump host"
+        assert f"nobody@{three.nodes[1].address}: Permission denied" in row["why"], "ssh's own message is shown"
     finally:
         three.operator.run(["rm", "/root/.ssh/config"])
 
@@ -346,7 +346,7 @@ esac
 
 
 def _grown(three: World) -> str:
-    """The cluster file with a fourth node, whom nobody knows."""
+    """Return the cluster file with a fourth node that no host knows."""
     line = '  { name = "node4", address = "10.0.3.54", pod_cidr = "10.244.7.0/24" },\n'
     return three.file.replace("]\n", line + "]\n")
 
@@ -370,7 +370,7 @@ def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> No
             assert rows["node1"]["state"] == ("changed" if stays else "reverted"), rows["node1"]
             for node in three.nodes[:2]:
                 assert _routes(node) == stays
-            wait_for(lambda: not _routes(lost), "the lost host takes its change back", bound=60)
+            wait_for(lambda: not _routes(lost), "the lost host reverts its change", bound=60)
             lost.run(["nft", "delete", "table", "inet", "lost"])
         if not stays:
             assert lost.run(["cat", ON_NODE]).stdout == before

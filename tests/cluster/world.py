@@ -1,6 +1,7 @@
-"""A lab whose nodes run sshd, and the operator's machine with a key, known_hosts and a cluster file.
+"""Start a lab whose nodes run sshd, and an operator's machine with a key, known_hosts and a cluster file.
 
-The operator sits at the host outside. All files are in the machines' own roots, which end with the lab.
+The operator's machine is the host outside. All files are in the machines' own root file systems, which end with the
+lab.
 """
 
 import json
@@ -21,7 +22,7 @@ from tests.coexistence import packaged
 FILE = "/root/cluster.toml"
 ON_NODE = "/etc/cnictl/cluster.toml"
 COMMAND = "/usr/local/bin/cnictl"
-"""On a node, and what ssh starts there; a bare `cnictl` of `Node.run` is forked from a loaded process instead."""
+"""The command on a node that ssh starts. `Node.run` forks a plain `cnictl` from a loaded process instead."""
 
 _START_SSHD = """
 echo 'sshd:x:100:100::/run/sshd:/usr/sbin/nologin' >> /etc/passwd
@@ -52,14 +53,14 @@ class World:
     known_hosts: dict[str, str] = field(default_factory=dict)
 
     def cluster(self, *words: str, check: bool = True) -> Finished:
-        """Run `cnictl cluster` on the operator's machine. Its JSON has to be as its schema says."""
+        """Run `cnictl cluster` on the operator's machine, and check its JSON against the schema."""
         done = self.operator.run(["cnictl", "cluster", *words], timeout=300, check=check)
         if "json" in words and done.stdout:
             schemas.checked(f"cluster {words[0]}", done.stdout)
         return done
 
     def status(self, *words: str) -> tuple[dict[str, dict[str, Any]], list[str], int]:
-        """What `cluster status` says: rows by node, findings, and its exit status."""
+        """Return the rows of `cluster status` by node, its findings, and its exit status."""
         done = self.cluster("status", *words, "-o", "json", check=False)
         assert done.stdout, done.stderr
         document = json.loads(done.stdout)
@@ -68,7 +69,7 @@ class World:
 
     @property
     def file(self) -> str:
-        """The operator's cluster file."""
+        """The content of the operator's cluster file."""
         return self.operator.run(["cat", FILE]).stdout
 
     def write(self, text: str, node: Node | None = None, path: str = FILE) -> None:
@@ -76,22 +77,22 @@ class World:
         (node or self.operator).run(["sh", "-c", f"cat > {shlex.quote(path)}"], stdin=text)
 
     def line(self, node: Node, more: str = "") -> str:
-        """A node's line in the cluster file."""
+        """Return a node's line in the cluster file."""
         return f'  {{ name = "{node.name}", address = "{node.address}"{more} }},\n'
 
     def text(self, nodes: Sequence[Node], network: str = "10.244.0.0/20", with_cidrs: bool = False) -> str:
-        """A cluster file that names these nodes."""
+        """Return a cluster file that names these nodes."""
         lines = [self.line(node, f', pod_cidr = "{node.pod_cidr}"' if with_cidrs else "") for node in nodes]
         return f'# the lab\nnetwork = "{network}"\nnodes = [\n{"".join(lines)}]\n'
 
     def write_known_hosts(self) -> None:
-        """Let the operator know the host keys in `known_hosts`."""
+        """Write the host keys in `known_hosts` to the operator's file."""
         lines = "".join(f"{address} {key}\n" for address, key in self.known_hosts.items())
         self.write(lines, path="/root/.ssh/known_hosts")
 
     @contextmanager
     def replaced(self, node: Node, script: str) -> Iterator[None]:
-        """Have a shell script in place of a node's `cnictl` meanwhile; `$REAL` is the one that was there."""
+        """Replace a node's `cnictl` with a shell script while the context lasts; `$REAL` is the original."""
         kept = f"{COMMAND}.kept"
         node.run(["mv", COMMAND, kept])
         self.write(f'#!/bin/sh\nREAL={kept}\n{script}\nexec $REAL "$@"\n', node, COMMAND)
@@ -104,9 +105,9 @@ class World:
 
 @contextmanager
 def world(nodes: int) -> Iterator[World]:
-    """A lab with sshd on each node. Skips the test where there is no sshd, or where this is not root."""
+    """Yield a lab with sshd on each node. Skip the test if there is no sshd or the user is not root."""
     if os.geteuid() != 0:
-        pytest.skip("sshd needs a range of users, which only a lab of root's has")
+        pytest.skip("sshd needs a range of users, which only root's lab has")
     with Lab(nodes=nodes) as lab:
         made = World(lab.outside, lab.nodes)
         key = made.operator.run(["sh", "-ec", _OPERATOR]).stdout

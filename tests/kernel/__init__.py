@@ -1,1 +1,1 @@
-"""Tests on the real kernel, each on hosts and pods of its own: as root or as an ordinary user."""
+"""Run tests on the real kernel, as root or as an ordinary user. Tests create their own hosts and pods."""

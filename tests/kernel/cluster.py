@@ -1,4 +1,4 @@
-"""Two nodes that `init-node` set up as the walk-through does, and what `test-connectivity` says on them."""
+"""Set up two nodes with `init-node` as the walk-through does, and read what `test-connectivity` reports there."""
 
 import json
 from collections.abc import Iterator
@@ -11,39 +11,39 @@ from cnictl.lab.lab import Lab, Node
 NETWORK = "10.244.0.0/20"
 CHECKS = ["own-host", "pod-same-host", "other-host", "pod-other-host", "external"]
 PINGS = [word for check in CHECKS for word in ("--only", check)]
-"""Only the checks that ping, and no cell beside them."""
+"""Select the checks that ping, without the other cells."""
 GUARD = "nft add table ip guard; nft add chain ip guard forward '{ type filter hook forward priority 0; policy drop; }'"
-"""A firewall of somebody else's that forwards nothing."""
+"""A firewall that another program made and that forwards nothing."""
 
 
 @dataclass
 class Outcome:
-    """What one run said."""
+    """The result of one run."""
 
     status: int
     overall: str
     checks: list[dict[str, Any]]
 
     def of(self, check: str) -> dict[str, Any]:
-        """The one check of that name."""
-        (found,) = (one for one in self.checks if one["check"] == check)
-        return found
+        """Return the only row of the check with this name."""
+        (row,) = (row for row in self.checks if row["check"] == check)
+        return row
 
     @property
     def states(self) -> dict[str, str]:
-        """State by check."""
-        return {one["check"]: one["state"] for one in self.checks}
+        """The state of each check."""
+        return {row["check"]: row["state"] for row in self.checks}
 
 
 class Cluster:
-    """A lab's two nodes and the host outside."""
+    """A lab's two nodes, and the host outside."""
 
     def __init__(self, lab: Lab) -> None:
         self.here, self.there = lab.nodes
         self.external = lab.outside.address
 
     def init(self, *more: str) -> None:
-        """`init-node` on both, at once."""
+        """Run `init-node` on both nodes at once."""
         running = []
         for node, other in ((self.here, self.there), (self.there, self.here)):
             where = ["--subnet", node.pod_cidr, "--network", NETWORK, "--external", self.external]
@@ -54,7 +54,7 @@ class Cluster:
             assert process.returncode == 0, said
 
     def test(self, *arguments: str) -> Outcome:
-        """`cnictl test-connectivity -o json` on the first node: without `--only`, the checks that ping."""
+        """Run `cnictl test-connectivity -o json` on the first node. Without `--only`, run the checks that ping."""
         if "--only" not in arguments:
             arguments = (*arguments, *PINGS)
         done = self.here.run(["cnictl", "test-connectivity", "-o", "json", *arguments], check=False)
@@ -63,19 +63,19 @@ class Cluster:
         return Outcome(done.status, document["overall"], document["checks"])
 
     def node_at(self, address: str) -> Node:
-        """The node that has an address."""
-        (found,) = (node for node in (self.here, self.there) if node.address == address)
-        return found
+        """Return the node that has an address."""
+        (node,) = (node for node in (self.here, self.there) if node.address == address)
+        return node
 
 
 def shell(node: Node, line: str) -> str:
-    """Run a shell line on a node; what it printed."""
+    """Run a shell line on a node, and return its output."""
     return node.run(["sh", "-c", line]).stdout
 
 
 @contextmanager
 def served(node: Node) -> Iterator[str]:
-    """A pod kept up on a node by `--serve`: its address."""
+    """Keep a pod up on a node with `--serve` while the context lasts, and yield its address."""
     process = node.popen(["cnictl", "test-connectivity", "--serve"])
     try:
         assert process.stdout is not None
@@ -89,7 +89,7 @@ def served(node: Node) -> Iterator[str]:
 
 
 def traces(node: Node) -> dict[str, str]:
-    """All that a run could leave on a node."""
+    """Return everything that a run could leave on a node."""
     listed = {
         "namespaces": "ip netns list",
         "veths": "ip -br link show type veth",

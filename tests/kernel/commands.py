@@ -1,6 +1,6 @@
-"""A node of the lab as an operator and a runtime use it: cnictl's commands, pods through the installed plugin, traffic.
+"""Use a node of the lab as an operator and a runtime do: cnictl's commands, pods through the installed plugin, traffic.
 
-`snapshot` is all of a host that a reset must put back.
+`snapshot` returns everything on a host that a reset must restore.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ DOCKER_FILTER = """\
 -A DOCKER-USER -j RETURN
 COMMIT
 """
-"""What Docker leaves in the filter table, for iptables-restore."""
+"""The filter table that Docker leaves, in the format of iptables-restore."""
 
 _VOLATILE = re.compile(
     r"nf_conntrack_count|nf_conntrack_buckets|nf_conntrack_max|netfilter\.nf_hooks|neigh\.|random|fs\.|"
@@ -50,7 +50,7 @@ class Pod:
     address: str
 
     def command(self, *argv: str) -> list[str]:
-        """What to run on its node for `argv` to run inside it."""
+        """Return the command that runs `argv` inside the pod when started on the pod's node."""
         return ["ip", "netns", "exec", self.name, *argv]
 
     def run(self, *argv: str, check: bool = True) -> Finished:
@@ -62,7 +62,7 @@ class Pod:
         return self.node.popen(self.command(*argv))
 
     def pings(self, address: str) -> bool:
-        """Whether an echo request to `address` is answered."""
+        """Return whether `address` answers an echo request."""
         return self.run("ping", "-n", "-c1", "-W2", address, check=False).status == 0
 
 
@@ -72,7 +72,7 @@ def cnictl(node: Node, *words: str, check: bool = True) -> Finished:
 
 
 def at_terminal(node: Node, answer: str, *words: str) -> Finished:
-    """Run a cnictl command as a person at a terminal does, who answers its question."""
+    """Run a cnictl command at a terminal, and answer its question."""
     ours, its = pty.openpty()
     try:
         os.write(ours, f"{answer}\n".encode())
@@ -85,37 +85,37 @@ def at_terminal(node: Node, answer: str, *words: str) -> Finished:
 
 
 def init(node: Node, *more: str, check: bool = True) -> Finished:
-    """Set a node of the lab up, with its own pod CIDR."""
+    """Set up a node of the lab with its own pod CIDR."""
     return cnictl(node, "init-node", "--subnet", node.pod_cidr, "--network", NETWORK, *more, check=check)
 
 
 def outcomes(done: Finished) -> dict[str, str]:
-    """Resource to outcome, of a command run with `-o json`."""
+    """Return the outcome of each resource from a command that was run with `-o json`."""
     return {step["resource"]: step["outcome"] for step in json.loads(done.stdout)["steps"]}
 
 
 def drifted(node: Node) -> list[str]:
-    """Resources that `cnictl status` calls drifted."""
-    found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
-    return [row["resource"] for row in found["resources"] if row["state"] != "ok"]
+    """Return the resources that `cnictl status` reports as drifted."""
+    status = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+    return [row["resource"] for row in status["resources"] if row["state"] != "ok"]
 
 
 def doctor(node: Node, *words: str) -> list[str]:
-    """The checks that `cnictl doctor` has findings of, but for those that ask the peers and take their time."""
+    """Return the checks for which `cnictl doctor` has findings, without the slow checks that query the peers."""
     skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr",
                "--skip", "peer-pods", "--skip", "peer-silent")  # fmt: skip
-    found = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
-    return [one["id"] for one in found["items"]]
+    document = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
+    return [finding["id"] for finding in document["items"]]
 
 
 def start_pod(node: Node, name: str) -> Pod:
-    """A pod as a runtime makes it: a namespace, and ADD of the conf's own plugin."""
+    """Attach a pod as a runtime does: create a namespace, and call ADD of the installed plugin."""
     node.run(["ip", "netns", "add", name])
     return Pod(node, name, call(node, "ADD", name)["ips"][0]["address"].partition("/")[0])
 
 
 def call(node: Node, verb: str, name: str, request: dict[str, Any] | None = None) -> Any:
-    """Call the installed plugin, with the installed conf unless `request` is another; its answer."""
+    """Call the installed plugin with `request`, or with the installed conf, and return its answer."""
     if request is None:
         conf = json.loads(node.run(["cat", CONF]).stdout)
         request = {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]}
@@ -157,7 +157,7 @@ if sys.argv[1] == "udp":
 
 
 def seen_source(sender: Pod, receiver: Pod | Node, protocol: str = "udp") -> str:
-    """The source address that the receiver sees when the sender sends to it."""
+    """Return the source address that the receiver sees when the sender sends to it."""
     node = receiver.node if isinstance(receiver, Pod) else receiver
     python = ["/usr/bin/python3", "-c"]
     server = [*python, _ECHO, protocol]
@@ -178,7 +178,7 @@ def _line(process: "subprocess.Popen[str]", bound: float = 10.0) -> str:
 
 
 def snapshot(node: Node) -> dict[str, Any]:
-    """Sysctls, links, addresses, routes, rules of every kind, and the files that cnictl could touch."""
+    """Return kernel settings, links, addresses, routes, rules of every kind, and the files that cnictl could change."""
     wait_for(lambda: "tentative" not in node.run(["ip", "address"]).stdout, "IPv6 addresses are settled")
     sysctls = node.run(["sysctl", "-a", "--pattern", r"^net\."], check=False).stdout.splitlines()
     tree = node.run(
@@ -196,7 +196,7 @@ def snapshot(node: Node) -> dict[str, Any]:
         "links": _without(json.loads(node.run(["ip", "-d", "-j", "link"]).stdout)),
         "addresses": _without(json.loads(node.run(["ip", "-j", "address"]).stdout)),
         "routes": [
-            {key: value for key, value in route.items() if key != "flags"}  # linkdown follows from the ports
+            {key: value for key, value in route.items() if key != "flags"}  # linkdown depends on the state of the ports
             for route in json.loads(node.run(["ip", "-j", "route", "show", "table", "all"]).stdout)
         ],
         "nft": node.run(["nft", "-s", "list", "ruleset"]).stdout,
@@ -212,7 +212,7 @@ def snapshot(node: Node) -> dict[str, Any]:
 
 
 def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Links without what counts up or down by itself."""
+    """Remove from links the values that change by themselves."""
     for link in links:
         for kind in ("info_data", "info_slave_data"):
             data = link.get("linkinfo", {}).get(kind, {})
@@ -222,7 +222,10 @@ def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 class Lines:
-    """A running command's lines as they come; read past Python's buffer, which select(2) knows nothing of."""
+    """Read a running command's lines as they arrive.
+
+    It reads around Python's buffer, whose content select(2) does not see.
+    """
 
     def __init__(self, pipe: IO[str] | None) -> None:
         assert pipe is not None
@@ -230,7 +233,7 @@ class Lines:
         self._rest = b""
 
     def next(self, bound: float = 20.0) -> str | None:
-        """The next line without its end; None if none comes within `bound` seconds, or the command has ended."""
+        """Return the next line without its end, or None if the command ends or `bound` seconds pass without a line."""
         while b"\n" not in self._rest:
             if not select.select([self._descriptor], [], [], bound)[0]:
                 return None

@@ -1,6 +1,6 @@
-"""A host's way out: one link to another node, that has a pod, and to a host outside; and who a packet comes from there.
+"""Give a host an uplink to another node's pod and a host outside, and return the source addresses seen there.
 
-Both know the way to the node alone, the other node's pod knows that to its pods too.
+Both have a route to the node. Only the other node's pod also has a route to the node's pods.
 """
 
 import subprocess
@@ -38,7 +38,7 @@ for address in addresses:
 
 @pytest.fixture
 def underlay(host: Host) -> None:
-    """One link to another node, that has a pod, and to a host outside, that knows the way to the nodes alone."""
+    """Make one link to another node with a pod, and to a host outside that has a route to the nodes only."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     host.run("ip", "netns", "add", "beyond")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "beyond")
@@ -67,13 +67,13 @@ def underlay(host: Host) -> None:
 
 
 def seen(host: Host, pod: Pod, address: str, port: int = 99, receiver: Pod | None = BEYOND) -> str:
-    """The source that a datagram of the pod has where it arrives (on the host itself where no receiver is named)."""
-    (one,) = sources(host, pod, address, port=port, receiver=receiver)
-    return one
+    """Return the source address with which a pod's datagram arrives at the receiver, or at the host if that is None."""
+    (source,) = sources(host, pod, address, port=port, receiver=receiver)
+    return source
 
 
 def sources(host: Host, pod: Pod, *addresses: str, port: int = 99, receiver: Pod | None = BEYOND) -> tuple[str, ...]:
-    """The same for several addresses at once."""
+    """Return the source addresses with which a pod's datagrams to several addresses arrive."""
     place = ["nsenter", f"--net={receiver.netns}"] if receiver else []
     listener = subprocess.Popen(
         [*host.enter, *place, "python3", "-IS", "-c", _LISTENER, str(port), *addresses],
@@ -87,7 +87,7 @@ def sources(host: Host, pod: Pod, *addresses: str, port: int = 99, receiver: Pod
 
 
 def foreign_masquerade(host: Host, place: str = "-A POSTROUTING") -> None:
-    """What Docker, among others, adds for its networks: from the subnet, out of any link but the bridge."""
+    """Add the masquerade rules of Docker and others: from the networks' subnets, to any link but the bridge."""
     host.run(*f"iptables -t nat {place} -s 10.244.0.0/16 ! -o cni0 -j MASQUERADE".split())
     host.run(*f"ip6tables -t nat {place} -s fd00:244::/32 ! -o cni0 -j MASQUERADE".split())
 

@@ -1,1 +1,1 @@
-"""The Kubernetes source of peers, against a server of the project's own or a real one (CNICTL_TEST_KUBECONFIG)."""
+"""Test the Kubernetes source of peers against the tests' own server or a real one (CNICTL_TEST_KUBECONFIG)."""

@@ -1,4 +1,4 @@
-"""A certificate authority for tests, made with openssl."""
+"""Make a certificate authority for tests with openssl."""
 
 import base64
 import ssl
@@ -9,17 +9,17 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Authority:
-    """A certificate authority, and the certificates of a server and of an administrator that it signed."""
+    """A certificate authority, and the certificates that it signed for a server and an administrator."""
 
     folder: Path
 
     @property
     def certificate(self) -> Path:
-        """Of the authority."""
+        """The path of the authority's certificate."""
         return self.folder / "ca.crt"
 
     def context(self) -> ssl.SSLContext:
-        """Return the server's side of TLS, which takes clients' certificates."""
+        """Return the TLS context of a server that accepts client certificates."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.folder / "server.crt", self.folder / "server.key")
         context.load_verify_locations(self.certificate)
@@ -27,12 +27,12 @@ class Authority:
         return context
 
     def base64(self, name: str) -> str:
-        """Return a file as kubeconfigs hold it."""
+        """Return a file in the base64 form that kubeconfigs use."""
         return base64.b64encode((self.folder / name).read_bytes()).decode()
 
 
 def make_authority(folder: Path, *addresses: str) -> Authority:
-    """Make an authority with openssl, and a certificate for a server at some addresses; once for each folder."""
+    """Make an authority, and a certificate for a server at some addresses, unless the folder already has them."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "client.crt").exists():
         return Authority(folder)

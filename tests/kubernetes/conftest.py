@@ -1,4 +1,4 @@
-"""A cluster's API server for a test: the project's own, or the real one that CNICTL_TEST_KUBECONFIG names."""
+"""Provide an API server for a test: the tests' own, or the real one that CNICTL_TEST_KUBECONFIG names."""
 
 import base64
 import contextlib
@@ -29,7 +29,7 @@ from tests.waiting import wait_for
 
 REAL = os.environ.get("CNICTL_TEST_KUBECONFIG", "")
 PREFIX = "cnictl-test-"
-"""How the names of all Nodes begin that tests make in a real cluster."""
+"""The prefix of the names of all Nodes that tests create in a real cluster."""
 
 
 class Watching:
@@ -56,12 +56,12 @@ class Watching:
         return {node.name: node for node in self.snapshots[-1].nodes} if self.snapshots else {}
 
     def wait_for(self, look: Callable[[dict[str, Announcement]], object], what: str) -> None:
-        """Wait until the latest Nodes are as `look` wants them."""
+        """Wait until `look` accepts the latest Nodes."""
         wait_for(lambda: self.failure is not None or look(self.nodes), what)
         assert self.failure is None, self.failure
 
     def lost(self) -> Problem:
-        """Wait until the source is lost, and return how."""
+        """Wait until the source is lost, and return the failure."""
         wait_for(lambda: self.failure, "SourceLost")
         self._thread.join(2)
         assert self.failure is not None
@@ -84,7 +84,7 @@ MAP_RULE = {
 
 @dataclass
 class Cluster:
-    """An API server with an administrator's credential."""
+    """An API server, with an administrator's credential."""
 
     kubeconfig: Path
     server: ApiServer | None
@@ -94,18 +94,18 @@ class Cluster:
         self.sources: list[KubernetesSource] = []
 
     def source(self, silence: float = 30.0) -> KubernetesSource:
-        """Return a source that asks this server."""
+        """Return a source that reads from this server."""
         source = KubernetesSource(str(self.kubeconfig), silence)
         self.sources.append(source)
         return source
 
     def listed(self) -> tuple[KubernetesSource, Snapshot]:
-        """Return a source and what it lists of this test's Nodes."""
+        """Return a source, and the snapshot that it lists."""
         source = self.source()
         return source, source.list()
 
     def watching(self, silence: float = 30.0) -> Watching:
-        """Return a watch that goes on from a list."""
+        """Return a watch that continues from a list."""
         source = self.source(silence)
         watching = Watching(source, source.list().version)
         server = self.server
@@ -123,7 +123,7 @@ class Cluster:
                 status=NodeStatus(addresses=[*listed, NodeAddress(type="Hostname", address=name)]),
             )
         )
-        if made.status is None or not made.status.addresses:  # a server that takes no status at creation
+        if made.status is None or not made.status.addresses:  # a server that ignores the status at creation
             self.readdress(name, *addresses)
 
     def readdress(self, name: str, *addresses: str) -> None:
@@ -138,7 +138,7 @@ class Cluster:
         self._change(name, edit)
 
     def label(self, name: str, value: str) -> None:
-        """Change of a Node what is of no interest to peers."""
+        """Change a Node in a way that does not matter to peers."""
 
         def edit(node: Node) -> None:
             assert node.metadata is not None
@@ -148,9 +148,9 @@ class Cluster:
         self._change(name, edit)
 
     def account(self, path: Path, *, nodes: bool = True, maps: bool = True) -> KubernetesSource:
-        """Return a source with the credential of an account that has the rights of `cnictl kubernetes rbac`, or less.
+        """Return a source with the credential of an account that has the rights of `cnictl kubernetes rbac`, or fewer.
 
-        The real server is given what the command prints, under other names.
+        The real server gets what the command prints, under other names.
         """
         if self.server is not None:
             rights = {f"{verb} nodes" for verb in NODE_RULE["verbs"]} if nodes else set()
@@ -179,7 +179,7 @@ class Cluster:
         return given.status.token
 
     def _change(self, name: str, edit: Callable[[Node], None]) -> None:
-        """Change a Node; again if a controller of the cluster changed it meanwhile."""
+        """Change a Node. Try again if a controller of the cluster changed it meanwhile."""
         for attempt in range(10):
             try:
                 edit(self._admin.get(Node, PREFIX + name))
@@ -194,14 +194,14 @@ class Cluster:
         self._admin.delete(Node, PREFIX + name)
 
     def clear(self) -> None:
-        """Close all sources, and remove what tests made."""
+        """Close all sources, and remove what tests created."""
         for source in self.sources:
             source.close()
         self.remove()
         self._admin.close()
 
     def remove(self) -> None:
-        """Remove what tests made in a real cluster, those that were killed too."""
+        """Remove what tests created in a real cluster, including tests that were killed."""
         if self.server is not None:
             return
         for name in [made.metadata.name or "" for made in self._admin.list(Node) if made.metadata]:
@@ -218,13 +218,13 @@ class Cluster:
 
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """A certificate authority of the tests' own."""
+    """Return a certificate authority for the tests."""
     return make_authority(tmp_path_factory.mktemp("authority"), "127.0.0.1")
 
 
 @pytest.fixture
 def server(authority: Authority) -> Iterator[ApiServer]:
-    """The project's own API server, over TLS."""
+    """Yield the tests' own API server, over TLS."""
     server = ApiServer(authority)
     server.start()
     yield server
@@ -234,7 +234,7 @@ def server(authority: Authority) -> Iterator[ApiServer]:
 
 @pytest.fixture
 def own(server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
-    """A cluster of the project's own server, which can be made to fail."""
+    """Yield a cluster with the tests' own server, which can be made to fail."""
     cluster = Cluster(server.kubeconfig(tmp_path / "kubeconfig"), server)
     yield cluster
     server.deaf = False
@@ -242,14 +242,17 @@ def own(server: ApiServer, tmp_path: Path) -> Iterator[Cluster]:
 
 
 def contained(path: Path, copy: Path) -> Path:
-    """Write a copy of a kubeconfig that is the caller's alone, as the source wants it, and names no other files."""
+    """Write a copy of a kubeconfig that no other user may access and that refers to no files, as the source wants."""
     document = yaml.safe_load(path.read_text())
-    for each in [*(each["cluster"] for each in document["clusters"]), *(each["user"] for each in document["users"])]:
+    for entry in [
+        *(entry["cluster"] for entry in document["clusters"]),
+        *(entry["user"] for entry in document["users"]),
+    ]:
         for key in ("certificate-authority", "client-certificate", "client-key"):
-            if key in each:
-                each[f"{key}-data"] = base64.b64encode((path.parent / each.pop(key)).read_bytes()).decode()
-        if "tokenFile" in each:
-            each["token"] = (path.parent / each.pop("tokenFile")).read_text().strip()
+            if key in entry:
+                entry[f"{key}-data"] = base64.b64encode((path.parent / entry.pop(key)).read_bytes()).decode()
+        if "tokenFile" in entry:
+            entry["token"] = (path.parent / entry.pop("tokenFile")).read_text().strip()
     copy.touch(0o600)
     copy.write_text(yaml.safe_dump(document))
     return copy
@@ -257,7 +260,7 @@ def contained(path: Path, copy: Path) -> Path:
 
 @pytest.fixture(params=["own", "real"])
 def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]:
-    """Either server: what holds for both is the contract."""
+    """Yield a cluster with either server. What holds for both is the contract."""
     if request.param == "own":
         yield request.getfixturevalue("own")
         return
@@ -270,6 +273,6 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Cluster]
 
 
 def add(server: ApiServer, *names: str) -> None:
-    """Announce Nodes, each with a pod CIDR and an address of its own."""
+    """Create Nodes, each with its own pod CIDR and address."""
     for name in names:
         server.put(node(name, [f"10.244.{len(server.nodes)}.0/24"], [f"192.0.2.{len(server.nodes) + 1}"]))

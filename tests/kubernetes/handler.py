@@ -1,4 +1,4 @@
-"""One connection to the API server of the tests: requests, the rights that they need, and watches."""
+"""Serve one connection to the API server of the tests: requests, the rights that they need, and watches."""
 
 import json
 import select
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
+    """Answer the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
@@ -32,7 +32,7 @@ class Handler(BaseHTTPRequestHandler):
         super().__init__(request, client_address, http)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     # -- verbs
 
@@ -47,11 +47,11 @@ class Handler(BaseHTTPRequestHandler):
                 self._answer(*self.api.page(query))
             return
         name = path.removeprefix(f"{NODES}/")
-        found = self.api.nodes.get(name) if name != path else self.api.objects.get(path)
-        if found is None:
+        stored = self.api.nodes.get(name) if name != path else self.api.objects.get(path)
+        if stored is None:
             self._answer(404, status(404, "NotFound", f'"{path.rpartition("/")[2]}" not found'))
         else:
-            self._answer(200, {"kind": "Node", "apiVersion": "v1", **found})
+            self._answer(200, {"kind": "Node", "apiVersion": "v1", **stored})
 
     def do_POST(self) -> None:
         self._change(lambda name, made: 409 if name in self.api.nodes else self.api.put(made))
@@ -78,7 +78,7 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._answer(201 if self.command == "POST" else 200, {"kind": "Node", "apiVersion": "v1", **made})
 
-    # -- what precedes an answer
+    # -- before an answer
 
     def _begun(self) -> tuple[str, dict[str, str]]:
         url = urlsplit(self.path)
@@ -130,7 +130,7 @@ class Handler(BaseHTTPRequestHandler):
         self.seen = int(query.get("resourceVersion") or self.api.version)
         self.bookmarks = query.get("allowWatchBookmarks") == "true"
         ends = time.monotonic() + float(query.get("timeoutSeconds", 1800))
-        if self.seen < self.api.forgotten:  # newer servers say so in the stream; `Refusal` gives the status
+        if self.seen < self.api.forgotten:  # newer servers report this in the stream; `Refusal` returns it as a status
             self._headers()
             self.chunk(json.dumps(self._expired()).encode() + b"\n")
             self.chunk(b"")
@@ -180,7 +180,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.flush()
 
     def chunk(self, data: bytes) -> None:
-        """Send one piece of a stream; an empty one ends it."""
+        """Send one piece of a stream. An empty piece ends the stream."""
         with self._writing:
             self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
             self.wfile.flush()

@@ -1,4 +1,4 @@
-"""What the API server of the tests has, by path: Nodes and other objects as the Kubernetes API shows them."""
+"""Build the objects of the tests' API server in the form of the Kubernetes API."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def node(name: str, pod_cidrs: list[str], addresses: list[str], rest: int = 0) -
 
 
 def status(code: int, reason: str, message: str) -> Object:
-    """Return a Status, as every error is."""
+    """Return a Status, the form of every error."""
     return {
         "kind": "Status",
         "apiVersion": "v1",

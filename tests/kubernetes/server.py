@@ -1,7 +1,7 @@
-"""A small Kubernetes API server: Nodes that are listed, watched and changed, and the faults that real servers have.
+"""Run a small Kubernetes API server: it lists, watches and changes Nodes, and has the faults of real servers.
 
-Written after https://kubernetes.io/docs/reference/using-api/api-concepts/: pages with `limit` and `continue`, watches
-from a resourceVersion, bookmarks, 410 for what is forgotten, and errors as `Status` objects.
+It follows https://kubernetes.io/docs/reference/using-api/api-concepts/: pages with `limit` and `continue`, watches from
+a resourceVersion, bookmarks, 410 for a forgotten version, and errors as `Status` objects.
 
 It also runs as a program, for a lab: `python -m tests.kubernetes.server FOLDER --address 127.0.0.1 --port 6443` keeps
 its certificates, its Nodes and an administrator's kubeconfig in FOLDER, and may be killed at any time.
@@ -26,22 +26,22 @@ from tests.kubernetes.objects import ADMIN, NODES, SYSTEM, Object, node, status
 
 @dataclass
 class Refusal:
-    """An answer in place of the right one, for the next `times` requests that `matches`."""
+    """A wrong answer to the next `times` requests of its kind."""
 
     status: int
     headers: dict[str, str] = field(default_factory=dict)
     times: int = 1
     watches: bool = False
-    """Whether it is about watches, or else about all other requests."""
+    """True: for watches. False: for all other requests."""
     body: bytes | None = None
-    """None: a Status."""
+    """None: the body is a Status."""
 
 
 class ApiServer:
-    """The server. What tests make it do are its methods and plain attributes."""
+    """The server. Tests control it through its methods and public attributes."""
 
     def __init__(self, authority: Authority | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
-        """Without an authority it speaks plain HTTP."""
+        """Serve plain HTTP if there is no authority."""
         self.authority = authority
         self.address = address
         self.port = port
@@ -54,27 +54,27 @@ class ApiServer:
         self.objects: dict[str, Object] = {}
         """Other objects by their path."""
         self.tokens: dict[str, frozenset[str]] = {}
-        """What a token may do: `list nodes`, `get configmaps/kubeadm-config`. ADMIN may all."""
+        """The rights of each token, such as `list nodes` or `get configmaps/kubeadm-config`. ADMIN has all rights."""
         self.refusals: list[Refusal] = []
         self.silent = False
         """Whether watches send nothing."""
         self.deaf = False
-        """Whether requests get no answer at all."""
+        """Whether requests get no answer."""
         self.bookmarks_every = 60.0
         self.requests: list[tuple[str, dict[str, str]]] = []
         """Path and query of each request so far."""
         self.watches: set[Handler] = set()
         self.saved: Path | None = None
-        """Where Nodes are kept for the next process."""
+        """The file that keeps Nodes for the next process."""
         self.connections = 0
-        """How many are open."""
+        """The number of open connections."""
         self._pages: dict[str, tuple[int, list[Object]]] = {}
         self._http: ThreadingHTTPServer | None = None
 
     # -- running
 
     def start(self) -> None:
-        """Listen; a port of 0 becomes the one that the kernel chose, and stays when the server is started again."""
+        """Listen. The kernel chooses a port for port 0, and the server keeps that port when it is started again."""
         outer = self
 
         class Http(ThreadingHTTPServer):
@@ -84,7 +84,7 @@ class ApiServer:
             address_family = socket.AF_INET6 if ":" in outer.address else socket.AF_INET
 
             def finish_request(self, request: Any, client_address: Any) -> None:
-                if outer.authority is not None:  # in the connection's own thread: a slow client holds up nobody
+                if outer.authority is not None:  # in the connection's own thread, so that a slow client delays no other
                     request = outer.authority.context().wrap_socket(request, server_side=True)
                 outer.count(1)
                 try:
@@ -93,9 +93,9 @@ class ApiServer:
                     outer.count(-1)
 
             def handle_error(self, request: Any, client_address: Any) -> None:
-                """A client that went away is none of the server's business."""
+                """Ignore a client that has disconnected."""
 
-        self._http = Http((self.address, self.port), BaseHTTPRequestHandler)  # `finish_request` makes the handler
+        self._http = Http((self.address, self.port), BaseHTTPRequestHandler)  # `finish_request` creates the handler
         self.port = self._http.server_address[1]
         threading.Thread(target=self._http.serve_forever, args=(0.02,), daemon=True).start()
 
@@ -109,14 +109,14 @@ class ApiServer:
 
     @property
     def url(self) -> str:
-        """Where it is reached."""
+        """The server's URL."""
         host = f"[{self.address}]" if ":" in self.address else self.address
         return f"{'https' if self.authority else 'http'}://{host}:{self.port}"
 
     def kubeconfig(self, path: Path, token: str = ADMIN, **cluster: Any) -> Path:
-        """Write a kubeconfig that is the caller's alone. `cluster` replaces settings of the cluster.
+        """Write a kubeconfig that no other user may access. `cluster` replaces settings of the cluster.
 
-        An empty token stands for the administrator's certificate.
+        With an empty token, the kubeconfig has the administrator's certificate.
         """
         settings = {"server": self.url}
         if self.authority is not None:
@@ -137,7 +137,7 @@ class ApiServer:
         path.write_text(json.dumps(document))
         return path
 
-    # -- what it holds
+    # -- objects
 
     def put(self, made: Object) -> Object:
         """Create or replace a Node."""
@@ -193,14 +193,14 @@ class ApiServer:
                 socket.socket.shutdown(watch.connection, socket.SHUT_RDWR)
 
     def forget(self) -> None:
-        """Forget all that happened so far (compaction): watches from before get 410, pages too."""
+        """Forget all events so far, as a compaction does: older watches and pages get 410."""
         with self.news:
             self.forgotten = self.version
             self.events.clear()
             self._pages.clear()
 
     def send(self, event: Object | bytes) -> None:
-        """Send something to all watches."""
+        """Send an event or bytes to all watches."""
         data = event if isinstance(event, bytes) else json.dumps(event).encode()
         for watch in list(self.watches):
             with contextlib.suppress(OSError):
@@ -212,7 +212,7 @@ class ApiServer:
             watch.bookmark_due = True
 
     def requests_of(self, watches: bool) -> list[dict[str, str]]:
-        """Return the queries of the watches, or of the lists, of Nodes so far."""
+        """Return the queries so far of the watches of Nodes, or of the lists."""
         return [query for path, query in self.requests if path == NODES and ("watch" in query) == watches]
 
     def count(self, more: int) -> None:
@@ -223,7 +223,7 @@ class ApiServer:
     # -- lists
 
     def page(self, query: dict[str, str]) -> tuple[int, Object]:
-        """Return one page of Nodes and its status."""
+        """Return the HTTP status of a list request, and one page of Nodes."""
         with self.news:
             limit, token = int(query.get("limit", 0)), query.get("continue", "")
             if token:
@@ -242,7 +242,7 @@ class ApiServer:
 
 
 def main() -> None:
-    """Serve until ended."""
+    """Serve until the process ends."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--address", default="127.0.0.1")
@@ -254,7 +254,7 @@ def main() -> None:
     if server.saved.exists():
         state = json.loads(server.saved.read_text())
         server.nodes, server.version = state["nodes"], state["version"] + 1
-        server.forgotten = server.version  # what happened is not kept: watches from before begin anew
+        server.forgotten = server.version  # events are not saved, so earlier watches must start again
     for text in options.node:
         name, pod_cidr, address = text.split("=")
         server.put(node(name, [pod_cidr], [address]))

@@ -1,4 +1,4 @@
-"""The rights that `cnictl kubernetes rbac` grants, and the credential that `cnictl kubernetes kubeconfig` writes."""
+"""`kubernetes rbac` grants the rights that a source needs; `kubernetes kubeconfig` writes a credential with them."""
 
 import os
 import stat
@@ -36,7 +36,7 @@ def cnictl(*words: str, **settings: str) -> subprocess.CompletedProcess[str]:
 
 
 def granted() -> set[str]:
-    """What `rbac` grants, as the server's tokens have it."""
+    """Return the rights that `rbac` grants, in the form of the server's tokens."""
     rights = set()
     for document in yaml.safe_load_all(access.RBAC):
         for rule in document.get("rules", ()):
@@ -47,7 +47,7 @@ def granted() -> set[str]:
 
 @pytest.fixture
 def account(server: ApiServer) -> ApiServer:
-    """A server where `cnictl kubernetes rbac | kubectl apply -f -` was run."""
+    """Return a server on which `cnictl kubernetes rbac | kubectl apply -f -` has run."""
     server.tokens["node-token"] = frozenset(granted())
     server.secret("cnictl", token=b"node-token", ca_crt=b"another authority's")
     return server
@@ -233,7 +233,7 @@ def test_source_without_its_client_says_what_to_install(monkeypatch: pytest.Monk
     monkeypatch.setattr("cnictl.node.host.debian_package.runs", lambda: True)
     with pytest.raises(UsageProblem) as packaged:
         extras.kubernetes_source(Reach("kubernetes"))
-    assert "apt install ./cnictl-kubernetes_*.deb" in packaged.value.hint  # applied by tests/deb
+    assert "apt install ./cnictl-kubernetes_*.deb" in packaged.value.hint  # tests/deb runs this command
     extra = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"][
         "optional-dependencies"
     ]

@@ -1,4 +1,4 @@
-"""What the source promises of every API server: run against the project's own and against a real one."""
+"""What the source promises holds with the tests' own API server and with a real one."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -84,7 +84,7 @@ def test_list_takes_all_pages(cluster: Cluster) -> None:
 def test_watch_that_the_server_ends_goes_on(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_api, "WATCH_FOR", 1)
     watching = cluster.watching()
-    for name in ("a", "b", "c"):  # a Node a second keeps it from counting as ended for ever
+    for name in ("a", "b", "c"):  # one new Node each second keeps the watch from counting as ended forever
         before = time.monotonic()
         cluster.create(name, [], [])
         watching.wait_for(lambda nodes, name=name: f"{PREFIX}{name}" in nodes, "the new Node")  # type: ignore[misc]
@@ -96,7 +96,7 @@ def test_version_that_the_server_has_forgotten_loses_the_source(cluster: Cluster
     source, snapshot = cluster.listed()
     if cluster.server is not None:
         cluster.server.forget()
-    source._last = replace(snapshot, version="1")  # older than what any server remembers
+    source._last = replace(snapshot, version="1")  # older than any version that a server keeps
     assert "no longer knows the version" in Watching(source, "1").lost().message
 
 
@@ -142,7 +142,7 @@ def test_credential_that_the_server_does_not_know_is_refused(cluster: Cluster, t
 
 
 def listed_or_refused(source: KubernetesSource) -> str | SourceLost:
-    """Return the version of a list, or how it was refused. A right counts some moments after it was granted."""
+    """Return the version of a list, or the refusal. A right takes effect a moment after it is granted."""
     try:
         return source.list().version
     except SourceLost as lost:

@@ -1,4 +1,4 @@
-"""Which kubeconfigs and certificates are believed, and which are refused with the command that puts it right."""
+"""Secure kubeconfigs and valid certificates are accepted; others are refused with the command that fixes them."""
 
 import os
 from pathlib import Path
@@ -24,7 +24,7 @@ def test_kubeconfig_that_others_may_read_is_refused_with_the_command(own: Cluste
     assert refused.value.hint == f"chmod 600 {own.kubeconfig}"
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="gives a file away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can change a file's owner")
 def test_kubeconfig_of_another_user_is_refused(own: Cluster) -> None:
     os.chown(own.kubeconfig, 1234, 0)
     with pytest.raises(UsageProblem, match="belongs to user 1234, not to root") as refused:

@@ -1,4 +1,4 @@
-"""What `cnictl watch` makes of a source that another command found lost."""
+"""`cnictl watch` lists again after another command recorded that the source is lost."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +22,7 @@ def known() -> Learned:
 
 @pytest.fixture
 def spec(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> NodeSpec:
-    """A node whose state lies in a folder of the test, and which may read the server's Nodes."""
+    """Return a node whose state is in a folder of the test, and which may read the server's Nodes."""
     monkeypatch.setattr(learned_peers, "RECORD", str(tmp_path / "peers.json"))
     monkeypatch.setattr(learned_peers, "CONFLICT_FILE", str(tmp_path / "conflict"))
     monkeypatch.setattr(learned_peers, "STATE_DIR", str(tmp_path))
@@ -36,7 +36,7 @@ def spec(server: ApiServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture
 def follower(spec: NodeSpec, server: ApiServer) -> Iterator[Follower]:
-    """A follower that has listed the Nodes, and watches."""
+    """Yield a follower that has listed the Nodes and watches them."""
     follower = Follower(lambda: spec, spec.reach, lambda _: None)
     wait_for(lambda: server.watches, "the watch")
     yield follower
@@ -70,7 +70,7 @@ def test_bookmark_confirms_the_list_without_another_request(
     wait_for(lambda: known().nodes, "the list")
     read_at, (watch,) = known().read_at, server.watches
     follower.check()
-    assert known().read_at == read_at, "nothing was heard since"
+    assert known().read_at == read_at, "the watch has received nothing since"
 
     def is_confirmed() -> bool:
         server.bookmark()

@@ -1,4 +1,4 @@
-"""What a list of Nodes says when the API server fails, refuses or lies, and which rights it takes."""
+"""A list of Nodes needs certain rights, and reports an API server that fails, refuses or returns nonsense."""
 
 import json
 import time

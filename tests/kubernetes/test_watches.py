@@ -1,4 +1,4 @@
-"""What a watch does when the API server fails, forgets, falls silent or lies."""
+"""A watch continues, or loses the source, when the API server fails, forgets, falls silent or returns nonsense."""
 
 import socket
 import subprocess
@@ -22,7 +22,7 @@ def test_watch_asks_for_bookmarks_and_goes_on_from_the_last(own: Cluster, server
     first = server.requests_of(watches=True)[0]
     assert first["allowWatchBookmarks"] == "true"
     assert int(first["timeoutSeconds"]) <= 600
-    server.version += 500  # something else than Nodes changes
+    server.version += 500  # an object other than a Node changes
     server.bookmark()
     wait_for(lambda: all(not watch.bookmark_due for watch in server.watches), "the bookmark")
     server.forget()
@@ -110,7 +110,7 @@ def test_server_process_that_is_killed_and_started_again_has_lost_nothing(tmp_pa
         command = [sys.executable, "-m", "tests.kubernetes.server", str(tmp_path), "--port", str(port), *words]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2])
         assert process.stdout is not None
-        assert process.stdout.readline() == f"{tmp_path}/kubeconfig\n"  # it listens
+        assert process.stdout.readline() == f"{tmp_path}/kubeconfig\n"  # the server listens
         return process
 
     process = start("--node", "a=10.244.0.0/24=192.0.2.1", "--node", "b=10.244.1.0/24=192.0.2.2")
@@ -233,7 +233,7 @@ def test_watch_that_nobody_takes_any_longer_ends_at_the_server(own: Cluster, ser
 
 
 def _full_listener(port: int) -> list[socket.socket]:
-    """Take a port where connections are neither accepted nor refused: its queue is full."""
+    """Occupy a port on which connections are neither accepted nor refused, because its queue is full."""
     listener = socket.socket()
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     listener.bind(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""Take the place of a command on a host: pass descriptors and signals to the server, and exit as the command does."""
+"""Stand in for a command on a host: pass descriptors and signals to the server, and exit as the command does."""
 
 import os
 import select
@@ -6,11 +6,11 @@ import signal
 import socket
 
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP)
-_KILL_COMMAND = signal.SIGUSR1  # as cnictl.lab.enter has it
+_KILL_COMMAND = signal.SIGUSR1  # the same as cnictl.lab.enter.KILL_COMMAND
 
 
 def main(name: str, wanted: str) -> None:
-    """Have the server run it, and take over its end."""
+    """Have the server run the command, and exit with its status or signal."""
     asking = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     asking.connect(f"\0{name}")
     reader, writer = os.pipe()
@@ -22,7 +22,7 @@ def main(name: str, wanted: str) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     socket.send_fds(asking, [wanted.encode()], [0, 1, 2])
     for standard in range(3):
-        os.close(standard)  # the command's alone from here on: its end is their end
+        os.close(standard)  # only the command has them open from here on, so they close when it ends
     while True:
         ready, _, _ = select.select([asking.fileno(), reader], [], [])
         if reader in ready:

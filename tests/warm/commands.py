@@ -1,9 +1,11 @@
-"""Each `cnictl` on a lab node is forked from a process that has loaded the program before.
+"""Fork each `cnictl` on a lab node from a process that has already loaded the program.
 
-More than half of what a test of the command line costs is the start of the interpreter and of pyroute2. Here one
-process a test worker loads them once (`server`); a command is a fork of it that enters the node and runs the same
-entry point. What stands on the host in its place, as `Node.popen`'s process (`client`), passes on signals and its end.
-CNICTL_COLD=1 leaves commands as they are: so does the ordinary user's pass, and so do all that other programs start.
+Starting the interpreter and loading pyroute2 take more than half the time of a command-line test. Here each test worker
+has one process that loads them once (`server`). A command is a fork of it that enters the node and runs the same entry
+point. `Node.popen` returns a stand-in process (`client`), which passes on signals and exits as the command does.
+
+With CNICTL_COLD=1 each command is a new process. The ordinary user's pass runs this way, and so does every command that
+another program starts.
 """
 
 import contextlib
@@ -23,7 +25,7 @@ _ROOT = str(Path(__file__).parents[2])
 
 @contextlib.contextmanager
 def loaded() -> Iterator[None]:
-    """Have `Node.popen` fork `cnictl` from a loaded process meanwhile."""
+    """Make `Node.popen` fork `cnictl` from a loaded process while the context lasts."""
     name = f"cnictl-tests-{os.getpid()}"
     server = subprocess.Popen(
         [sys.executable, "-c", _start("server"), name],

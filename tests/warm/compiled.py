@@ -1,6 +1,7 @@
-"""The plugin's bytecode, compiled once a test worker: a node's `init-node` finds it made instead of making it again.
+"""Compile the plugin's bytecode once per test worker, so that `init-node` on a node need not compile it again.
 
-Anything other than the usual version at its usual place is compiled by the interpreter that `init-node` chose.
+Only the usual version at its usual place is taken from here. Anything else is compiled by the interpreter that
+`init-node` chose.
 """
 
 import os
@@ -18,12 +19,12 @@ _FOLDER = f"/usr/local/lib/cnictl/{__version__}"
 
 
 def once() -> None:
-    """Compile now, and have `library.build` take what was made."""
+    """Compile now, and make `plugin_version.build` use the result."""
     code = plugin_version.sources()
     try:
         chosen = interpreters.choose()
     except Problem:
-        return  # a checkout whose interpreter others can write, say: each node says so by itself
+        return  # a checkout whose interpreter others can write, for example: `init-node` reports that on each node
     made = tempfile.mkdtemp()
     try:
         for path, content in code.items():
@@ -37,7 +38,7 @@ def once() -> None:
         shutil.rmtree(made)
 
     def run(argv: list[str], stdin: str = "", **more: Any) -> Finished:
-        new = argv[6] if len(argv) > 6 else ""  # the interpreter and five words of its own go before
+        new = argv[6] if len(argv) > 6 else ""  # the interpreter and its five own arguments come first
         if argv != _words(chosen.path, new, chosen.cache_tag) or stdin != "\0".join(code):
             return run_program(argv, stdin, **more)
         for name, content in files.items():
@@ -55,7 +56,7 @@ def once() -> None:
 
 
 def _words(interpreter: str, new: str, tag: str) -> list[str]:
-    """As `library.build` puts them."""
+    """Return the command line that `plugin_version.build` uses."""
     start = [interpreter, "-ISB", "-X", "no_debug_ranges", "-c", plugin_version._COMPILE]
     return [*start, new, _FOLDER, plugin_version._bundles(new, tag), f"{new}/boot"]
 
@@ -65,7 +66,7 @@ def _below(folder: str) -> list[str]:
 
 
 def _read(path: str) -> str | tuple[int, bytes]:
-    """What a link says, or a file's mode and content."""
+    """Return a link's target, or a file's mode and content."""
     if os.path.islink(path):
         return os.readlink(path)
     with open(path, "rb") as file:

@@ -24,12 +24,12 @@ _LOADED = (
 
 
 def main(name: str) -> None:
-    """Serve until killed."""
+    """Serve clients until killed."""
     die_with_parent(signal.SIGKILL)
     for module in _LOADED:
         importlib.import_module(module)
     groups.load_all()
-    assert not icmp._run.cache_info().currsize, "each command tells its own echo requests from others'"
+    assert not icmp._run.cache_info().currsize, "each command must draw its own mark for echo requests"
     compiled.once()
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     listening.bind(f"\0{name}")
@@ -68,11 +68,11 @@ def _serve(asking: socket.socket) -> NoReturn:
         ready, _, _ = select.select([asking.fileno(), ended], [], [])
         if ended in ready:
             break
-        told = asking.recv(1)
-        if not told:  # the client was killed
+        received = asking.recv(1)
+        if not received:  # the client was killed
             os.kill(command, signal.SIGKILL)
             break
-        os.kill(command, told[0])
+        os.kill(command, received[0])
     _, status = os.waitpid(command, 0)
     asking.send(str(status).encode())
     os._exit(0)
@@ -82,7 +82,7 @@ def _run(argv: list[str]) -> NoReturn:
     from cnictl.cli.main import main as run
 
     die_with_parent(signal.SIGKILL)
-    allow_inspection()  # an exec would have
+    allow_inspection()  # exec would have made the process inspectable again
     rename_process("cnictl")
     os.chdir("/root")
     sys.argv = list(argv)

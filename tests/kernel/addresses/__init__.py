@@ -1,1 +1,1 @@
-"""Leases as an operator sees them."""
+"""Test leases as operators see them."""

@@ -1,4 +1,4 @@
-"""`cnictl ipam` on a host with leases in every state: its output, what it frees, and what it keeps."""
+"""`cnictl ipam` shows leases in every state, frees only what is proven stale, and keeps the rest."""
 
 import fcntl
 import json
@@ -53,19 +53,19 @@ def as_json(host: Host, *words: str, status: int = 0) -> Any:
 
 
 def states(host: Host, network: str = "mynet") -> dict[str, str]:
-    """Container to state, as `ipam list` says; a torn lease stands under its address."""
+    """Return each container's state in `ipam list`. A torn lease is listed under its address."""
     listed = as_json(host, "list", "--name", network)
     return {row["container"] or row["address"]: row["state"] for row in listed["items"]}
 
 
 def everything(host: Host) -> str:
-    """All files of leases and records with their content and times: what looking must not change."""
+    """Return all files of leases and records with their sizes and times, which read-only commands must not change."""
     files = host.run("find", "/var/lib", "/run", "-printf", "%p %y %T@ %C@ %s %m\\n")
     return "\n".join(sorted(line for line in files.splitlines() if "/run/netns" not in line))
 
 
 def cut_off(host: Host, pod: Pod) -> None:
-    """An ADD that is killed once the pair is made, before the pod has its address."""
+    """Kill an ADD after it has made the veth pair and before the pod has its address."""
     killer = ["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:signal=KILL"]
     assert finish(host.start("ADD", pod, through=killer)).status != 0
     assert f"{pod.container}@eth0" in host.records()
@@ -73,7 +73,7 @@ def cut_off(host: Host, pod: Pod) -> None:
 
 @contextmanager
 def held(host: Host, pod: Pod) -> Iterator[None]:
-    """The pod's record locked, as by an ADD or DEL that is at work on it."""
+    """Lock the pod's record while the context lasts, as an ADD or DEL that works on it does."""
     with open(host.path(f"{RECORDS}/mynet/{pod.container}@{pod.ifname}"), "rb") as record:
         fcntl.flock(record, fcntl.LOCK_EX)
         yield
@@ -104,8 +104,8 @@ def mixed(host: Host) -> Iterator[Mixed]:
     host.add(busy)
     cut_off(host, cut)
     host.kill(stale)
-    wait_for(lambda: veth not in host.links(), "the dead pod's veth goes with its namespace")
-    for pod in (foreign, old):  # last: our next ADD would give their leases records
+    wait_for(lambda: veth not in host.links(), "the dead pod's veth is removed with its namespace")
+    for pod in (foreign, old):  # last, because the plugin's next ADD would write records for their leases
         assert host.reference("host-local", "ADD", pod, SAME_STORE).status == 0
     leased = {content.split("\r\n")[0]: address for address, content in host.leases().items()}
     host.run("touch", "-d", LONG_AGO, f"{LEASES}/mynet/{leased[old.container]}")
@@ -189,10 +189,12 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
     host = mixed.host
     stale = {mixed.stale.container, mixed.cut.container, mixed.old.container, mixed.torn}
     planned = as_json(host, "gc", "--dry-run")["items"][0]["outcomes"]
-    assert {one["container"] or one["address"] for one in planned if one["action"] == "would free"} == stale
+    assert {
+        outcome["container"] or outcome["address"] for outcome in planned if outcome["action"] == "would free"
+    } == stale
     done = as_json(host, "gc")["items"][0]["outcomes"]
-    assert {one["container"] or one["address"] for one in done if one["action"] == "freed"} == stale
-    left = {one["container"]: one["reason"] for one in done if one["action"] == "left"}
+    assert {outcome["container"] or outcome["address"] for outcome in done if outcome["action"] == "freed"} == stale
+    left = {outcome["container"]: outcome["reason"] for outcome in done if outcome["action"] == "left"}
     assert left.keys() == {mixed.live.container, mixed.busy.container, mixed.foreign.container}
     assert left[mixed.busy.container] == "an ADD or DEL is working on it"
     holders = {content.split("\r\n")[0] for content in host.leases().values()}
@@ -200,7 +202,7 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
     assert host.records() == {f"{mixed.live.container}@eth0", f"{mixed.busy.container}@eth0"}
     assert len(host.ports()) == 2
     assert host.pings(mixed.live, "10.244.0.1")
-    assert {one["action"] for one in as_json(host, "gc")["items"][0]["outcomes"]} == {"left"}
+    assert {outcome["action"] for outcome in as_json(host, "gc")["items"][0]["outcomes"]} == {"left"}
 
 
 def test_gc_counts_at_the_end_and_shows_the_manual_commands_first(mixed: Mixed) -> None:
@@ -250,19 +252,19 @@ def test_an_add_that_runs_is_in_flight_and_gc_lets_it_end(host: Host) -> None:
     slow = host.start("ADD", pod, through=["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:delay_exit=3000000"])
     wait_for(lambda: host.ports(), "the ADD makes its pair")
     assert states(host) == {"pod": "in flight"}
-    assert [one["action"] for one in as_json(host, "gc")["items"][0]["outcomes"]] == ["left"]
+    assert [outcome["action"] for outcome in as_json(host, "gc")["items"][0]["outcomes"]] == ["left"]
     answer = finish(slow)
     assert answer.address == "10.244.0.2"
     assert states(host) == {"pod": "live"}
 
 
 def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) -> None:
-    one, other, third = host.pods(3, "r")
-    for pod in (one, other, third):
+    first, second, third = host.pods(3, "r")
+    for pod in (first, second, third):
         assert host.reference("bridge", "ADD", pod, OTHER_STORE).status == 0
     for address in ("10.9.0.2", "10.9.0.3"):
         host.run("touch", "-d", LONG_AGO, f"{LEASES}/other/{address}")
-    host.kill(other)
+    host.kill(second)
     assert (
         host.reference("host-local", "ADD", Pod("r3", "/run/netns/r3"), {**OTHER_STORE, "type": "host-local"}).status
         == 0
@@ -272,16 +274,17 @@ def test_a_network_of_the_reference_is_listed_without_being_claimed(host: Host) 
     assert as_json(host, "list")["network"] == "other"
     assert everything(host) == before
     (freed,) = as_json(host, "gc", "--all")["items"]
-    assert [one["action"] for one in freed["outcomes"]] == ["left", "freed", "left", "left"]
+    assert [outcome["action"] for outcome in freed["outcomes"]] == ["left", "freed", "left", "left"]
     assert cnictl(host, "ipam", "release", "r2").returncode == 1
-    assert host.pings(third, "10.9.0.2") and host.pings(one, "10.9.0.4")
+    assert host.pings(third, "10.9.0.2") and host.pings(first, "10.9.0.4")
     assert cnictl(host, "ipam", "release", "r2", "--force").returncode == 0
     assert cnictl(host, "ipam", "release", "r3", "--force").returncode == 0
     assert host.leases("other").keys() == {"10.9.0.2"}
-    assert host.pod_link(third) is None and host.pod_link(one) is not None  # no address in use is given out again
+    # so that no address in use is leased again
+    assert host.pod_link(third) is None and host.pod_link(first) is not None
     assert host.records("other") == set()
-    assert os.listdir(host.path("/var/lib/cnictl")) == ["journal"]  # what was freed, and on what proof
-    assert host.reference("bridge", "DEL", one, OTHER_STORE).status == 0
+    assert os.listdir(host.path("/var/lib/cnictl")) == ["journal"]  # it records what was freed, with the proof
+    assert host.reference("bridge", "DEL", first, OTHER_STORE).status == 0
     assert host.leases("other") == {}
 
 
@@ -306,7 +309,7 @@ def test_of_several_networks_one_has_to_be_named(host: Host) -> None:
     unsaid = cnictl(host, "ipam", "list")
     assert unsaid.returncode == 1
     assert "name one with --name" in unsaid.stderr and "mynet, other" in unsaid.stderr
-    assert {one["network"] for one in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
+    assert {item["network"] for item in as_json(host, "gc", "--all", "--dry-run")["items"]} == {"mynet", "other"}
     for words in (("gc", "--all", "--name", "mynet"), ("list", "--name", "../x"), ("show", "10.244.0.300")):
         assert cnictl(host, "ipam", *words).returncode == 2
 
@@ -327,7 +330,7 @@ def test_former_option_for_the_networks_name_works_with_one_line_of_warning(host
 
 
 def test_host_local_and_our_store_agree(host: Host) -> None:
-    """Leases that either wrote are seen, passed over and released by the other."""
+    """Each side sees, skips and releases the leases that the other wrote."""
     ours, theirs, next_ours, next_theirs = host.pods(4)
     assert host.add(ours)["ips"][0]["address"] == "10.244.0.2/24"
     assert host.reference("host-local", "ADD", theirs, SAME_STORE).document["ips"][0]["address"] == "10.244.0.3/24"
@@ -357,7 +360,7 @@ def test_the_node_file_names_the_network_and_its_size(node: Node) -> None:
 
 @pytest.mark.parametrize("words", [("gc",), ("release", "10.244.0.2"), ("list",)])
 def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[str, ...]) -> None:
-    """Refused before anything is looked at, or at the first folder that is closed: nothing of the machine is read."""
+    """The command refuses before it reads anything, or at the first folder that it may not open."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
     drop = ["setpriv", "--reuid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
@@ -374,7 +377,7 @@ def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[st
 
 
 def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
-    """Live, of a pod that is gone, torn, held without a lease, and in use by two."""
+    """The states are live, namespace gone, torn, held without a lease, and in use by two pods."""
     node = lab.nodes[0]
     commands.init(node)
     pods = {name: commands.start_pod(node, name) for name in ("sound", "gone", "unheld", "twice")}
@@ -390,12 +393,12 @@ def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
     listed = "import json, sys; print([r['state'] for r in json.load(sys.stdin)['items'] if r['container'] == 'gone'])"
     wait_for(
         lambda: "stale" in node.run(["sh", "-c", f'cnictl ipam list -o json | python3 -c "{listed}"']).stdout,
-        "it is gone",
+        "the pod's lease is stale",
     )
     done = commands.cnictl(node, "ipam", "check", "-o", "json", check=False)
-    found = {row["address"]: row["found"] for row in json.loads(done.stdout)["items"]}
+    findings = {row["address"]: row["found"] for row in json.loads(done.stdout)["items"]}
     assert done.status == 1
-    assert found == {
+    assert findings == {
         pods["sound"].address: "live",
         pods["gone"].address: "namespace gone",
         pods["unheld"].address: "held without a lease",

@@ -1,4 +1,4 @@
-"""`cnictl ipam check` asks on the bridge in both families, and says so where it can't."""
+"""`cnictl ipam check` asks on the bridge in both families, and reports when it can't."""
 
 import json
 import uuid
@@ -19,17 +19,17 @@ SUBNETS = ("--subnet", "10.244.0.0/24", "--subnet", "fd00:244::/64", "--network"
 
 
 def dual(node: Node, *names: str) -> dict[str, list[str]]:
-    """A dual-stack node with these pods; their addresses."""
+    """Set up a dual-stack node with these pods, and return the addresses of each."""
     cnictl(node, "init-node", *SUBNETS)
-    found = {}
+    addresses = {}
     for name in names:
         node.run(["ip", "netns", "add", name])
-        found[name] = [one["address"].partition("/")[0] for one in call(node, "ADD", name)["ips"]]
-    return found
+        addresses[name] = [ip["address"].partition("/")[0] for ip in call(node, "ADD", name)["ips"]]
+    return addresses
 
 
 def checked(node: Node, status: int, *words: str) -> dict[str, Json]:
-    """The rows by address."""
+    """Return the rows of `ipam check` by address."""
     done = cnictl(node, "ipam", "check", "-o", "json", *words, check=False)
     assert done.status == status, (done.stdout, done.stderr)
     return {row["address"]: row for row in json.loads(done.stdout)["items"]}
@@ -43,9 +43,9 @@ def test_every_family_is_asked_for_on_the_wire(node: Node) -> None:
     prefixes = [f"{twice[0]}/24", f"{twice[1]}/64"]
     for prefix in prefixes:
         node.run(["ip", "-n", "thief", "address", "add", prefix, "dev", "eth0", *(["nodad"] if ":" in prefix else [])])
-    found = checked(node, 1)
-    assert {address: found[address]["found"] for address in twice} == dict.fromkeys(twice, "seen twice on the wire")
-    assert {found[four]["found"], found[six]["found"]} == {"live"}
+    rows = checked(node, 1)
+    assert {address: rows[address]["found"] for address in twice} == dict.fromkeys(twice, "seen twice on the wire")
+    assert {rows[four]["found"], rows[six]["found"]} == {"live"}
     assert all("answers" not in row["evidence"] for row in checked(node, 0, "--no-wire").values())
 
 
@@ -56,8 +56,8 @@ def test_an_address_of_a_pod_that_is_gone_but_in_use_is_seen(node: Node) -> None
     assert {row["found"] for row in checked(node, 1).values()} == {"namespace gone", "live"}
     for address, more in zip(pods["gone"], ([], ["nodad"]), strict=True):
         node.run(["ip", "-n", "thief", "address", "add", f"{address}/{24 + 40 * bool(more)}", "dev", "eth0", *more])
-    found = checked(node, 1)
-    assert {found[address]["found"] for address in pods["gone"]} == {"seen twice on the wire"}
+    rows = checked(node, 1)
+    assert {rows[address]["found"] for address in pods["gone"]} == {"seen twice on the wire"}
 
 
 @pytest.mark.parametrize(
@@ -67,9 +67,9 @@ def test_an_address_of_a_pod_that_is_gone_but_in_use_is_seen(node: Node) -> None
 def test_without_a_bridge_rows_are_shown_and_the_answer_is_not_known(node: Node, spoil: str, said: str) -> None:
     dual(node, "pod")
     node.run(spoil.split())
-    found = checked(node, 1)
-    assert [row["found"] for row in found.values()] == ["live", "live"]
-    assert all("not checked on the bridge" in row["evidence"] for row in found.values())
+    rows = checked(node, 1)
+    assert [row["found"] for row in rows.values()] == ["live", "live"]
+    assert all("not checked on the bridge" in row["evidence"] for row in rows.values())
     done = cnictl(node, "ipam", "check", check=False)
     assert said in done.stderr and "cnictl apply" in done.stderr
     cnictl(node, "apply")
@@ -81,7 +81,7 @@ def test_after_a_reboot_and_before_apply_the_stale_rows_are_shown(node: Node) ->
     node.run(["sh", "-c", "ip netns delete pod; ip link delete cni0; nft flush ruleset; rm -rf /run/cnictl; "
               f"echo {uuid.uuid4()} > /tmp/boot_id; "
               "mount --bind /tmp/boot_id /proc/sys/kernel/random/boot_id"])  # fmt: skip
-    found = checked(node, 1)
-    assert {row["found"] for row in found.values()} == {"stale boot"} and len(found) == 2
+    rows = checked(node, 1)
+    assert {row["found"] for row in rows.values()} == {"stale boot"} and len(rows) == 2
     assert cnictl(node, "ipam", "gc").status == 0
-    assert checked(node, 0) == {}  # nothing is held, so nobody has to be asked
+    assert checked(node, 0) == {}  # no address is in use, so the wire is not asked

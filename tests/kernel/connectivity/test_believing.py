@@ -1,4 +1,4 @@
-"""`status`, `route list`, `doctor` and others report ok only for what they checked; else they exit with 1."""
+"""`status`, `route list`, `doctor` and others report ok only for what they checked. Otherwise they exit with 1."""
 
 import json
 from collections.abc import Iterator
@@ -18,27 +18,27 @@ FAR = "10.244.1.0/24"
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    """Two nodes that know each other; each test leaves them so."""
+    """Yield two nodes that are each other's peers. Each test leaves them unchanged."""
     with Lab(nodes=2) as lab:
-        found = Cluster(lab)
-        found.init()
-        yield found
+        made = Cluster(lab)
+        made.init()
+        yield made
 
 
 def pods(node: Node) -> list[tuple[str, str]]:
-    """What `status` and `route list` say of the first peer's pod CIDR."""
+    """Return what `status` and `route list` report about the first peer's pod CIDR."""
     shown = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)["peers"]
     listed = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)["items"]
-    return [(one["pods"], one["pod_cidr"]) for one in (shown[0], listed[0])]
+    return [(row["pods"], row["pod_cidr"]) for row in (shown[0], listed[0])]
 
 
 def said_by_doctor(node: Node, *words: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", *words, check=False).stdout)["items"]
-    return found
+    items: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", *words, check=False).stdout)["items"]
+    return items
 
 
 def findings(node: Node, *words: str) -> dict[str, str]:
-    return {one["id"]: one["message"] for one in said_by_doctor(node, *words)}
+    return {finding["id"]: finding["message"] for finding in said_by_doctor(node, *words)}
 
 
 def test_peer_that_serves_its_pod_cidr_answers_and_the_status_is_0(cluster: Cluster) -> None:
@@ -87,11 +87,11 @@ def test_peer_that_forwards_nothing_is_named_and_does_by_the_hint(cluster: Clust
     cluster.there.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
     try:
         assert pods(cluster.here) == [("not forwarded", FAR)] * 2
-        (found,) = said_by_doctor(cluster.here)
-        assert (found["id"], "does not forward packets to it" in found["message"]) == ("peer-pods", True)
-        assert found["hint"]["on"] == cluster.there.address
-        assert matches(THERE, found["hint"]["command"])
-        shell(cluster.there, found["hint"]["command"])
+        (finding,) = said_by_doctor(cluster.here)
+        assert (finding["id"], "does not forward packets to it" in finding["message"]) == ("peer-pods", True)
+        assert finding["hint"]["on"] == cluster.there.address
+        assert matches(THERE, finding["hint"]["command"])
+        shell(cluster.there, finding["hint"]["command"])
         assert pods(cluster.here) == [("answers", FAR)] * 2
     finally:
         cluster.there.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
@@ -147,9 +147,9 @@ def test_node_that_lost_its_file_has_it_back_by_the_hint(cluster: Cluster) -> No
     here = cluster.here
     here.run(["mv", "/etc/cnictl/node.toml", "/tmp/node.toml"])
     try:
-        (found,) = [one for one in said_by_doctor(here) if one["id"] == "no-node"]
-        assert matches(BACK, found["hint"]["command"])
-        shell(here, found["hint"]["command"])
+        (finding,) = [finding for finding in said_by_doctor(here) if finding["id"] == "no-node"]
+        assert matches(BACK, finding["hint"]["command"])
+        shell(here, finding["hint"]["command"])
         assert cnictl(here, "doctor").stdout.startswith("healthy")
         assert shell(here, "cat /etc/cnictl/node.toml") == shell(here, "cat /tmp/node.toml")
     finally:
@@ -157,7 +157,9 @@ def test_node_that_lost_its_file_has_it_back_by_the_hint(cluster: Cluster) -> No
 
 
 def test_doctor_that_skips_every_check_says_so(cluster: Cluster) -> None:
-    every = [one["id"] for one in json.loads(cnictl(cluster.here, "doctor", "--list", "-o", "json").stdout)["items"]]
+    every = [
+        check["id"] for check in json.loads(cnictl(cluster.here, "doctor", "--list", "-o", "json").stdout)["items"]
+    ]
     done = cnictl(cluster.here, "doctor", *(word for name in every for word in ("--skip", name)), check=False)
     assert (done.status, done.stdout) == (2, "")
     assert "every check is skipped" in done.stderr

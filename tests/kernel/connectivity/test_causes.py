@@ -1,4 +1,4 @@
-"""Make one fault at a time on either node: the failed check names it, and its hint fixes it."""
+"""A failed check names the one fault that the test makes on either node, and its hint fixes the fault."""
 
 import json
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.once
 
 @dataclass
 class Pods:
-    """Pods that outlive the faults: two here, one there."""
+    """Pods that stay up during the faults: two here, one there."""
 
     cluster: Cluster
     here: str
     there: str
 
     def test(self, *more: str) -> Outcome:
-        """The checks from the standing pod, so that no ADD heals what was broken."""
+        """Run the checks from the existing pod, so that no ADD repairs the fault."""
         return self.cluster.test("--from", self.here, *(more or ("--pod", self.there)))
 
 
@@ -38,7 +38,7 @@ def pods() -> Iterator[Pods]:
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken on which node, and what has to be said of it."""
+    """A fault, the node that has it, and what the check must report."""
 
     there: bool
     inject: str
@@ -46,11 +46,11 @@ class Fault:
     cause: str
     says: str
     printed: str
-    """The hint."""
+    """The text of the hint."""
     hint: str
-    """Its name in tests/kernel/hints.py."""
+    """The hint's name in tests/kernel/hints.py."""
     undo: str = ""
-    """Where the hint's command leaves the injected thing in place, harmless."""
+    """The command that removes the injected thing if the hint leaves it in place."""
 
 
 APPLY_THERE = "on 10.0.10.51: cnictl apply"
@@ -206,7 +206,7 @@ def test_fault_is_named_and_its_hint_fixes_it(pods: Pods, fault: Fault) -> None:
     assert matches(fault.hint, command)
     assert bool(address) == fault.there
     shell(pods.cluster.node_at(address) if address else broken, command)
-    # a bridge that comes up gets its carrier by deferred work, and loses packets until then
+    # a bridge that comes up gets its carrier later, by deferred work, and loses packets until then
     wait_for(lambda: pods.test().overall == "ok", f"{command} fixes it")
     if fault.undo:
         shell(broken, f"{fault.undo}; cnictl apply")
@@ -216,7 +216,8 @@ def test_fault_is_named_and_its_hint_fixes_it(pods: Pods, fault: Fault) -> None:
 def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(pods: Pods, name: str) -> None:
     fault = FAULTS[name]
     shell(pods.cluster.there, fault.inject)
-    ping = f"ping -q -c 10 -i 0.01 -W 0.1 -t 2 {pods.there}"  # more than six at once, each to expire on the peer
+    # more than six requests at once, which all expire on the peer
+    ping = f"ping -q -c 10 -i 0.01 -W 0.1 -t 2 {pods.there}"
     shell(
         pods.cluster.here,
         f"{ping}; for pod in $(ip netns list | cut -d' ' -f1); do ip netns exec $pod {ping}; done; true",
@@ -281,7 +282,7 @@ def test_an_address_that_no_pod_of_this_node_has_is_named(pods: Pods) -> None:
 
 @applies("probe.causes_local.reverse_path: sysctl -w {}=2")
 def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None:
-    """The peer's replies come by another link than the one that leads to it."""
+    """The peer's replies arrive on another link than the one that leads to the peer."""
     here, there = pods.cluster.here, pods.cluster.there
     for node, number, other in ((here, 1, there), (there, 2, here)):
         shell(
@@ -325,7 +326,7 @@ def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> 
 
 
 def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
-    """A policy rule comes before the peer's route, and a rule drops one pod's echo requests alone."""
+    """A policy rule precedes the peer's route, and a rule drops only one pod's echo requests."""
     here = pods.cluster.here
     faults = (
         ("ip rule {} to 10.244.1.0/24 table 77; ip route {} default via 10.0.0.1 table 77", "diverted"),
@@ -345,7 +346,7 @@ def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
 
 
 def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
-    """Its bridge is up, and has other pods: what the hint says beside its command is what helps."""
+    """The peer's bridge is up and has other pods. The fix is in the part of the hint that follows its command."""
     here, there = pods.cluster.here, pods.cluster.there
     shell(there, "cnictl init-node --subnet 10.244.5.0/24 --force")
     check = pods.test().of("pod-other-host")

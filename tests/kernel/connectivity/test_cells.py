@@ -1,117 +1,24 @@
-"""The cells of `test-connectivity` beside its pings: each works, fails of a real fault, or says why it is skipped."""
+"""Each cell of `test-connectivity` beyond its pings passes, fails on a real fault, or reports why it is skipped."""
 
 import json
-import os
-import select
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.cluster import CHECKS, Cluster, Outcome, served, shell, traces
-from tests.kernel.commands import Lines, start_pod
+from tests.kernel.cluster import CHECKS, Outcome, served, shell, traces
+from tests.kernel.commands import start_pod
+from tests.kernel.connectivity.cells import KUBE_PROXY_NFT, NO_GUARD, SERVER_FAILURE, World, guard, of_node
 from tests.kernel.hints import applies
 from tests.kernel.node.test_dual_stack import set_up
-from tests.schemas import checked
 from tests.soak import SOAK
 
 pytestmark = pytest.mark.once
 
 CELLS = ["tcp", "udp", "dns", "cluster-ip", "host-port", "hairpin", "path-mtu", "ipv6"]
 SERVICE = "10.96.0.1"
-
-_SERVERS = """
-import selectors, socket
-dns, api = socket.socket(type=socket.SOCK_DGRAM), socket.create_server(("", 6443))
-dns.bind(("", 53))
-waiting = selectors.DefaultSelector()
-for server in (dns, api):
-    waiting.register(server, selectors.EVENT_READ)
-print("ready", flush=True)
-while True:
-    for key, _ in waiting.select():
-        if key.fileobj is api:
-            api.accept()[0].close()
-        else:
-            question, sender = dns.recvfrom(512)
-            dns.sendto(question[:2] + RCODE + question[4:], sender)
-"""
-NO_SUCH_NAME, SERVER_FAILURE = r"b'\x81\x83'", r"b'\x81\x82'"
-
-KUBE_PROXY = """*nat
-:KUBE-SERVICES - [0:0]
-:KUBE-SVC-NPX46M4PTMTKRN6Y - [0:0]
-:KUBE-SEP-THEONLYONE000000 - [0:0]
--I PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
--A KUBE-SERVICES -d 10.96.0.1/32 -p tcp -m comment --comment "default/kubernetes:https cluster IP" -m tcp --dport 443 \
--j KUBE-SVC-NPX46M4PTMTKRN6Y
--A KUBE-SVC-NPX46M4PTMTKRN6Y -j KUBE-SEP-THEONLYONE000000
--A KUBE-SEP-THEONLYONE000000 -p tcp -m tcp -j DNAT --to-destination ENDPOINT
-COMMIT
-"""
-"""What kube-proxy's iptables mode writes for the API server's Service with one endpoint."""
-
-
-KUBE_PROXY_NFT = """table ip kube-proxy {
-  map service-ips {
-    type ipv4_addr . inet_proto . inet_service : verdict
-    elements = { 10.96.0.1 . tcp . 443 : goto service-2QRHZV4L-default/kubernetes/tcp/https }
-  }
-  chain nat-prerouting { type nat hook prerouting priority dstnat; jump services; }
-  chain services { ip daddr . meta l4proto . th dport vmap @service-ips; }
-  chain service-2QRHZV4L-default/kubernetes/tcp/https {
-    goto endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443
-  }
-  chain endpoint-A-default/kubernetes/tcp/https__10.0.0.1/6443 { meta l4proto tcp dnat to ENDPOINT:6443; }
-}
-"""
-"""The same in nftables mode."""
-
-
-class World:
-    """Two nodes; outside, a DNS server and an API server; on the first node, kube-proxy's rules for it."""
-
-    def __init__(self, lab: Lab) -> None:
-        self.cluster, self.outside = Cluster(lab), lab.outside
-        self.here, self.there = lab.nodes
-        self.cluster.init()
-        self.send_on("6443")
-        shell(self.here, f"echo nameserver {lab.outside.address} > /etc/resolv.conf")
-
-    def send_on(self, port: str) -> None:
-        """Have kube-proxy's rules lead to a port of the host outside."""
-        rules = KUBE_PROXY.replace("ENDPOINT", f"{self.outside.address}:{port}")
-        self.here.run(["sh", "-c", "iptables -t nat -F PREROUTING; iptables-restore --noflush"], rules)
-
-    def test(self, *cells: str, options: tuple[str, ...] = ()) -> Outcome:
-        """Run these cells, or all without any."""
-        named = [word for cell in cells for word in ("--only", cell)]
-        return of_node(self.here, *named, *options)
-
-    @contextmanager
-    def served(self, rcode: str = NO_SUCH_NAME) -> Iterator[None]:
-        """Run the DNS server, which answers every question with one code, and the API server."""
-        process = self.outside.popen(["/usr/bin/python3", "-c", _SERVERS.replace("RCODE", rcode)])
-        try:
-            assert process.stdout is not None and process.stdout.readline() == "ready\n"
-            yield
-        finally:
-            process.kill()
-            process.communicate(timeout=20)
-
-    @contextmanager
-    def broken(self, fault: str, undo: str) -> Iterator[None]:
-        """Break something on the first node for a while."""
-        shell(self.here, fault)
-        try:
-            yield
-        finally:
-            shell(self.here, undo)
 
 
 @pytest.fixture(scope="module")
@@ -121,37 +28,37 @@ def world() -> Iterator[World]:
 
 
 def rows(outcome: Outcome, check: str) -> list[dict[str, Any]]:
-    return [one for one in outcome.checks if one["check"] == check]
+    return [row for row in outcome.checks if row["check"] == check]
 
 
 def said(outcome: Outcome, check: str) -> tuple[str, str, str]:
-    """State, cause and words of the row of a cell that is not ok, else of its last one."""
-    found = rows(outcome, check)
-    row = next((one for one in found if one["state"] != "ok"), found[-1])
+    """Return state, cause and message of a cell's first row that is not ok, or of its last row."""
+    matching = rows(outcome, check)
+    row = next((row for row in matching if row["state"] != "ok"), matching[-1])
     return row["state"], row["cause_name"] or "", row["cause"] or ""
 
 
 def test_all_cells_of_a_sound_node_work_and_nothing_is_left(world: World) -> None:
-    world.test("host-port")  # makes the folders, and the plugin's own chains, that the first run makes
+    world.test("host-port")  # create the folders and the plugins' chains that a first run creates
     with world.served(), served(world.there) as pod:
         before, rules = traces(world.here), shell(world.here, "iptables-save | grep -v '^#' | grep -v '^:'")
         outcome = world.test(options=("--pod", pod))
         assert traces(world.here) == before
         after = shell(world.here, "iptables-save | grep -v '^#' | grep -v '^:'")
     assert outcome.status == 0
-    assert list(dict.fromkeys(one["check"] for one in outcome.checks)) == [*CHECKS, *CELLS]
-    states = {(one["check"], one["state"]) for one in outcome.checks}
+    assert list(dict.fromkeys(row["check"] for row in outcome.checks)) == [*CHECKS, *CELLS]
+    states = {(row["check"], row["state"]) for row in outcome.checks}
     assert states == {(check, "ok") for check in (*CHECKS, *CELLS[:-1])} | {("ipv6", "skipped")}, outcome.checks
     ours, outside, own = outcome.checks[0]["from"], world.outside.address, world.here.address
     neighbour = outcome.of("pod-same-host")["to"]
-    assert [one["to"] for one in rows(outcome, "tcp")] == [neighbour, pod, f"{outside}:443"]
-    assert [one["to"] for one in rows(outcome, "udp")] == [neighbour, pod, f"{outside}:53"]
+    assert [row["to"] for row in rows(outcome, "tcp")] == [neighbour, pod, f"{outside}:443"]
+    assert [row["to"] for row in rows(outcome, "udp")] == [neighbour, pod, f"{outside}:53"]
     assert (outcome.of("dns")["to"], outcome.of("dns")["detail"]) == (f"{outside}:53", "this host's /etc/resolv.conf")
     assert outcome.of("cluster-ip")["to"] == f"{SERVICE}:443"
     assert outcome.of("cluster-ip")["detail"] == "default/kubernetes"
-    assert [one["from"] for one in rows(outcome, "host-port")] == [own, ours]
+    assert [row["from"] for row in rows(outcome, "host-port")] == [own, ours]
     assert outcome.of("hairpin")["from"] == neighbour
-    assert {one["detail"] for one in rows(outcome, "path-mtu")} == {"1500 bytes"}
+    assert {row["detail"] for row in rows(outcome, "path-mtu")} == {"1500 bytes"}
     assert "no IPv6" in outcome.of("ipv6")["cause"]
     kept = [line for line in rules.splitlines() if "CNI-" not in line]
     assert [line for line in after.splitlines() if "CNI-" not in line] == kept
@@ -159,7 +66,7 @@ def test_all_cells_of_a_sound_node_work_and_nothing_is_left(world: World) -> Non
 
 @dataclass(frozen=True)
 class Fault:
-    """What is broken on the first node, and what the cell says."""
+    """A fault on the first node, and what the cell reports."""
 
     fault: str
     undo: str
@@ -167,15 +74,9 @@ class Fault:
     cause: str
     says: str
     untouched: str = ""
-    """A cell that still works."""
+    """A cell that still passes."""
 
 
-def guard(*rules: str) -> str:
-    made = ["nft add table ip guard", "nft add chain ip guard forward '{ type filter hook forward priority 0; }'"]
-    return "; ".join([*made, *(f"nft add rule ip guard forward {rule}" for rule in rules)])
-
-
-NO_GUARD = "nft delete table ip guard"
 FAULTS = {
     "TCP is dropped": Fault(
         guard("tcp dport 443 ip daddr 192.0.2.10 drop"), NO_GUARD, "tcp", "dropped-here",
@@ -209,7 +110,7 @@ FAULTS = {
 
 
 _SELDOM = ("UDP is dropped", "the way to the endpoint is dropped", "pods' connections to the mapped port are dropped")
-"""Faults for `make soak`: others show nearly the same."""
+"""Faults that are tested only with CNICTL_SOAK=1, because others have nearly the same result."""
 
 
 @pytest.mark.parametrize("name", [name for name in FAULTS if SOAK or name not in _SELDOM])
@@ -289,19 +190,19 @@ def test_cells_that_can_not_apply_say_why(world: World) -> None:
             outcome = world.test("dns", "cluster-ip", "ipv6")
     finally:
         world.send_on("6443")
-    assert {one["state"] for one in outcome.checks} == {"skipped"}
+    assert {row["state"] for row in outcome.checks} == {"skipped"}
     assert "no DNS server is known" in outcome.of("dns")["cause"]
     assert "no IPv4 Service has rules on this host" in outcome.of("cluster-ip")["cause"]
-    assert outcome.overall == "failed"  # nothing was looked at
+    assert outcome.overall == "failed"  # no cell was checked
     with served(world.here) as pod:
         outcome = world.test("host-port", "hairpin", options=("--from", pod))
-    assert [one["cause"] for one in outcome.checks] == [
+    assert [row["cause"] for row in outcome.checks] == [
         "--from checks a running pod, and only a probe pod gets a mapped port"
     ] * 2
 
 
 def conf(world: World, name: str, **portmap: Any) -> str:
-    """Write this node's conf with other keys for the port-mapping plugin (None: without it); return its path."""
+    """Write this node's conf with changed keys for the port-mapping plugin, or without that plugin. Return the path."""
     document = json.loads(shell(world.here, "cat /etc/cni/net.d/10-cnictl.conflist"))
     assert document["plugins"][-1]["type"] == "portmap"
     document["plugins"][-1].update(portmap)
@@ -349,8 +250,8 @@ def test_a_plugin_that_refuses_a_mapping_fails_that_cell_alone(world: World) -> 
     )
     shell(world.here, f"mkdir -p /tmp/stub; printf '{stub}' > /tmp/stub/portmap".replace("\\'", "'\"'\"'"))
     shell(world.here, "chmod +x /tmp/stub/portmap")
-    found = shell(world.here, "dirname $(find /opt/cni/bin /usr/lib/cni -name cnictl-bridge | head -1)").strip()
-    outcome = world.test("host-port", "tcp", options=("--bin-dir", "/tmp/stub", "--bin-dir", found))
+    folder = shell(world.here, "dirname $(find /opt/cni/bin /usr/lib/cni -name cnictl-bridge | head -1)").strip()
+    outcome = world.test("host-port", "tcp", options=("--bin-dir", "/tmp/stub", "--bin-dir", folder))
     state, cause, words = said(outcome, "host-port")
     assert (state, cause, words) == ("failed", "no-mapping", "plugin portmap, ADD: no more ports (CNI code 999)")
     assert said(outcome, "tcp")[0] == "ok"
@@ -401,56 +302,6 @@ def test_options_that_would_do_nothing_are_refused(world: World, arguments: tupl
     assert words in done.stderr
 
 
-def test_watch_prints_changes_and_ends_with_the_last_rounds_status(world: World) -> None:
-    world.test("own-host")
-    before = traces(world.here)
-    watch = ["env", "cnictl", "test-connectivity", "--watch", "--only", "tcp", "--interval", "0.2", "--timeout", "0.3"]
-    process = world.here.popen(watch)
-    lines = Lines(process.stdout)
-    first = [lines.next(10.0) or "" for _ in range(3)]
-    assert first[0].split()[:4] == ["CHECK", "FROM", "TO", "STATE"]
-    assert [line.split()[0] for line in first[1:]] == ["tcp", "tcp"]
-    with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
-        line = lines.next(10.0) or ""
-        assert "→ 192.0.2.10:443  ok → failed: TCP to 192.0.2.10:443 does not pass: dropped on this node" in line
-    assert (lines.next(10.0) or "").rstrip().endswith("→ 192.0.2.10:443  failed → ok")
-    shell(world.here, f"pkill -{int(signal.SIGINT)} -f '[t]est-connectivity --watch'")
-    process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert traces(world.here) == before
-
-
-def test_watch_in_json_has_a_report_on_each_line(world: World) -> None:
-    watch = ["cnictl", "test-connectivity", "--watch", "--only", "tcp", "--interval", "0.2", "--timeout", "0.3"]
-    with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
-        process = world.here.popen([*watch, "-o", "json"])
-        lines = Lines(process.stdout)
-        documents = [checked("test-connectivity", lines.next(10.0) or "") for _ in range(2)]
-        process.terminate()
-        process.communicate(timeout=20)
-    assert [document["overall"] for document in documents] == ["failed", "failed"]
-    assert set(documents[0]) == {"version", "time", "overall", "checks"}
-    assert process.returncode == 1
-
-
-def test_watch_renews_a_table_at_a_terminal(world: World) -> None:
-    ours, its = os.openpty()
-    watch = ["cnictl", "test-connectivity", "--watch", "--only", "own-host", "--interval", "0.2"]
-    process = world.here.popen(watch, {"TERM": "xterm", "COLUMNS": "120"}, stdout=its, stderr=subprocess.PIPE)
-    os.close(its)
-    shown = b""
-    try:
-        while shown.count(b"until Ctrl-C") < 2:
-            assert select.select([ours], [], [], 10.0)[0], shown
-            shown += os.read(ours, 4096)
-    finally:
-        process.terminate()
-        process.communicate(timeout=20)
-        os.close(ours)
-    assert shown.count(b"\x1b[H\x1b[2J") == 2
-    assert shown.split(b"\x1b[2J")[-1].count(b"own-host") == 1
-
-
 @pytest.fixture(scope="module")
 def dual() -> Iterator[Node]:
     with Lab(nodes=2, dual_stack=True) as lab:
@@ -458,33 +309,24 @@ def dual() -> Iterator[Node]:
         yield lab.nodes[0]
 
 
-def of_node(node: Node, *arguments: str) -> Outcome:
-    """Run checks on a node; what they said, which has to keep to the schema."""
-    done = node.run(
-        ["cnictl", "test-connectivity", "--count", "2", "--timeout", "0.4", "-o", "json", *arguments], check=False
-    )
-    document = checked("test-connectivity", done.stdout)
-    return Outcome(done.status, document["overall"], document["checks"])
-
-
 def test_every_cell_has_a_row_in_each_family(dual: Node) -> None:
     tables = shell(dual, "nft list tables")
-    ports = [one for one in of_node(dual).checks if one["check"] in ("host-port", "hairpin")]
-    assert [one["state"] for one in ports] == ["skipped"] * 4
+    ports = [row for row in of_node(dual).checks if row["check"] in ("host-port", "hairpin")]
+    assert [row["state"] for row in ports] == ["skipped"] * 4
     assert "no pod of this host has had a host port yet" in ports[0]["cause"]
     assert "--only host-port runs it" in ports[0]["cause"]
     assert shell(dual, "nft list tables") == tables
-    assert {one["state"] for one in of_node(dual, "--only", "host-port").checks} == {"ok"}
+    assert {row["state"] for row in of_node(dual, "--only", "host-port").checks} == {"ok"}
     outcome = of_node(dual)
     by_family = {
-        family: [one["check"] for one in outcome.checks if one["family"] == family] for family in ("ipv4", "ipv6")
+        family: [row["check"] for row in outcome.checks if row["family"] == family] for family in ("ipv4", "ipv6")
     }
     assert list(dict.fromkeys(by_family["ipv4"])) == [*CHECKS, *CELLS[:-1]]
     assert list(dict.fromkeys(by_family["ipv6"])) == [*CHECKS, *CELLS]
-    assert [one for one in outcome.checks if one["state"] == "failed"] == []
+    assert [row for row in outcome.checks if row["state"] == "failed"] == []
     assert (outcome.of("ipv6")["to"], outcome.of("ipv6")["state"]) == ("fd00:244::1", "ok")
-    ports = [one for one in outcome.checks if one["check"] in ("host-port", "hairpin", "tcp", "udp")]
-    assert {one["state"] for one in ports} == {"ok"}
+    ports = [row for row in outcome.checks if row["check"] in ("host-port", "hairpin", "tcp", "udp")]
+    assert {row["state"] for row in ports} == {"ok"}
 
 
 def test_ipv6_that_is_broken_says_how(dual: Node) -> None:

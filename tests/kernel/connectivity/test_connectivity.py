@@ -1,4 +1,4 @@
-"""`cnictl test-connectivity` on nodes that init-node set up: its output, and that it leaves nothing behind."""
+"""`cnictl test-connectivity` on nodes that init-node set up prints the right output and leaves nothing behind."""
 
 import json
 import os
@@ -24,16 +24,16 @@ def cluster() -> Iterator[Cluster]:
 
 
 def test_all_is_well_between_pods_of_two_nodes_and_nothing_is_left(cluster: Cluster) -> None:
-    assert cluster.test().overall == "uncertain"  # makes the folders that the first run makes
+    assert cluster.test().overall == "uncertain"  # create the folders that a first run creates
     with served(cluster.there) as pod:
         before = traces(cluster.here)
         outcome = cluster.test("--pod", pod)
         assert traces(cluster.here) == before
     assert (outcome.status, outcome.overall) == (0, "ok"), outcome.checks
-    assert [one["check"] for one in outcome.checks] == CHECKS
-    for one in outcome.checks:
-        assert (one["sent"], one["received"], one["cause"]) == (3, 3, None)
-        assert 0 <= one["rtt_ms"]["min"] <= one["rtt_ms"]["avg"] <= one["rtt_ms"]["max"] < 1000
+    assert [row["check"] for row in outcome.checks] == CHECKS
+    for row in outcome.checks:
+        assert (row["sent"], row["received"], row["cause"]) == (3, 3, None)
+        assert 0 <= row["rtt_ms"]["min"] <= row["rtt_ms"]["avg"] <= row["rtt_ms"]["max"] < 1000
     assert outcome.of("own-host")["to"] == cluster.here.address
     assert outcome.of("other-host")["to"] == cluster.there.address
     assert outcome.of("pod-other-host")["to"] == pod
@@ -75,7 +75,7 @@ def test_from_an_existing_pod_by_address_and_by_container(cluster: Cluster) -> N
         container = shell(cluster.here, "ls /var/lib/cnictl/attachments/mynet | head -1").partition("@")[0]
         by_container = cluster.test("--from", container)
         assert traces(cluster.here) == before
-    assert {one["from"] for one in by_address.checks} == {pod}
+    assert {row["from"] for row in by_address.checks} == {pod}
     assert by_address.of("pod-same-host")["to"] == neighbour
     assert by_address.overall == "uncertain"
     assert by_container.checks[0]["from"] in (pod, neighbour)
@@ -116,7 +116,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left
     assert traces(cluster.here) != before
     with served(cluster.here) as alive:
         done = cluster.here.run(["cnictl", "test-connectivity", "-o", "json"])
-        assert done.stderr.count("which an earlier run left behind") == 0  # serving has swept already
+        assert done.stderr.count("which an earlier run left behind") == 0  # serving has already swept
         assert shell(cluster.here, "ls -A /run/cnictl/probe").count("cnictl-probe-") == 1
         assert cluster.test("--from", alive).overall == "uncertain"
     assert traces(cluster.here) == before
@@ -147,8 +147,8 @@ REFERENCE = {
 
 
 def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) -> None:
-    """The chain runner's own proof: plugins that nobody here wrote take its requests, and their DEL leaves nothing."""
-    cluster.test()  # sweeps what other tests left
+    """Plugins of another project accept the chain runner's requests, and their DEL leaves nothing."""
+    cluster.test()  # remove what other tests left
     before = traces(cluster.here)
     cluster.here.run(["sh", "-c", "cat >/tmp/reference.conflist"], json.dumps(REFERENCE))
     outcome = cluster.test("--conf", "/tmp/reference.conflist", "--bin-dir", "/usr/lib/cni")
@@ -191,13 +191,16 @@ def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
 
 
 def test_the_walk_throughs_story(lab: Lab) -> None:
-    """Bridge only: the first two work. Masquerade: the others' hosts and the outside too. Routes: all."""
+    """With the bridge alone, the first two checks pass.
+
+    NAT adds the other host and the outside. Routes add the rest.
+    """
     here, there = lab.nodes
     external = lab.outside.address
-    for one in lab.nodes:
+    for node in lab.nodes:
         shell(
-            one,
-            f"cnictl init-node --subnet {one.pod_cidr} --network 10.244.0.0/20 --external {external} --no-nat",
+            node,
+            f"cnictl init-node --subnet {node.pod_cidr} --network 10.244.0.0/20 --external {external} --no-nat",
         )
     with served(there) as pod:
 
@@ -205,16 +208,16 @@ def test_the_walk_throughs_story(lab: Lab) -> None:
             peer = f"{there.pod_cidr}={there.address}"
             arguments = ["cnictl", "test-connectivity", "--peer", peer, "--pod", pod, "-o", "json", *PINGS]
             document = json.loads(here.run(arguments, check=False).stdout)
-            assert [one["check"] for one in document["checks"]] == CHECKS
-            return [(one["state"], one["cause_name"] or "") for one in document["checks"]]
+            assert [row["check"] for row in document["checks"]] == CHECKS
+            return [(row["state"], row["cause_name"] or "") for row in document["checks"]]
 
         assert states() == [("ok", "")] * 2 + [
             ("failed", "no-masquerade"),
             ("failed", "no-route"),
             ("failed", "no-masquerade"),
         ]
-        for one in lab.nodes:
-            shell(one, "cnictl nat enable")
+        for node in lab.nodes:
+            shell(node, "cnictl nat enable")
         assert states() == [("ok", "")] * 3 + [("failed", "no-route"), ("ok", "")]
         shell(here, f"cnictl route add-peer {there.pod_cidr} {there.address}")
         assert states()[3] == ("failed", "no-return-route")

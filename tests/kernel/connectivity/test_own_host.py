@@ -1,4 +1,4 @@
-"""Packet filters between a node and its own pods: doctor and test-connectivity name them, and their hints fix it."""
+"""Doctor and test-connectivity name packet filters between a node and its own pods, and their hints fix them."""
 
 import json
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def nft(table: str, hook: str, *rules: str, policy: str = "accept", priority: st
 
 @dataclass(frozen=True)
 class Firewall:
-    """A rule set that drops what goes to the host itself: how it is loaded and removed, and the chain that drops."""
+    """A rule set that drops packets to the host, the commands that load and unload it, and the chain that drops."""
 
     load: str
     chain: str
@@ -81,7 +81,7 @@ def findings(node: Node) -> list[dict[str, Any]]:
 
 def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:
     done = cnictl(node, "test-connectivity", "--external", "10.0.0.1", "-o", "json", check=False)
-    return done.status, [one for one in json.loads(done.stdout)["checks"] if one["check"] == "own-host"]
+    return done.status, [row for row in json.loads(done.stdout)["checks"] if row["check"] == "own-host"]
 
 
 @applies(
@@ -94,19 +94,19 @@ def test_what_keeps_pods_from_their_node_is_named_and_the_hint_fixes_it(world: t
     assert findings(node) == []
     shell(node, firewall.load)
     try:
-        found = findings(node)
-        assert firewall.chain in {one["subject"] for one in found}
-        assert all("TCP and UDP" in one["message"] for one in found)
+        reported = findings(node)
+        assert firewall.chain in {finding["subject"] for finding in reported}
+        assert all("TCP and UDP" in finding["message"] for finding in reported)
         status, checks = own_host(node)
         four = checks[0]
         assert (status, four["state"]) == (1, "failed")
         assert four["cause_name"] == "dropped-here"
         assert {four["tcp"], four["udp"]} <= {"refused", "silent"}
-        for one in found:
-            shell(node, one["hint"]["text"])
+        for finding in reported:
+            shell(node, finding["hint"]["text"])
         assert findings(node) == []
         _, checks = own_host(node)
-        assert [(one["state"], one["tcp"], one["udp"]) for one in checks] == [("ok", "passes", "passes")] * 2
+        assert [(row["state"], row["tcp"], row["udp"]) for row in checks] == [("ok", "passes", "passes")] * 2
     finally:
         shell(node, firewall.unload)
 
@@ -115,12 +115,12 @@ def test_a_node_that_drops_what_it_sends_to_its_pods_is_named(world: tuple[Node,
     node, _ = world
     shell(node, "iptables -A OUTPUT -o cni0 -p icmp -j ACCEPT; iptables -A OUTPUT -o cni0 -j DROP")
     try:
-        (found,) = findings(node)
-        assert found["subject"] == "iptables OUTPUT"
-        assert "sends to its pods" in found["message"]
+        (finding,) = findings(node)
+        assert finding["subject"] == "iptables OUTPUT"
+        assert "sends to its pods" in finding["message"]
         status, checks = own_host(node)
         assert (status, checks[0]["state"]) == (1, "failed")
-        shell(node, found["hint"]["text"])
+        shell(node, finding["hint"]["text"])
         assert findings(node) == []
     finally:
         shell(node, "iptables -F OUTPUT")

@@ -1,6 +1,6 @@
-"""`cnictl ping` from every place to every target: what answers, why something does not, and what a request meets.
+"""`cnictl ping` from every place to every target shows what answers, why a target does not, and the request's path.
 
-`make soak` takes every pair of places, and the faults whose causes take longest to find.
+CNICTL_SOAK=1 also tests every pair of places, and the faults whose causes take longest to find.
 """
 
 import json
@@ -25,7 +25,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
-long = pytest.mark.skipif(not SOAK, reason="make soak")
+long = pytest.mark.skipif(not SOAK, reason="CNICTL_SOAK=1")
 FAST = ("-c", "1", "-W", "0.4")
 SERVER = """
 import socket, sys
@@ -45,7 +45,7 @@ while True:
     dns.sendto(question[:2] + bytes([0x81, 0x80 if mine else 0x83, 0, 1, 0, int(found), 0, 0, 0, 0])
                + question[12:] + record, origin)
 """
-"""Listens on TCP port 80 and is a DNS server that knows one name."""
+"""Listens on TCP port 80, and is a DNS server that knows one name."""
 
 
 @dataclass
@@ -76,7 +76,7 @@ class World:
         return document
 
     def cause(self, *words: str) -> tuple[str, str, dict[str, str]]:
-        """The name, the words and the hint of the cause of what fails."""
+        """Return the name, the text and the hint of a failed ping's cause."""
         document = self.json(*words)
         assert document["result"] == "failed", document
         return document["cause_name"], document["cause"], document["hint"]
@@ -143,7 +143,7 @@ def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: Worl
 
 def test_link_local_address_is_reached_on_its_link(world: World) -> None:
     shown = json.loads(shell(world.here, "ip -j -6 address show dev cni0 scope link"))
-    gateway = next(one["local"] for link in shown for one in link.get("addr_info", ()) if "local" in one)
+    gateway = next(address["local"] for link in shown for address in link.get("addr_info", ()) if "local" in address)
     document = world.json("web", f"[{gateway}%eth0]:99/udp", "--trace")
     assert (document["refused"], document["from"]["address"][:4]) == (1, "fe80")
     assert {"arrives", "delivered"} <= {step["place"] for step in document["trace"]}
@@ -344,14 +344,18 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
         said = world.ping("web", "db.example").stdout
         assert said.startswith(f"{world.far.address} answers {world.db.address} in ")
         assert "(/etc/netns/web/resolv.conf)" in said.splitlines()[0]
-        process = world.web.popen(["sleep", "60"])  # ip netns exec gives it that file as /etc/resolv.conf
+        # ip netns exec mounts that file as /etc/resolv.conf for this process
+        process = world.web.popen(["sleep", "60"])
         try:
-            wait_for(lambda: "of process" in world.ping("web", "db.example").stdout.splitlines()[0], "it has started")
-            found = world.json("web", "db.example.")
+            wait_for(
+                lambda: "of process" in world.ping("web", "db.example").stdout.splitlines()[0],
+                "the process has started",
+            )
+            document = world.json("web", "db.example.")
         finally:
             process.kill()
             process.communicate()
-        assert found["to"] == {
+        assert document["to"] == {
             "name": "db.example.", "kind": "name", "address": world.db.address, "protocol": "icmp", "port": None,
             "dns_server": world.far.address,
         }  # fmt: skip
@@ -438,7 +442,7 @@ def test_partial_loss_is_a_failure_with_the_share(world: World) -> None:
 
 
 def _blue(host: Node) -> None:
-    """A namespace of somebody's on a host."""
+    """Create a namespace on a host without cnictl."""
     for line in (
         "ip netns add blue; ip link add v0 type veth peer name v1 netns blue; ip link set v0 up",
         "ip address add 10.9.0.1/24 dev v0; ip -n blue address add 10.9.0.2/24 dev v1; ip -n blue link set v1 up",

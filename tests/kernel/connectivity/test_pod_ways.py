@@ -44,13 +44,13 @@ class World:
         return done.status, {row["pod_cidr"]: row for row in json.loads(done.stdout)["items"]}
 
     def doctor(self) -> list[dict[str, Any]]:
-        """The checks that say something of routes."""
+        """Return the findings of the checks about routes."""
         checks = ("pod-routing", "link-forwarding", "peer-route", "peer-link", "overlap", "uplink-down")
         words = [word for check in checks for word in ("--only", check)]
         done = cnictl(self.cluster.here, "doctor", "-o", "json", *words, check=False)
-        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-        assert done.status == any(one["severity"] == "error" for one in found)
-        return found
+        findings: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        assert done.status == any(finding["severity"] == "error" for finding in findings)
+        return findings
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +65,16 @@ def world() -> Iterator[World]:
 
 @dataclass(frozen=True)
 class Case:
-    """A thing that takes packets away."""
+    """A rule or route that diverts packets."""
 
     name: str
     fault: str
     undo: str
     named: tuple[str, ...]
-    """What the finding says."""
+    """Words in the finding."""
     ipv6: bool = False
     peer: bool = True
-    """Whether packets to or from the peer's pods are taken."""
+    """Whether packets to or from the peer's pods are diverted."""
 
     def __str__(self) -> str:
         return self.name
@@ -118,16 +118,16 @@ def test_what_takes_packets_away_is_named_and_the_hint_brings_them_back(world: W
     before = world.sh("ip rule; ip -6 rule")
     world.sh(case.fault.replace("{six}", six))
     try:
-        found = world.doctor()
-        assert [one["id"] for one in found] == ["pod-routing"], found
-        assert all(word in found[0]["message"] for word in case.named), found
+        findings = world.doctor()
+        assert [finding["id"] for finding in findings] == ["pod-routing"], findings
+        assert all(word in findings[0]["message"] for word in case.named), findings
         status, routes = world.listed()
         assert status == case.peer, routes
         taken = [cidr for cidr, row in routes.items() if row["state"] != "ok"]
         assert [":" in cidr for cidr in taken] == ([case.ipv6] if case.peer else []), routes
-        if "outside" not in found[0]["message"]:
+        if "outside" not in findings[0]["message"]:
             assert cnictl(world.cluster.here, "status", check=False).status == 1
-        world.sh(found[0]["hint"]["text"])
+        world.sh(findings[0]["hint"]["text"])
         assert world.doctor() == []
         assert world.listed()[0] == 0
         target = world.far6 if case.ipv6 else world.far.address
@@ -145,11 +145,11 @@ def test_connectivity_names_the_rule_for_each_check_that_it_fails(world: World) 
     world.sh((_VPN + "ip rule add pref 5270 lookup 52").replace("{six}", ""))
     try:
         done = world.cluster.test("--pod", world.far.address)
-        failed = [one for one in done.checks if one["state"] == "failed"]
-        assert {one["check"] for one in failed if one["family"] == "ipv4"} == {
+        failed = [row for row in done.checks if row["state"] == "failed"]
+        assert {row["check"] for row in failed if row["family"] == "ipv4"} == {
             "own-host", "other-host", "pod-other-host", "external",
         }  # fmt: skip
-        assert all("`5270: from all lookup 52`" in one["cause"] for one in failed), failed
+        assert all("`5270: from all lookup 52`" in row["cause"] for row in failed), failed
         world.sh(failed[0]["hint"]["text"])
         wait_for(lambda: world.cluster.test().overall != "failed", "the hint helps")
     finally:
@@ -167,7 +167,7 @@ def test_route_that_is_missing_comes_back_by_the_hint(world: World) -> None:
     world.sh(f"ip route del {there.pod_cidr} proto 67")
     strays = json.loads(cnictl(here, "status", "-o", "json", check=False).stdout)["strays"]
     assert strays
-    for printed in {one["hint"]["text"] for one in strays}:
+    for printed in {stray["hint"]["text"] for stray in strays}:
         assert matches(APPLY, printed), strays
         world.sh(printed)
     assert json.loads(cnictl(here, "status", "-o", "json").stdout)["strays"] == []
@@ -192,7 +192,7 @@ def test_route_that_is_there_and_goes_nowhere_is_not_ok(world: World) -> None:
 
 def test_link_that_forwards_nothing_is_named_and_fixed(world: World) -> None:
     world.sh("sysctl -qw net.ipv4.conf.{dev}.forwarding=0")
-    assert [(one["id"], one["subject"]) for one in world.doctor()] == [
+    assert [(finding["id"], finding["subject"]) for finding in world.doctor()] == [
         ("link-forwarding", "net.ipv4.conf.eth0.forwarding")
     ]
     status, routes = world.listed()

@@ -1,4 +1,4 @@
-"""`status`, `logs`, `metrics`: the node on one screen, its plugin's calls, and both in numbers."""
+"""`status` shows the node on one screen, `logs` shows its plugin's calls, and `metrics` shows both as numbers."""
 
 import json
 import re
@@ -20,7 +20,7 @@ PROMTOOL = Path(__file__).parents[3] / ".venv" / "packages" / "prometheus" / "us
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Node]]:
-    """A node with a peer that answers and one that doesn't, and a pod; and that peer, which is not set up."""
+    """Yield a node that has a pod and two peers, one of which answers, and the peer that answers."""
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
         init(here, "--peer", f"{there.pod_cidr}={there.address}", "--peer", "10.244.7.0/24=10.0.0.99")
@@ -31,13 +31,13 @@ def nodes() -> Iterator[list[Node]]:
 
 @pytest.fixture
 def node(nodes: list[Node]) -> Node:
-    """The node."""
+    """Return the node."""
     return nodes[0]
 
 
 @pytest.fixture
 def there(nodes: list[Node]) -> Node:
-    """The host that answers."""
+    """Return the peer that answers."""
     return nodes[1]
 
 
@@ -63,10 +63,10 @@ def test_status_counts_packets_and_tells_of_drift_and_of_another_conf(node: Node
     node.run(["sh", "-c", "echo '{}' > /etc/cni/net.d/05-other.conf; ip route del 10.244.7.0/24"])
     try:
         done = cnictl(node, "status", "-o", "json", check=False)
-        found = json.loads(done.stdout)
-        assert (done.status, found["drifted"]) == (1, 1)
-        assert sum(rule["packets"] for rule in found["rules"]) > 0
-        assert found["confs"]["/etc/cni/net.d"][0] == "05-other.conf"
+        document = json.loads(done.stdout)
+        assert (done.status, document["drifted"]) == (1, 1)
+        assert sum(rule["packets"] for rule in document["rules"]) > 0
+        assert document["confs"]["/etc/cni/net.d"][0] == "05-other.conf"
         assert "05-other.conf, not 10-cnictl.conflist" in cnictl(node, "status", check=False).stdout
     finally:
         node.run(["rm", "/etc/cni/net.d/05-other.conf"])
@@ -94,7 +94,7 @@ def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
     lines = Lines(following.stdout)
     try:
         for number in range(3):
-            while (line := lines.next(0.5)) is None:  # until it stands
+            while (line := lines.next(0.5)) is None:  # until the command follows the log
                 start_pod(node, f"next{number}-{len(node.run(['ip', 'netns']).stdout)}")
             assert json.loads(line)["verb"] == "ADD"
             node.run(["sh", "-c", "cd /var/log/cnictl; mv plugin.log plugin.log.1"])
@@ -104,7 +104,7 @@ def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
 
 
 def value(text: str, name: str) -> float:
-    """Of the one sample that begins so."""
+    """Return the value of the only sample whose line starts with `name`."""
     (line,) = [line for line in text.splitlines() if line.startswith(name)]
     return float(line.rpartition(" ")[2])
 
@@ -128,7 +128,7 @@ def test_metrics_are_sound_and_only_grow(node: Node) -> None:
 
 
 WAITING = {"mtu-path", "pods-filtered", "peer-pods", "peer-silent", "same-pod-cidr"}
-"""Doctor's checks that wait for answers of peers."""
+"""Doctor's checks that wait for answers from peers."""
 
 
 def test_metrics_name_the_checks_that_were_not_made(node: Node) -> None:
@@ -148,7 +148,7 @@ def test_metrics_name_the_checks_that_were_not_made(node: Node) -> None:
 def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
     promtool = shutil.which("promtool") or (str(PROMTOOL) if PROMTOOL.exists() else "")
     if not promtool:
-        pytest.skip("not here: promtool (tests/packages.sh fetches it as root)")
+        pytest.skip("promtool is missing (tests/packages.sh downloads it as root)")
     said = cnictl(node, "metrics").stdout
     done = subprocess.run([promtool, "check", "metrics"], input=said, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
@@ -156,18 +156,18 @@ def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
 
 def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
     node.run(["ip", "netns", "exec", "web1", "ping", "-q", "-c1", "-W1", "10.0.10.51"])
-    found = json.loads(cnictl(node, "pod", "web1", "--to", "10.0.10.51", "-o", "json").stdout)
-    assert found["leases"][0]["address"] == "10.244.0.2"
-    assert found["host_end"]["address"] == found["leases"][0]["host_veth"]["mac"]
-    assert found["inside"]["address"] == found["leases"][0]["mac"]
-    assert found["port"]["master"] == "cni0"
-    assert {route["dst"] for route in found["routes"]} >= {"default", "10.244.0.0/24"}
-    way = found["way"]
+    document = json.loads(cnictl(node, "pod", "web1", "--to", "10.0.10.51", "-o", "json").stdout)
+    assert document["leases"][0]["address"] == "10.244.0.2"
+    assert document["host_end"]["address"] == document["leases"][0]["host_veth"]["mac"]
+    assert document["inside"]["address"] == document["leases"][0]["mac"]
+    assert document["port"]["master"] == "cni0"
+    assert {route["dst"] for route in document["routes"]} >= {"default", "10.244.0.0/24"}
+    way = document["way"]
     assert way["answered"] and way["on_the_host"]["dev"] == "eth0"
     assert any(rule.startswith("ip filter CNICTL-FORWARD: ") for rule in way["rules"])
     assert any("masquerade-mynet" in rule for rule in way["rules"])
     earlier = {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51", "port": None}
-    assert any(earlier.items() <= one.items() for one in found["connections"])
+    assert any(earlier.items() <= connection.items() for connection in document["connections"])
     assert "path to 10.244.0.1  answers ping" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
     unknown = cnictl(node, "pod", "nobody", check=False)
     assert (unknown.status, unknown.stderr.count("\n")) == (1, 2)
@@ -204,7 +204,7 @@ _FIREWALL = (
 
 
 def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> None:
-    """The peer answers no ping, and connections to it work; each entry that is tracked says its own outcome."""
+    """The peer answers no ping, but connections to it work. Each tracked connection is shown with its own outcome."""
     pod = start_pod(node, "talker")
     serving = there.popen(["/usr/bin/python3", "-c", _SERVE])
     node.run(["sh", "-c", _FIREWALL.format("I", "A")])
@@ -273,7 +273,7 @@ def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
         "env": {"AGENT": "hunter2"}, "args": {"cni": {"x": "hunter2"}}, "notes": "hunter2",
     }  # fmt: skip
     node.run(["sh", "-c", "cat > /etc/cni/net.d/90-other.conf"], stdin=json.dumps(foreign))
-    start_pod(node, "bundled")  # a call in the log whatever was rotated before
+    start_pod(node, "bundled")  # puts a call into the log, even after a rotation
     node.run(["sh", "-ec", PLANTED])
     try:
         planned = json.loads(cnictl(node, "support-bundle", "--dry-run", "-o", "json").stdout)

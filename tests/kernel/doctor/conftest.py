@@ -1,4 +1,4 @@
-"""The node that each module's faults are made on."""
+"""Provide the node on which each module makes its faults."""
 
 from collections.abc import Iterator
 
@@ -9,6 +9,6 @@ from .harness import World, new_world
 
 @pytest.fixture(scope="module")
 def world() -> Iterator[World]:
-    """Two nodes that work, for all cases of a module: each leaves them so."""
-    with new_world() as one:
-        yield one
+    """Yield two working nodes for all cases of a module. Each case leaves them working."""
+    with new_world() as fresh:
+        yield fresh

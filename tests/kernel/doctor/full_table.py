@@ -56,7 +56,7 @@ asking.recv(4096)
 
 @contextmanager
 def kept_full(node: Node) -> Iterator[None]:
-    """Fill a node's table, and empty it afterwards."""
+    """Keep a node's table full while the context lasts, and empty it afterwards."""
     filling = node.popen(["/usr/bin/python3", "-c", FILL], stdin=subprocess.PIPE)
     try:
         assert Lines(filling.stdout).next(60) == "full"

@@ -1,4 +1,4 @@
-"""A node with pods, a peer and a host outside, and the steps of one fault's test."""
+"""Provide a node with pods, a peer and a host outside, and run the test of one fault."""
 
 import json
 import os
@@ -17,11 +17,11 @@ from ..cluster import Cluster, shell
 from ..hints import matches
 
 TABLE = "CNICTL_DOCTOR_TABLE"
-"""Names a file that each case adds a line to: what docs/doctor.md shows."""
+"""The environment variable with the file to which each case adds a line for the table in docs/doctor.md."""
 
 
 class World:
-    """Two nodes set up by `init-node`, a pod on each, a second one on the first, and the host outside."""
+    """Two nodes set up by `init-node`, with two pods on the first and one on the second, and the host outside."""
 
     def __init__(self, lab: Lab, families: int = 1) -> None:
         cluster = Cluster(lab)
@@ -43,30 +43,30 @@ class World:
         }  # fmt: skip
 
     def veth(self, pod: Pod) -> str:
-        """The pod's host end."""
+        """Return the pod's host veth."""
         index = json.loads(pod.run("ip", "-j", "link", "show", "eth0").stdout)[0]["link_index"]
         links = json.loads(self.here.run(["ip", "-j", "link"]).stdout)
         return str(next(link["ifname"] for link in links if link["ifindex"] == index))
 
     def sh(self, line: str) -> str:
-        """Run a shell line on the first node; `{here}`, `{pod}`, `{veth}` and the like are filled in."""
+        """Run a shell line on the first node, after replacing `{here}`, `{pod}`, `{veth}` and the like."""
         for name, value in self.names.items():
             line = line.replace("{" + name + "}", value)
         return shell(self.here, line)
 
     def on_peer(self, line: str) -> str:
-        """The same on the second node."""
+        """Run a shell line on the second node in the same way."""
         for name, value in self.names.items():
             line = line.replace("{" + name + "}", value)
         return shell(self.there, line)
 
     def reaches(self, name: str, *more: str) -> bool:
-        """Whether the pod's echo request to `external`, `far`, `other` is answered."""
+        """Return whether `external`, `far` or `other` answers the pod's echo request."""
         target = self.names.get(name, name)
         return self.pod.run("ping", "-n", "-q", "-c1", "-W1", *more, target, check=False).status == 0
 
     def starts(self, name: str = "new", request: dict[str, Any] | None = None) -> bool:
-        """Whether a pod can be started and ended again, by the installed conf or another request."""
+        """Return whether a pod can be attached and detached, with the installed conf or another request."""
         self.here.run(["ip", "netns", "add", name])
         try:
             call(self.here, "ADD", name, request)
@@ -79,7 +79,7 @@ class World:
         return True
 
     def request(self, **arguments: str) -> dict[str, Any] | None:
-        """The installed conf with `runtimeConfig.ips` where an address is asked for."""
+        """Return the installed conf as a request with `runtimeConfig.ips`, or None if no address is given."""
         if not arguments:
             return None
         conf = json.loads(shell(self.here, "cat /etc/cni/net.d/10-cnictl.conflist"))
@@ -87,21 +87,24 @@ class World:
         return {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0], **asked}
 
     def doctor(self, *words: str) -> list[tuple[str, str]]:
-        """Check and subject of what `cnictl doctor` finds."""
-        return [(one["id"], one["subject"]) for one in self.findings(*words)]
+        """Return check and subject of each of doctor's findings."""
+        return [(finding["id"], finding["subject"]) for finding in self.findings(*words)]
 
     def findings(self, *words: str) -> list[dict[str, Any]]:
-        """Findings of `cnictl doctor`."""
+        """Return doctor's findings."""
         done = self.here.run(["cnictl", "doctor", "-o", "json", *words], check=False, timeout=60)
         assert done.stdout, done.stderr
         assert "could not run" not in done.stderr, done.stderr
-        found: list[dict[str, Any]] = json.loads(done.stdout)["items"]
-        assert done.status == any(one["severity"] == "error" for one in found)
-        return found
+        findings: list[dict[str, Any]] = json.loads(done.stdout)["items"]
+        assert done.status == any(finding["severity"] == "error" for finding in findings)
+        return findings
 
     def follow(self, check: str, name: str) -> None:
-        """Run the hint that doctor prints for a check, of that name in tests/kernel/hints.py; the finding is gone."""
-        (finding,) = (one for one in self.findings() if one["id"] == check)
+        """Run the hint that doctor prints for a check, and check that the finding is gone.
+
+        The hint must be the one with this name in tests/kernel/hints.py.
+        """
+        (finding,) = (finding for finding in self.findings() if finding["id"] == check)
         command, on = finding["hint"]["command"], finding["hint"]["on"]
         assert matches(name, command), command
         assert command in finding["hint"]["text"]
@@ -113,7 +116,7 @@ class World:
 
 @contextmanager
 def new_world(families: int = 1) -> Iterator[World]:
-    """One for a module's cases, of IPv4 or of both families."""
+    """Yield a world for a module's cases, with IPv4 only or with both families."""
     with Lab(nodes=2, dual_stack=families > 1) as lab:
         yield World(lab, families)
 
@@ -123,71 +126,71 @@ Suffers = Callable[[World], bool]
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, told by what it breaks."""
+    """A fault, and what it breaks."""
 
     check: str
     fault: str
-    """As typed on the node; `{pod}` and the like are filled in."""
+    """The shell commands that make the fault. `{pod}` and the like are replaced."""
     symptom: str
     suffers: Suffers
     by_hand: str = ""
-    """The commands that fix it where `--fix` doesn't."""
+    """The commands that fix the fault if `--fix` does not."""
     restore: str = ""
-    """What else the fault left, after the fix."""
+    """Removes what the fault leaves after the fix."""
     on_peer: bool = False
-    """Whether the fault and its fix are the peer's."""
+    """Whether the fault and its fix are on the peer."""
     subject: str = ""
-    """Part of the finding's subject."""
+    """A part of the finding's subject."""
     also: str = field(default="", kw_only=True)
-    """What is made ready before the fault."""
+    """Preparations before the fault."""
     hint: str = field(default="", kw_only=True)
-    """The name in tests/kernel/hints.py of the hint that is run as it is printed."""
+    """The name in tests/kernel/hints.py of the hint that the test runs as printed."""
     then: str = field(default="", kw_only=True)
-    """What the hint leaves to people, typed after it."""
+    """The commands that the hint leaves to the operator, run after it."""
 
     def __str__(self) -> str:
         return f"{self.check}: {self.symptom}"
 
 
 def run(world: World, case: Case) -> None:
-    """The whole story of a case."""
+    """Make a case's fault, check its symptom and its finding, and apply its fix and its hint."""
     type_in = world.on_peer if case.on_peer else world.sh
     if case.also:
         world.sh(case.also)
-    assert not case.suffers(world), "it suffers before there is a fault"
+    assert not case.suffers(world), "the symptom is there before the fault"
     type_in(case.fault)
     fix: Callable[[], object] = partial(type_in, case.by_hand) if case.by_hand else partial(world.doctor, "--fix")
     try:
-        wait_for(lambda: case.suffers(world), f"the fault hurts: {case.symptom}")
-        found = world.doctor()
-        assert [check for check, _ in found] == [case.check], found
-        assert case.subject in found[0][1], found
+        wait_for(lambda: case.suffers(world), f"the fault causes the symptom: {case.symptom}")
+        findings = world.doctor()
+        assert [check for check, _ in findings] == [case.check], findings
+        assert case.subject in findings[0][1], findings
         left = fix()
-        wait_for(lambda: not case.suffers(world), "it works again")
+        wait_for(lambda: not case.suffers(world), "the fix works")
         if case.hint:
             if case.restore:
                 world.sh(f"{case.restore}; {case.also or 'true'}")
             type_in(case.fault)
-            wait_for(lambda: case.suffers(world), f"the fault hurts again: {case.symptom}")
+            wait_for(lambda: case.suffers(world), f"the fault causes the symptom again: {case.symptom}")
             world.follow(case.check, case.hint)
             if case.then:
                 type_in(case.then)
-            wait_for(lambda: not case.suffers(world), "it works again by the hint")
+            wait_for(lambda: not case.suffers(world), "the hint works")
             left = [] if case.by_hand or case.restore else world.doctor()
     except BaseException:
-        fix()  # the next case's node is to be sound, whatever becomes of this one
+        fix()  # the next case needs a working node even if this one fails
         raise
     finally:
         if case.restore:
             world.sh(case.restore)
-    # `--fix` has looked again itself
+    # `--fix` has already checked again
     assert (world.doctor() if case.by_hand or case.restore else left) == []
     where = " (on the peer)" if case.on_peer else ""
     note(case.check, case.fault + where, case.symptom, case.by_hand + where if case.by_hand else "cnictl doctor --fix")
 
 
 def note(check: str, fault: str, symptom: str, fixed: str = "cnictl doctor --fix") -> None:
-    """Add a fault that was shown to the table, where one is being made."""
+    """Add a fault to the table in docs/doctor.md if that is being generated."""
     path = os.environ.get(TABLE)
     if path:
         with open(path, "a", encoding="utf-8") as file:

@@ -1,7 +1,7 @@
 """Force two connections to get the same source port at the same moment.
 
-The first one's packet is held back between its translation and its entry into the table (nfnetlink_queue), until the
-second one's has passed.
+nfnetlink_queue holds back the first connection's packet between its translation and its entry into the table, until the
+second connection's packet has passed.
 """
 
 HOLD = """
@@ -26,7 +26,7 @@ held.send(message(1, attr(2, struct.pack("!II", 1, number))))  # NFQNL_MSG_VERDI
 print("let go", flush=True)
 sys.stdin.readline()
 """
-"""Holds the first packet that comes to its queue until a line is typed."""
+"""Hold the first packet that arrives at its queue until a line arrives on stdin."""
 
 CONNECT = """
 import select, socket, sys
@@ -44,8 +44,11 @@ except OSError:
 else:
     print("connected")
 """
-"""Connects, and says a while after a line is typed what became of it. A SYN that is sent again is held back like the
-first one, and never let go: so it is the first one that decides, however late the line comes on a busy machine."""
+"""Connect, and report the result some time after a line arrives on stdin.
+
+A repeated SYN is held back like the first one and never released. So the first one decides, however late the line
+arrives on a busy machine.
+"""
 
 SERVE = """
 import socket

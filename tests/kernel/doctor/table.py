@@ -1,4 +1,4 @@
-"""Make every fault of the doctor's tests, and put what was shown into docs/doctor.md.
+"""Make every fault of the doctor's tests, and write the results into docs/doctor.md.
 
 python -m tests.kernel.doctor.table
 """
@@ -21,7 +21,7 @@ _KNOWN = ("<!-- checks: begin (make doctor) -->", "<!-- checks: end -->")
 
 
 def main() -> None:
-    """Run the tests; without a failure of theirs, renew the page."""
+    """Run the tests, and update the page if none fails."""
     with tempfile.TemporaryDirectory() as folder:
         path = f"{folder}/rows"
         made_in = ("kernel/doctor", "coexistence", "kernel/node/test_program.py", "kernel/node/test_reach.py")
@@ -37,22 +37,22 @@ def main() -> None:
     lines = (
         f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['fixed'])}` |" for row in rows
     )
-    shown += dict.fromkeys(lines)  # a fault may be made by several tests
+    shown += dict.fromkeys(lines)  # several tests may make the same fault
     text = _between(PAGE.read_text(encoding="utf-8"), _SHOWN, shown)
     PAGE.write_text(_between(text, _KNOWN, checks_table()), encoding="utf-8")
 
 
 def checks_table() -> list[str]:
-    """Every check, as the page has them."""
+    """Return the page's table of every check."""
     lines = ["| row | check | | looks at | why | `--fix` |", "|--:|---|---|---|---|---|"]
-    for check in sorted(CHECKS, key=lambda one: one.row):
+    for check in sorted(CHECKS, key=lambda check: check.row):
         fix = "yes" if check.fix else ""
         lines.append(f"| {check.row} | {check.id} | {check.severity} | {_cell(check.looks_at)} | {check.why} | {fix} |")
     return lines
 
 
 def shown_checks() -> set[str]:
-    """The checks that the page shows a fault for."""
+    """Return the checks for which the page shows a fault."""
     _, _, rest = PAGE.read_text(encoding="utf-8").partition(_SHOWN[0])
     rows = [line.split("|")[1].strip() for line in rest.partition(_SHOWN[1])[0].splitlines() if line.startswith("| ")]
     return set(rows[1:])

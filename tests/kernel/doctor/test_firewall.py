@@ -108,7 +108,8 @@ def test_services(world: World, check: str, endpoint: str, fault: str, symptom: 
         assert server.stdout.readline() == "ready\n"
         rule = _SERVICE.replace("{endpoint}", pod.address)
         if endpoint == "pod":
-            # as kube-proxy's hairpin: the pod would drop an answer of its own making
+            # masquerade as kube-proxy does for hairpin traffic, because the pod would drop a packet from its own
+            # address
             rule += f"; iptables -t nat -A POSTROUTING -s {pod.address} -d {pod.address} -j MASQUERADE"
         run(world, Case(check, fault, symptom, no_service, also=rule, restore="iptables -t nat -F", hint=hint))
     finally:
@@ -120,7 +121,7 @@ def test_two_connections_that_take_one_source_port(world: World) -> None:
     """Two connections get the same source port because masquerade assigns ports in order."""
     server = world.outside.popen(["/usr/bin/python3", "-c", port_race.SERVE])
     assert server.stdout is not None and server.stdout.readline() == "ready\n"
-    # not every kernel has nft's queue statement, and iptables has no hook this late
+    # some kernels lack nft's queue statement, and iptables has no hook this late
     world.sh(
         "cnictl nat disable; iptables -t mangle -N HOLD; iptables -t mangle -A HOLD -p tcp --dport 7009 --syn "
         "-m conntrack --ctorigsrc {pod} -j NFQUEUE --queue-num 7; "
@@ -164,10 +165,10 @@ FORGET = "doctor.firewall._stale_connections: cnictl doctor --fix --only stale-c
 
 @applies(FORGET)
 def test_connection_to_a_pod_that_is_gone(world: World) -> None:
-    """A client's flow to a host port goes on to the pod that had it, whatever the rule says by now."""
+    """A client's flow to a host port still goes to the pod that had the port, although the rule has changed."""
     old, new = start_pod(world.here, "old"), start_pod(world.here, "new")
     rule = "iptables -t nat -%s PREROUTING -p udp --dport 9999 -j DNAT --to-destination %s:7007"
-    # a flow without an answer is forgotten after 30 s, which a busy machine may take
+    # the kernel forgets an unanswered flow after 30 s, and a busy machine may need longer
     world.sh("sysctl -qw net.netfilter.nf_conntrack_udp_timeout=600; " + rule % ("A", old.address))
     send = (
         "import socket; s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 5555)); "
@@ -186,7 +187,7 @@ def test_connection_to_a_pod_that_is_gone(world: World) -> None:
         assert hearing.stdout is not None
         assert hearing.stdout.readline() == "ready\n"
         world.there.run(["/usr/bin/python3", "-c", send])
-        hearing.communicate("\n")  # what has come waits in the socket: no haste on a busy machine
+        hearing.communicate("\n")  # the packet waits in the socket, so a busy machine does not lose it
         return hearing.returncode != 0
 
     assert lost(world)
@@ -209,7 +210,7 @@ DELETE_PORT = "doctor.links._remnant_veths: ip link delete {}"
 @applies(DELETE_PORT)
 @pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
 def test_port_whose_record_was_lost(world: World, by_hint: bool) -> None:
-    """A repeated ADD of that pod fails, for its host veth is there."""
+    """A repeated ADD of that pod fails because its host veth exists."""
     name = "lost2" if by_hint else "lost"
     pod = start_pod(world.here, name)
     pod.run("ip", "address", "flush", "dev", "eth0")
@@ -235,7 +236,10 @@ def test_port_whose_record_was_lost(world: World, by_hint: bool) -> None:
 
 
 def test_address_in_use_that_nobody_leased(world: World) -> None:
-    """As the reference's DEL without CNI_NETNS leaves it; the pod that is given the address takes its traffic."""
+    """The reference's DEL without CNI_NETNS leaves such an address.
+
+    A pod that gets the address takes over its traffic.
+    """
     stranger = "10.244.0.200"
     world.sh(
         "ip netns add stranger; ip link add vstranger type veth peer name eth0 netns stranger; "

@@ -1,4 +1,4 @@
-"""Faults that only IPv6 has, on a dual-stack node, and no findings on healthy nodes of every kind."""
+"""Doctor finds faults that only IPv6 has on a dual-stack node, and has no findings on healthy nodes with IPv6."""
 
 from collections.abc import Iterator
 
@@ -25,13 +25,13 @@ while True:
     print("sent", flush=True)
     time.sleep(0.5)
 """
-"""Router advertisements (RFC 4861, 4.2) of a default route that lasts six seconds."""
+"""Router advertisements (RFC 4861, section 4.2) of a default route that lasts six seconds."""
 
 
 @pytest.fixture(scope="module")
 def both() -> Iterator[World]:
-    with new_world(families=2) as one:
-        yield one
+    with new_world(families=2) as fresh:
+        yield fresh
 
 
 def test_bridge_without_ipv6(both: World) -> None:
@@ -43,17 +43,17 @@ def test_bridge_without_ipv6(both: World) -> None:
 
 
 def test_ignored_router_advertisements_are_found(both: World) -> None:
-    """The default route that the other node advertises runs out, and is not renewed."""
+    """The default route that the other node advertises expires, and is not renewed."""
     outside6 = both.outside.address6
-    heed = "net.ipv6.conf.{dev}.accept_ra"
-    both.sh(f"ip -6 route del default; sysctl -qw {heed}=2 {heed}_defrtr=1")
+    accept_ra = "net.ipv6.conf.{dev}.accept_ra"
+    both.sh(f"ip -6 route del default; sysctl -qw {accept_ra}=2 {accept_ra}_defrtr=1")
     advertising = both.there.popen(["/usr/bin/python3", "-c", _ADVERTISE, both.names["dev"]])
     try:
         wait_for(lambda: "proto ra" in both.sh("ip -6 route show default"), "the router's route is there")
-        both.sh(f"sysctl -qw {heed}=1; cnictl apply")  # as on a host that had it so before cnictl
+        both.sh(f"sysctl -qw {accept_ra}=1; cnictl apply")  # as on a host that had this value before cnictl
         wait_for(lambda: both.reaches(outside6), "the route leads outside")
         symptom = "a pod can't reach the outside by IPv6 once the route has run out"
-        fault = f"sysctl -w {heed}=1"
+        fault = f"sysctl -w {accept_ra}=1"
         run(both, Case("router-advertisements", fault, symptom, lambda world: not world.reaches(outside6)))
     finally:
         advertising.kill()

@@ -32,13 +32,13 @@ def no_start(world: World) -> bool:
 
 
 def too_large_for_the_bridge(world: World) -> bool:
-    world.far.run("ip", "route", "flush", "cache")  # what it has learnt of the path
+    world.far.run("ip", "route", "flush", "cache")  # forget what it has learned about the path
     ping = ("ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", "1400", world.pod.address)
     return world.far.run(*ping, check=False).status != 0
 
 
 def no_new_network(world: World) -> bool:
-    """Whether a pod of a network whose rules are still to be loaded can't be started."""
+    """Return whether a pod of a network whose rules are not loaded yet can't be started."""
     request = world.request(ip="10.77.0.2")
     assert request is not None
     name = f"other{next(_NUMBERS)}"
@@ -131,7 +131,7 @@ LOOSEN = "doctor.kernel._strict_reverse_path: sysctl -w {}=2"
 
 @applies(LOOSEN)
 def test_strict_reverse_path(world: World) -> None:
-    """Requests go out by a tunnel to the peer, which sends them on; answers come straight."""
+    """Requests leave through a tunnel to the peer, which forwards them. Replies arrive directly."""
     world.on_peer(
         "ip link add vx0 type vxlan id 7 remote {here} local {there} dstport 4789 dev {dev} && "
         "ip link set vx0 address 02:00:00:00:00:99 up && sysctl -qw net.ipv4.conf.all.rp_filter=0 "
@@ -204,7 +204,7 @@ def test_explain_and_list_teach(world: World) -> None:
     said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
     assert "Looks at: an echo to each peer's gateway" in said and "Manual commands:" in said
     listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)["items"]
-    assert len(listed) > 40 and all(one["why"].endswith(".") for one in listed)
+    assert len(listed) > 40 and all(check["why"].endswith(".") for check in listed)
 
 
 def test_dry_run_of_fix_changes_nothing(world: World) -> None:

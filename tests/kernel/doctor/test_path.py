@@ -24,7 +24,7 @@ def cut_at_1500(world: World) -> bool:
 
 
 def not_first(world: World) -> bool:
-    """The conf that a runtime takes isn't ours."""
+    """Return whether the conf that a runtime uses is another one than cnictl's."""
     return world.sh(f"ls {CONFS} | grep -v '[.]off$' | head -1").strip() != "10-cnictl.conflist"
 
 
@@ -47,18 +47,18 @@ def unknown_name_server(world: World) -> bool:
 
 
 def speaks_no_1_0_0(world: World) -> bool:
-    """Whether the chained plugin doesn't know the version that the conf is of."""
+    """Return whether the chained plugin does not support the conf's version."""
     said = world.sh('echo \'{"cniVersion": "1.0.0"}\' | CNI_COMMAND=VERSION /usr/lib/cni/portmap')
     return "1.0.0" not in json.loads(said)["supportedVersions"]
 
 
 def no_loopback(world: World) -> bool:
-    """Whether what containerd calls first for each pod is not there."""
+    """Return whether the loopback plugin, which containerd calls first for each pod, is missing."""
     return not world.sh("ls /opt/bin | grep loopback || true")
 
 
 def lan_lost(world: World) -> bool:
-    """A host of this host's own network, which knows no way back to pods."""
+    """Return whether a host in the node's own network, which has no route back to pods, is unreachable."""
     return not world.reaches("10.244.9.2")
 
 
@@ -175,7 +175,7 @@ CASES = (
 
 @pytest.fixture(scope="module", autouse=True)
 def host_of_a_former_peer(world: World) -> None:
-    """One that the stale route's case asks for, and one in a network that the node is in besides."""
+    """Add the destination of the stale route's case, and a host in a second network of the node."""
     world.on_peer(
         "ip address add 10.244.9.5/32 dev lo; ip address add 10.244.9.2/24 dev {dev}; "
         "ip rule add from 10.244.9.2 to {cidr} prohibit"
@@ -192,7 +192,7 @@ OFFLOAD = "doctor.path._bad_checksums: ethtool -K {} tx-checksum-ip-generic off"
 
 @applies(OFFLOAD)
 def test_card_that_computes_wrongly(world: World) -> None:
-    """The other node's card is played by a rule there: what comes wrapped up from it has a wrong checksum."""
+    """A rule on the other node simulates a faulty card there: encapsulated packets from it have a wrong checksum."""
     for shell, own, other, last in ((world.sh, "{here}", "{there}", 1), (world.on_peer, "{there}", "{here}", 2)):
         shell(
             f"ip link add vx0 type vxlan id 9 local {own} remote {other} dstport 4789 udpcsum dev {{dev}}; "
@@ -226,7 +226,7 @@ def is_dead_and_counted(world: World) -> bool:
 
 
 def test_address_of_a_pod_that_died(world: World) -> None:
-    """Its runtime never called DEL."""
+    """The runtime never called DEL."""
     world.sh("ip netns add dead")
     call(world.here, "ADD", "dead", world.request(ip="10.244.0.99"))
     kill = "ip netns delete dead; while ip -d link show type veth | grep -q 'alias cnictl:mynet/dead'; do :; done"
@@ -265,11 +265,11 @@ def test_uplink_that_is_not_there(world: World) -> None:
 
 
 def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> None:
-    """To set it up again changes nothing."""
+    """Setting the link up again would change nothing."""
     world.sh("ip link add cable0 type veth peer name cable1; ip link set cable0 up; ip link set cable1 down")
     world.sh("sed -i '1i uplink = \"cable0\"' /etc/cnictl/node.toml")
     try:
-        (finding,) = (one for one in world.findings() if one["id"] == "uplink-down")
+        (finding,) = (finding for finding in world.findings() if finding["id"] == "uplink-down")
     finally:
         world.sh("sed -i '/^uplink/d' /etc/cnictl/node.toml; ip link del cable0; cnictl apply")
     assert (finding["fixable"], finding["hint"]["command"]) == (False, "")
@@ -292,7 +292,7 @@ def test_peer_that_has_no_way_back(world: World) -> None:
 
 
 def test_second_default_route(world: World) -> None:
-    """The reference plugin fails with such a conf, and so says doctor."""
+    """The reference plugin fails with such a conf, and doctor reports it."""
     ipam = {"type": "host-local", "subnet": "10.7.0.0/24", "routes": [{"dst": "0.0.0.0/0"}]}
     conf = {"cniVersion": "1.0.0", "name": "ref", "type": "bridge", "isDefaultGateway": True, "ipam": ipam}
     world.here.run(["sh", "-c", f"cat > {CONFS}/50-ref.conf"], json.dumps(conf))
@@ -308,7 +308,7 @@ def test_second_default_route(world: World) -> None:
 
 
 def test_pod_larger_than_the_uplink(world: World) -> None:
-    """The uplink's MTU was lowered, and the bridge's with it: pods that run keep theirs."""
+    """The MTU of the uplink and the bridge was lowered, but running pods keep theirs."""
     world.sh("ip link set {dev} mtu 1400; cnictl apply")
     try:
         wait_for(lambda: world.reaches("10.244.0.1"), "small packets pass")

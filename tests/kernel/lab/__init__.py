@@ -1,1 +1,1 @@
-"""The lab and its demonstration."""
+"""Test the lab and its demonstration."""

@@ -1,4 +1,4 @@
-"""`cnictl lab demo` shows the steps of the walk-through, and reports a result that is not as expected."""
+"""`cnictl lab demo` shows the steps of the walk-through, and reports each unexpected result."""
 
 import os
 import subprocess
@@ -21,7 +21,7 @@ EXPECTED = [
 
 
 def run_demo(*options: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-    """The command as a user runs it."""
+    """Run the command as a user does."""
     command = [*prefix, sys.executable, "-m", "cnictl", "lab", "demo", *options]
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
@@ -34,8 +34,8 @@ def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Pat
     assert told["as_expected"] is True
     for act, expected in zip(told["acts"], EXPECTED, strict=True):
         for name in ("node1", "node2"):
-            assert {one["check"]: one["state"] for one in act["reports"][name]["checks"]} == expected
-            assert all(one["cause"] for one in act["reports"][name]["checks"] if one["state"] == "failed")
+            assert {row["check"]: row["state"] for row in act["reports"][name]["checks"]} == expected
+            assert all(row["cause"] for row in act["reports"][name]["checks"] if row["state"] == "failed")
     hints = [
         {check["hint"]["text"] for check in act["reports"]["node1"]["checks"] if check["hint"]} for act in told["acts"]
     ]

@@ -24,8 +24,8 @@ TREE = Path(__file__).resolve().parent.parent.parent
 
 
 def processes_in(namespaces: set[str]) -> list[int]:
-    """Living processes of the host that are in one of the given namespaces (`net:[…]`, `mnt:[…]`)."""
-    found = []
+    """Return the host's living processes that are in one of the given namespaces (`net:[…]`, `mnt:[…]`)."""
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -34,26 +34,26 @@ def processes_in(namespaces: set[str]) -> list[int]:
             except OSError:
                 continue
             if held & namespaces and not ended:
-                found.append(int(entry.name))
-    return found
+                pids.append(int(entry.name))
+    return pids
 
 
 def namespaces_of(lab: Lab) -> set[str]:
-    """The network and mount namespaces that the lab is made of."""
-    pids = [lab.holder, *(one.pid for one in [*lab.nodes, lab.outside])]
+    """Return the lab's network and mount namespaces."""
+    pids = [lab.holder, *(machine.pid for machine in [*lab.nodes, lab.outside])]
     return {os.readlink(f"/proc/{pid}/ns/{kind}") for pid in pids for kind in ("net", "mnt")}
 
 
 def of_host() -> dict[str, str]:
-    """What the lab must leave alone, as text: mounts, links, addresses, routes, sysctls, what stands in its folders."""
-    found = {"mounts": Path("/proc/self/mountinfo").read_text()}
+    """Return as text what the lab must not change: mounts, links, addresses, routes, kernel settings, folders."""
+    snapshot = {"mounts": Path("/proc/self/mountinfo").read_text()}
     for name, argv in (
         ("links", ["ip", "-br", "link"]),
         ("addresses", ["ip", "-br", "address"]),
         ("routes", ["ip", "route", "show", "table", "all"]),
         ("sysctls", ["sysctl", "-a", "--pattern", r"^net\.ipv4\.(ip_forward|conf\.(all|default)\.)"]),
     ):
-        found[name] = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
+        snapshot[name] = subprocess.run(argv, capture_output=True, text=True, check=False).stdout
     for folder in (
         "/",
         "/etc",
@@ -66,8 +66,10 @@ def of_host() -> dict[str, str]:
     ):
         if os.path.isdir(folder):
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-            found[folder] = "\n".join(f"{one.name} {one.stat(follow_symlinks=False).st_ino}" for one in entries)
-    return found
+            snapshot[folder] = "\n".join(
+                f"{entry.name} {entry.stat(follow_symlinks=False).st_ino}" for entry in entries
+            )
+    return snapshot
 
 
 def test_host_is_untouched_by_all_that_a_node_does() -> None:
@@ -124,7 +126,7 @@ def test_node_sees_no_process_and_no_socket_of_the_host(shared_node: Node) -> No
     assert len(shown) == 2  # process 1 and ps
     sockets = shared_node.run(["find", "/", "-xdev", "-type", "s"]).stdout
     assert sockets == ""
-    assert "\n" not in shared_node.run(["cat", "/proc/net/unix"]).stdout.strip()  # the heading alone
+    assert "\n" not in shared_node.run(["cat", "/proc/net/unix"]).stdout.strip()  # the heading only
 
 
 def test_node_is_root_with_a_name_and_programs_of_its_own(shared_lab: Lab) -> None:
@@ -156,15 +158,15 @@ def test_nodes_differ_in_network_mounts_and_processes(shared_lab: Lab) -> None:
 
 
 def test_outside_answers_nodes_and_knows_no_pod(lab: Lab) -> None:
-    one = lab.nodes[0]
-    one.run(["ping", "-c1", "-W2", lab.outside.address])
-    lab.outside.run(["ping", "-c1", "-W2", one.address])
+    node = lab.nodes[0]
+    node.run(["ping", "-c1", "-W2", lab.outside.address])
+    lab.outside.run(["ping", "-c1", "-W2", node.address])
     refused = lab.outside.run(["ip", "route", "get", "10.244.0.2"], check=False)
     assert refused.status != 0 and "unreachable" in refused.stderr
-    # a packet with a pod's source arrives there, its answer does not come back
-    one.run(["ip", "address", "add", "10.244.0.2/32", "dev", "lo"])
+    # a packet with a pod's source address arrives, but the reply does not come back
+    node.run(["ip", "address", "add", "10.244.0.2/32", "dev", "lo"])
     before = int(json.loads(lab.outside.run(["nstat", "-azj", "IcmpInEchos"]).stdout)["kernel"]["IcmpInEchos"])
-    lost = one.run(["ping", "-c1", "-W1", "-I", "10.244.0.2", lab.outside.address], check=False)
+    lost = node.run(["ping", "-c1", "-W1", "-I", "10.244.0.2", lab.outside.address], check=False)
     assert lost.status == 1 and "100% packet loss" in lost.stdout
     after = int(json.loads(lab.outside.run(["nstat", "-azj", "IcmpInEchos"]).stdout)["kernel"]["IcmpInEchos"])
     assert after > before
@@ -239,7 +241,7 @@ def test_killing_what_popen_gave_kills_the_command(shared_node: Node) -> None:
     with shared_node.popen(["sh", "-c", "echo started; exec sleep 61"]) as process:
         assert process.stdout is not None and process.stdout.readline() == "started\n"
         process.kill()
-    listing = ["ps", "-e", "-o", "stat=,comm="]  # Z: ended, not yet reaped by the host's process 1
+    listing = ["ps", "-e", "-o", "stat=,comm="]  # Z: ended, and not reaped yet by the host's process 1
     wait_for(lambda: "S sleep" not in " ".join(shared_node.run(listing).stdout.split()), "sleep has ended")
 
 
@@ -257,7 +259,7 @@ def test_end_of_the_block_leaves_no_process_and_no_namespace() -> None:
         lab.nodes[0].run(["ip", "netns", "add", "pod"])
         lab.nodes[0].run(["sh", "-c", "setsid sleep 62 >/dev/null 2>&1 &"])
         made = namespaces_of(lab)
-        # by their start: the kernel gives a namespace's number to the next lab that anybody starts
+        # compare start times as well, because the kernel reuses a namespace's number for the next lab on the machine
         before = {pid: state.identity(pid) for pid in processes_in(made)}
         assert len(before) >= 5
     assert [pid for pid, started in before.items() if state.identity(pid) == started] == []
@@ -306,14 +308,14 @@ def test_sixteen_nodes_reach_each_other_and_a_seventeenth_is_refused() -> None:
 
 @pytest.fixture
 def name() -> Iterator[str]:
-    """A lab name of this test's own; whatever is up under it ends."""
+    """Yield a lab name for this test alone, and take down any lab with that name afterwards."""
     own = f"test-{os.getpid()}"
     yield own
     subprocess.run([*CNICTL, "down", "--lab", own], capture_output=True, check=True)
 
 
 def cli(*arguments: str, prefix: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
-    """`cnictl lab …` as a user runs it."""
+    """Run `cnictl lab …` as a user does."""
     return subprocess.run([*prefix, *CNICTL, *arguments], capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -331,7 +333,7 @@ def test_up_status_exec_down_by_command(name: str) -> None:
     shown = cli("status", *option, "-o", "json")
     assert shown.returncode == 0
     report = checked("lab status", shown.stdout)
-    assert [one["name"] for one in report["items"]] == ["node1", "node2", "outside"]
+    assert [machine["name"] for machine in report["items"]] == ["node1", "node2", "outside"]
     holder = report["holder"]
     done = cli("exec", *option, "node2", "--", "sh", "-c", "hostname; exit 9")
     assert (done.returncode, done.stdout) == (9, "node2\n")
@@ -374,7 +376,7 @@ def test_exec_without_command_is_a_shell_at_the_terminal(name: str) -> None:
     os.close(theirs)
     os.write(ours, b"echo at-$(hostname); exit 5\n")
     said = b""
-    with pytest.raises(OSError, match="Input/output error"):  # how a terminal ends
+    with pytest.raises(OSError, match="Input/output error"):  # this is how a terminal ends
         while select.select([ours], [], [], 20)[0]:
             said += os.read(ours, 4096)
     os.close(ours)
@@ -405,7 +407,7 @@ def test_ordinary_user_gets_the_same_lab() -> None:
 
 
 def test_host_without_user_namespaces_is_named_and_sudo_offered() -> None:
-    # in a user namespace of its own the count of those below it can be set to none
+    # in its own user namespace, the test can set the limit on nested ones to 0
     command = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {sys.executable} -m cnictl lab up --lab never"
     prefix = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     done = subprocess.run(
@@ -417,17 +419,17 @@ def test_host_without_user_namespaces_is_named_and_sudo_offered() -> None:
 
 
 def test_lab_of_root_stands_for_users_that_no_one_else_on_the_host_is() -> None:
-    with Lab(nodes=1) as one, Lab(nodes=1) as two:
-        owners = {os.stat(f"/proc/{pid}").st_uid for lab in (one, two) for pid in (lab.holder, lab.nodes[0].pid)}
+    with Lab(nodes=1) as first, Lab(nodes=1) as second:
+        owners = {os.stat(f"/proc/{pid}").st_uid for lab in (first, second) for pid in (lab.holder, lab.nodes[0].pid)}
         if os.geteuid() != 0:
             assert owners == {os.geteuid()}
             return
         assert len(owners) == 2 and all(FIRST <= owner < LAST for owner in owners)
-        # every daemon that runs as `nobody` would otherwise be root in there
+        # otherwise, every daemon that runs as `nobody` would be root in the lab
         as_nobody = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
-        for forbidden in (["kill", "-9", str(one.holder)], one.nodes[0].command(["id"])):
+        for forbidden in (["kill", "-9", str(first.holder)], first.nodes[0].command(["id"])):
             assert subprocess.run([*as_nobody, *forbidden], capture_output=True, check=False).returncode != 0
-        node = one.nodes[0]
+        node = first.nodes[0]
         node.run(["sh", "-ec", "touch /tmp/theirs; chown 33:5 /tmp/theirs"])
         assert node.run(["stat", "-c", "%u %g", "/tmp/theirs"]).stdout == "33 5\n"
         said = node.run(["setpriv", "--reuid", "33", "--regid", "33", "--groups", "5", "id", "-G"]).stdout

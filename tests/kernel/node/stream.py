@@ -1,4 +1,4 @@
-"""Numbered packets between two pods, there and back, each counted: how many were lost, and for how long."""
+"""Send numbered packets between two pods and back, and count those that are lost."""
 
 import json
 import subprocess
@@ -57,22 +57,22 @@ print(json.dumps({"sent": sent, "refused": refused, "lost": sorted(set(range(sen
 
 @dataclass(frozen=True)
 class Counted:
-    """What became of a stream."""
+    """The result of a stream."""
 
     sent: int
     refused: int
-    """Packets that the sender's own kernel refused."""
+    """The number of packets that the sender's own kernel refused."""
     lost: list[int]
-    """The numbers of those that did not come back."""
+    """The numbers of the packets that did not come back."""
 
 
 class Stream:
-    """Packets from one pod to another and back, from `with` to its end."""
+    """Packets from one pod to another and back, while the context lasts."""
 
     def __init__(self, sender: Pod, receiver: Pod) -> None:
         self._sender, self._receiver = sender, receiver
         self.counted = Counted(0, 0, [])
-        """Filled at the end."""
+        """Set when the context ends."""
 
     def __enter__(self) -> "Stream":
         self._echo = self._receiver.popen(["python3", "-c", _ECHO])
@@ -87,7 +87,7 @@ class Stream:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
-        said, told = self._sending.communicate(timeout=30)  # closes its stdin, which ends it
+        said, told = self._sending.communicate(timeout=30)  # closing its stdin ends the sender
         self._echo.kill()
         self._echo.communicate(timeout=30)
         if kind is None:

@@ -23,7 +23,7 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def dual_node() -> Iterator[Node]:
-    """A node of both families, for tests that leave it as it was."""
+    """Yield a node with both families, for tests that leave it unchanged."""
     with Lab(nodes=1, dual_stack=True) as lab:
         yield lab.nodes[0]
 
@@ -34,7 +34,7 @@ def accept_ra(node: Node, link: str) -> str:
 
 @pytest.fixture
 def bridged(dual_node: Node) -> Iterator[Node]:
-    """The node with a bridge br0, without a port, and a link wan0 on which no router has advertised yet."""
+    """Yield the node with a bridge br0 without ports, and a link wan0 on which no router has advertised yet."""
     node = dual_node
     for line in (
         "link add br0 address 02:00:00:00:77:01 type bridge",
@@ -76,13 +76,13 @@ def test_router_advertisements_are_accepted_where_they_were_and_all_comes_back(
     assert drifted(node) == []
     call(node, "DEL", "pod")
     node.run(["ip", "netns", "delete", "pod"])
-    assert drifted(node) == []  # the addresses are the node file's, and stay with the last pod's DEL
+    assert drifted(node) == []  # the addresses come from the node file, and stay after the last pod's DEL
     cnictl(node, way, *(("--yes",) if way == "reset-node" else ()))
     if way == "undo":
         assert [accept_ra(node, link) for link in ("br0", "wan0", "eth0")] == ["1", "1", "1"]
         cnictl(node, "reset-node", "--yes")
     after = snapshot(node)
-    # the bridge's link-local address came with its first carrier, from the kernel
+    # the kernel added the bridge's link-local address with its first carrier
     same = ("sysctl", "nft", "iptables", "contents", *(("tree",) if way == "reset-node" else ()))
     assert {key: after[key] for key in same} == {key: before[key] for key in same}
     assert node.run(["ip", "-o", "address", "show", "dev", "br0", "scope", "global"]).stdout == ""
@@ -97,5 +97,5 @@ def test_a_port_that_comes_later_is_drift_and_apply_sees_to_it(bridged: Node) ->
     cnictl(node, "apply")
     assert accept_ra(node, "br0") == "2" and drifted(node) == []
     node.run(["ip", "link", "add", "late0", "type", "veth", "peer", "name", "late1"])
-    assert drifted(node) == []  # a link that comes while the node forwards already is its maker's to set
+    assert drifted(node) == []  # whoever adds a link while the node already forwards must set it
     node.run(["ip", "link", "delete", "late0"])

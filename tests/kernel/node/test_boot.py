@@ -18,16 +18,16 @@ UNIT = "/etc/systemd/system/cnictl.service"
 
 @pytest.fixture
 def node() -> Iterator[Node]:
-    """A node that takes systemd for its manager: the unit is there."""
+    """Yield a node that seems to run systemd, so that it has the unit."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        one.run(["mkdir", "-p", "/run/systemd/system"])
-        init(one, "--peer", "10.244.1.0/24=10.0.10.51")
-        yield one
+        fresh = lab.nodes[0]
+        fresh.run(["mkdir", "-p", "/run/systemd/system"])
+        init(fresh, "--peer", "10.244.1.0/24=10.0.10.51")
+        yield fresh
 
 
 def reboot(node: Node) -> None:
-    """Take all that no reboot leaves, and have the kernel name another boot; then run what the unit runs."""
+    """Remove everything that a reboot removes, make the kernel report another boot, and run the unit's commands."""
     node.run(
         [
             "sh", "-c",
@@ -42,9 +42,9 @@ def reboot(node: Node) -> None:
         node.run(line.split(), timeout=60)
 
 
-def settled(found: dict[str, object]) -> dict[str, object]:
-    """Without the bridge's own MAC and what follows from it, which are others after a boot."""
-    return {key: found[key] for key in ("nft", "iptables", "contents", "sysctl")}
+def settled(seen: dict[str, object]) -> dict[str, object]:
+    """Return the parts of a snapshot that do not depend on the bridge's MAC, which changes with a boot."""
+    return {key: seen[key] for key in ("nft", "iptables", "contents", "sysctl")}
 
 
 def test_node_is_back_and_only_pods_that_are_gone_lose_their_addresses(node: Node) -> None:

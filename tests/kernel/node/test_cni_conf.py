@@ -1,4 +1,4 @@
-"""The conf and the boot unit on a node: what is written, how it appears, and what is left when it goes."""
+"""The conf and the boot unit on a node have the right content, appear atomically, and leave nothing when removed."""
 
 import importlib.resources
 import json
@@ -21,7 +21,7 @@ UNIT = "/etc/systemd/system/cnictl.service"
 
 SPEC = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",))
 
-# carries a resource out, to what it should be or to None, in a node; prints what it is then
+# Runs on a node: changes a resource to its desired state or to None, and prints the state that it then observes.
 CARRY_OUT = """
 import json, sys
 from cnictl.node.resources.{module} import {name}
@@ -80,7 +80,7 @@ def test_the_newest_version_is_offered_only_if_the_whole_chain_has_it(node: Node
     assert [plugin["type"] for plugin in json.loads(read(node, CONF))["plugins"]] == ["cnictl-bridge"]
 
 
-# inotify(7): what containerd's watcher sees in the folder while the conf is written
+# Prints what containerd's watcher sees in the folder while the conf is written: inotify(7) events.
 WATCH = """
 import ctypes, os, struct
 libc = ctypes.CDLL(None)
@@ -182,7 +182,7 @@ def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
     for first in ("containerd.service", "crio.service", "kubelet.service"):
         assert first in next(line for line in unit.splitlines() if line.startswith("Before="))
     after = " ".join(line for line in unit.splitlines() if line.startswith("After="))
-    assert all(f"{one}.service" in after for one in ("nftables", "firewalld", "ufw"))
+    assert all(f"{service}.service" in after for service in ("nftables", "firewalld", "ufw"))
     carry_out(node, "BootUnit", wanted=False)
     assert node.run(["find", "/etc"]).stdout == before
 
@@ -190,7 +190,7 @@ def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
 def test_the_packages_logrotate_file_is_neither_written_nor_removed(node: Node) -> None:
     logrotate = "/etc/logrotate.d/cnictl"
     node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/etc/logrotate.d", "/var/lib/dpkg/info"])
-    carry_out(node, "BootUnit")  # by an installation before the package
+    carry_out(node, "BootUnit")  # an installation before the package wrote the file
     node.run(["sh", "-c", f"echo {logrotate} >/var/lib/dpkg/info/cnictl.list; echo '# an edit' >> {logrotate}"])
     assert set(carry_out(node, "BootUnit")["files"]) == {UNIT}
     carry_out(node, "BootUnit", wanted=False)

@@ -1,4 +1,4 @@
-"""Completion in the real shells: what a Tab makes of a line at a terminal, on a node with pods and a peer."""
+"""A Tab completes a line at a terminal in the real shells, on a node with pods and a peer."""
 
 import os
 import pty
@@ -22,9 +22,9 @@ STARTS = {
     "zsh": ("-f", "-i", 'PS1=":; "; LISTMAX=1000; unsetopt PROMPT_SP; mkdir -p /tmp/site; fpath=(/tmp/site $fpath)\n'
             "cnictl completion zsh > /tmp/site/_cnictl; autoload -U compinit; compinit -u -D\n"),
 }  # fmt: skip
-"""How each shell is started without anybody's configuration, and what its user types first."""
+"""The options that start each shell without user configuration, and the first lines that its user types."""
 _HOSTILE = "$(reboot)"
-"""The name of a link, which a shell would run."""
+"""The name of a link that a shell would execute."""
 _CLUSTER = """network = "10.244.0.0/20"
 nodes = [{ name = "alpha", address = "10.0.0.210" }, { name = "beta", address = "10.0.10.51" }]
 """
@@ -32,7 +32,7 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]|\x1b[=>]|[\x00\x07\x0f]")
 
 
 class Shell:
-    """An interactive shell on a node, at a terminal of its own."""
+    """An interactive shell on a node, at its own terminal."""
 
     def __init__(self, node: Node, name: str) -> None:
         self._ours, its = pty.openpty()
@@ -66,7 +66,7 @@ class Shell:
 
     @property
     def screen(self) -> str:
-        """What the terminal has shown since the last key, without control sequences."""
+        """The terminal's output since the last key, without control sequences."""
         return _CONTROL.sub("", self._said).replace("\r", "")
 
     def end(self) -> None:
@@ -78,7 +78,7 @@ class Shell:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A dual-stack node with two pods and a peer."""
+    """Yield a dual-stack node with two pods and a peer."""
     with Lab(nodes=2, dual_stack=True) as lab:
         here, there = lab.nodes
         init(here, "--subnet", here.pod_cidr6, "--network", "fd00:244::/48",
@@ -92,7 +92,7 @@ def node() -> Iterator[Node]:
 
 @pytest.fixture(scope="module", params=STARTS)
 def shell(node: Node, request: pytest.FixtureRequest) -> Iterator[Shell]:
-    """Each shell, once its user has loaded the script."""
+    """Yield each shell after its user has loaded the completion script."""
     if request.param == "zsh":
         packaged.install(node, "zsh")
     started = Shell(node, request.param)
@@ -162,7 +162,7 @@ def test_fish_completes(node: Node) -> None:
 
 @pytest.mark.parametrize("shell_name", ["bash", "zsh"])
 def test_script_that_an_earlier_version_installed_still_completes(node: Node, shell_name: str) -> None:
-    """typer's script for bash takes plain words, and the one for zsh evaluates what it gets."""
+    """typer's script for bash expects plain words, and the one for zsh evaluates the output."""
     words = {"_CNICTL_COMPLETE": f"complete_{shell_name}", "COMP_WORDS": "cnictl\nrese", "COMP_CWORD": "1"}
     said = node.run(["env", "cnictl"], env={**words, "_TYPER_COMPLETE_ARGS": "cnictl rese"}).stdout
     if shell_name == "bash":

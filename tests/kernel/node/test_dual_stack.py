@@ -19,14 +19,14 @@ NETWORK, NETWORK6 = "10.244.0.0/20", "fd00:244::/48"
 
 @pytest.fixture(scope="module")
 def dual_lab() -> Iterator[Lab]:
-    """Two bare nodes with addresses of both families, and a host outside."""
+    """Yield two bare nodes with addresses of both families, and a host outside."""
     with Lab(nodes=2, dual_stack=True) as fresh:
         yield fresh
 
 
 def options(lab: Lab, node: Node, both: bool) -> list[str]:
-    """What `init-node` is told on a node; without `both` of IPv6 alone."""
-    other = next(one for one in lab.nodes if one is not node)
+    """Return the options of `init-node` for a node, with IPv6 only unless `both`."""
+    other = next(candidate for candidate in lab.nodes if candidate is not node)
     named = ["--subnet", node.pod_cidr6, "--network", NETWORK6, "--peer", f"{other.pod_cidr6}={other.address6}"]
     named += ["--external", lab.outside.address6]
     if both:
@@ -36,21 +36,21 @@ def options(lab: Lab, node: Node, both: bool) -> list[str]:
 
 
 def set_up(lab: Lab, both: bool) -> list[dict[str, str]]:
-    """`init-node` on both nodes at once; their outcomes."""
+    """Run `init-node` on both nodes at once, and return their outcomes."""
     with ThreadPoolExecutor(2) as pool:
         done = pool.map(lambda node: cnictl(node, "init-node", *options(lab, node, both), "-o", "json"), lab.nodes)
-        return [outcomes(one) for one in done]
+        return [outcomes(finished) for finished in done]
 
 
 def take_back(lab: Lab) -> None:
-    """`reset-node` on both nodes at once."""
+    """Run `reset-node` on both nodes at once."""
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda node: cnictl(node, "reset-node", "--yes", "--force"), lab.nodes))
 
 
 @contextmanager
 def served(node: Node, families: int) -> Iterator[tuple[list[str], "subprocess.Popen[str]"]]:
-    """A pod that `--serve` keeps up on a node: its addresses, and the process, which says who pings it."""
+    """Keep a pod up on a node with `--serve`. Yield its addresses, and the process, which prints who pings the pod."""
     process = node.popen(["cnictl", "test-connectivity", "--serve"])
     try:
         assert process.stdout is not None
@@ -63,7 +63,7 @@ def served(node: Node, families: int) -> Iterator[tuple[list[str], "subprocess.P
 
 
 def checks_of(node: Node, *arguments: str) -> list[dict[str, Any]]:
-    """The checks of `test-connectivity` on a node."""
+    """Return the checks of `test-connectivity` on a node."""
     done = cnictl(node, "test-connectivity", "-o", "json", *PINGS, *arguments, check=False)
     assert done.stdout, done.stderr
     checks: list[dict[str, Any]] = json.loads(done.stdout)["checks"]
@@ -74,21 +74,21 @@ def checks_of(node: Node, *arguments: str) -> list[dict[str, Any]]:
 def test_two_nodes_reach_everything_in_every_family_and_are_given_back(dual_lab: Lab, both: bool) -> None:
     here, there = dual_lab.nodes
     before = snapshot(here)
-    assert "unchanged" not in {outcome for one in set_up(dual_lab, both) for outcome in one.values()}
-    assert {outcome for one in set_up(dual_lab, both) for outcome in one.values()} == {"unchanged"}
+    assert "unchanged" not in {outcome for results in set_up(dual_lab, both) for outcome in results.values()}
+    assert {outcome for results in set_up(dual_lab, both) for outcome in results.values()} == {"unchanged"}
     assert drifted(here) == []
     families = ["ipv4", "ipv6"] if both else ["ipv6"]
     with served(there, len(families)) as (addresses, process):
         checks = checks_of(here, "--pod", ",".join(addresses))
-        assert {(one["check"], one["family"]): one["state"] for one in checks} == {
+        assert {(row["check"], row["family"]): row["state"] for row in checks} == {
             (check, family): "ok"
             for check in ("own-host", "pod-same-host", "other-host", "pod-other-host", "external")
             for family in families
         }
         process.terminate()
         said = process.communicate(timeout=20)[1]
-    for source in {one["from"] for one in checks}:
-        assert f"pinged by {source}\n" in said  # pod to pod nothing is masqueraded
+    for source in {row["from"] for row in checks}:
+        assert f"pinged by {source}\n" in said  # traffic between pods is not masqueraded
     take_back(dual_lab)
     after = snapshot(here)
     assert set(after["tree"]) ^ set(before["tree"]) == set()
@@ -129,11 +129,11 @@ def test_faults_of_ipv6_are_named_and_ipv4_goes_on(dual_lab: Lab) -> None:
         for name, (at, check, cause, fault, command) in FAULTS.items():
             dual_lab.nodes[at].run(["sh", "-ec", fault])
             checks = checks_of(here, *asked)
-            found = next(one for one in checks if (one["family"], one["check"]) == ("ipv6", check))
-            assert (found["state"], found["cause_name"]) == ("failed", cause), (name, found)
-            assert [one for one in checks if one["family"] == "ipv4" and one["state"] == "failed"] == [], name
+            row = next(row for row in checks if (row["family"], row["check"]) == ("ipv6", check))
+            assert (row["state"], row["cause_name"]) == ("failed", cause), (name, row)
+            assert [row for row in checks if row["family"] == "ipv4" and row["state"] == "failed"] == [], name
             dual_lab.nodes[at].run(["sh", "-ec", command])
-        assert "failed" not in [one["state"] for one in checks_of(here, *asked)]
+        assert "failed" not in [row["state"] for row in checks_of(here, *asked)]
     take_back(dual_lab)
     here.run(["ip", "netns", "delete", "asking"])
 
@@ -162,7 +162,8 @@ def test_node_that_lives_by_router_advertisements_keeps_its_default_route(dual_l
 
     static = node.run(["ip", "-6", "route", "show", "default"]).stdout.split(" pref ")[0].split()
     node.run(["ip", "-6", "route", "delete", "default"])
-    # a neighbour that says it is no router ends the default route through it (net/ipv6/ndisc.c, rt6_clean_tohost)
+    # a neighbour that reports that it is not a router ends the default route through it (net/ipv6/ndisc.c,
+    # rt6_clean_tohost)
     router.run(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"])
     router.run(["/usr/bin/python3", "-c", ADVERTISE])
     wait_for(learned, "the advertisement gave a default route")
@@ -188,7 +189,7 @@ def test_family_comes_and_goes_under_a_live_pod(dual_lab: Lab) -> None:
     assert drifted(node) == []
     assert pod.pings("10.244.0.1")
     assert node.run(["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]).stdout == "1\n"
-    init(node)  # not refused: the pod has no address of the family that goes
+    init(node)  # not refused: the pod has no address of the removed family
     assert drifted(node) == []
     assert node.run(["cat", "/proc/sys/net/ipv6/conf/all/forwarding"]).stdout == "0\n"
     assert "fd00:244" not in node.run(["ip", "address"]).stdout

@@ -1,4 +1,4 @@
-"""A node and a peer exchange pod CIDRs, or one takes over the other's former one: one run, and one undo."""
+"""A node and a peer exchange pod CIDRs, or one takes over the other's, in one run that one undo reverts."""
 
 import json
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ pytestmark = pytest.mark.once
 
 @dataclass(frozen=True)
 class Family:
-    """Pod CIDRs and a peer's address of one address family."""
+    """Pod CIDRs and a peer's address in one address family."""
 
     network: str
     cidrs: tuple[str, str, str]
     via: str
     words: tuple[str, ...] = ()
-    """For `ip`."""
+    """Options for `ip`."""
 
 
 IPV4 = Family("10.244.0.0/20", ("10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24"), "10.0.10.51")
@@ -29,13 +29,13 @@ IPV6 = Family(
 
 
 def set_up(node: Node, family: Family, own: str, peer: str) -> None:
-    """Give a node, whose only peer has another pod CIDR from now on, a pod CIDR."""
+    """Set up a node with this pod CIDR, and with one peer that has the other one."""
     peer_option = f"{peer}={family.via}"
     cnictl(node, "init-node", "--subnet", own, "--network", family.network, "--peer", peer_option, "--prune")
 
 
 def join(node: Node, family: Family, own: str, peer: str) -> None:
-    """Set a node up from a cluster file that names one other node."""
+    """Set up a node from a cluster file that names one other node."""
     here = "fd00:2::50" if family is IPV6 else node.address
     nodes = ((here, own), (family.via, peer))
     tables = "".join(
@@ -47,18 +47,18 @@ def join(node: Node, family: Family, own: str, peer: str) -> None:
 
 
 def ways(node: Node, family: Family) -> dict[str, str]:
-    """The link or the gateway to each pod CIDR."""
+    """Return the link or the gateway to each pod CIDR."""
     rows = json.loads(node.run(["ip", "-j", *family.words, "route", "show"]).stdout)
     return {row["dst"]: row.get("gateway", row["dev"]) for row in rows if row["dst"] in family.cidrs}
 
 
 @pytest.fixture(params=[IPV4, IPV6], ids=["IPv4", "IPv6"])
 def family(request: pytest.FixtureRequest, node: Node) -> Family:
-    """An address family; the node has an address on the peer's link."""
-    found: Family = request.param
-    if found is IPV6:
+    """Return an address family, after giving the node an address on the peer's link."""
+    chosen: Family = request.param
+    if chosen is IPV6:
         node.run(["ip", "address", "add", "fd00:2::50/64", "dev", "eth0", "nodad"])
-    return found
+    return chosen
 
 
 HANDS = pytest.mark.parametrize(

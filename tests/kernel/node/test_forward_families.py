@@ -1,4 +1,4 @@
-"""Forward both families although another tool drops: ip6tables' policy and nftables chains of every family."""
+"""Both families are forwarded although another tool drops: ip6tables' policy and nftables chains of every family."""
 
 import json
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ class Running:
     """The rule set before init-node."""
 
     def reaches(self, host: Pod, family: str) -> bool:
-        """Whether the node's pod has an echo answered by another, over that family."""
+        """Return whether another pod answers the node's pod in that family."""
         address = json.loads(
             host.run("ip", "-j", f"-{family}", "address", "show", "dev", "eth0", "scope", "global").stdout
         )
@@ -43,23 +43,23 @@ class Running:
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    """A dual-stack lab of two nodes with pods on them."""
+    """Yield a dual-stack lab with two nodes and pods on them."""
     with Lab(nodes=2, dual_stack=True) as lab:
-        one, other = lab.nodes
-        one.run(["ip6tables", "-P", "FORWARD", "DROP"])
-        before = one.run(["nft", "-s", "list", "ruleset"]).stdout
-        for node, peer in ((one, other), (other, one)):
+        here, there = lab.nodes
+        here.run(["ip6tables", "-P", "FORWARD", "DROP"])
+        before = here.run(["nft", "-s", "list", "ruleset"]).stdout
+        for node, peer in ((here, there), (there, here)):
             cnictl(
                 node, "init-node",
                 "--subnet", f"{node.pod_cidr},{node.pod_cidr6}", "--network", f"{plan.NETWORK},{plan.NETWORK6}",
                 "--peer", f"{peer.pod_cidr}={peer.address}",
                 "--peer", f"{peer.pod_cidr6}={peer.address6}",
             )  # fmt: skip
-        yield Running(one, pod(one, "a"), pod(one, "b"), pod(other, "c"), before)
+        yield Running(here, pod(here, "a"), pod(here, "b"), pod(there, "c"), before)
 
 
 def pod(node: Node, name: str) -> Pod:
-    """A pod of both families."""
+    """Attach a pod with both families."""
     node.run(["ip", "netns", "add", name])
     return Pod(node, name, call(node, "ADD", name)["ips"][0]["address"].partition("/")[0])
 
@@ -74,7 +74,7 @@ def test_pods_get_past_ip6tables_and_dropping_chains_of_each_nft_family_until_a_
     assert drifted(node) == ["forward/ip6tables", "forward/nft"]
     cnictl(node, "apply")
     for host, family in product((running.far, running.sibling), "46"):
-        # a pod asks once more for a neighbour that it could not find only when it has given up
+        # a pod asks again for an unresolved neighbour only after it has given up
         wait_for(partial(running.reaches, host, family), f"{host.name} is reached over IPv{family}")
     assert drifted(node) == []
     cnictl(node, "reset-node", "--yes", "--force")

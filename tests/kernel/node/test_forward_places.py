@@ -1,6 +1,6 @@
-"""Accept rules beside firewalls that drop: pods' packets pass, specific drops still apply, strangers are refused.
+"""Accept rules beside firewalls that drop let pods' packets pass, keep specific drops, and admit no strangers.
 
-A stranger is a host on a link of the node's own that is no peer; it also has the address that clouds' metadata is at.
+A stranger is a host on one of the node's own links that is not a peer. It also has the clouds' metadata address.
 """
 
 import json
@@ -40,11 +40,11 @@ ip -6 route add fd00:ec2::254/128 via 2001:db8:7::2
 
 @dataclass(frozen=True)
 class Firewall:
-    """Somebody's firewall: it forwards nothing but answers, and nothing at all to the metadata address."""
+    """Another program's firewall: it forwards only replies, and nothing to the metadata address."""
 
     name: str
     resources: tuple[str, ...]
-    """The resources of cnictl that its drops are met by."""
+    """The cnictl resources that handle its drops."""
     load: str
     append: str
     """Adds a drop of `{there}` and `{there6}` at the end."""
@@ -55,7 +55,7 @@ class Firewall:
 
 
 def _of_iptables(name: str, programs: tuple[str, ...], drop: str, metadata: str) -> Firewall:
-    """A FORWARD that drops by its policy, or by its last rule."""
+    """Return a firewall whose FORWARD chain drops by its policy or by its last rule."""
     load, unload, append = [], [], []
     for program in programs:
         six = "6" if program.startswith("ip6") else ""
@@ -66,7 +66,7 @@ def _of_iptables(name: str, programs: tuple[str, ...], drop: str, metadata: str)
         ]
         append.append(f"{program} -A FORWARD -d {{there{six}}} -j DROP")
         unload += [f"{program} -P FORWARD ACCEPT", f"{program} -F FORWARD"]
-    return Firewall(name, tuple(f"forward/{one}" for one in programs), *map("; ".join, (load, append, unload)))
+    return Firewall(name, tuple(f"forward/{program}" for program in programs), *map("; ".join, (load, append, unload)))
 
 
 _NFT = """
@@ -100,7 +100,7 @@ FIREWALLS = (
 
 
 class World:
-    """Two nodes of both families, pods on each, and the stranger on the first."""
+    """Two nodes with both families, pods on each, and the stranger on the first node."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab, (self.here, self.there) = lab, lab.nodes
@@ -110,7 +110,7 @@ class World:
         self.six = {pod.name: _address6(pod) for pod in (self.pod, self.far)}
 
     def reached(self) -> dict[str, bool]:
-        """Who reaches whom, over both families."""
+        """Return who reaches whom over both families."""
         outside, there = self.lab.outside, self.there
         ways = {
             "pod to outside": (self.pod.command(), outside.address, outside.address6),
@@ -118,10 +118,10 @@ class World:
             "pod to metadata": (self.pod.command(), METADATA["4"], METADATA["6"]),
             "stranger to pod": (["ip", "netns", "exec", "stranger"], self.pod.address, self.six["pod"]),
         }
-        found = {way: pings(self.here, *where) for way, where in ways.items()}
-        found["far pod to pod"] = pings(there, self.far.command(), self.pod.address, self.six["pod"])
-        found["peer to pod"] = pings(there, [], self.pod.address, self.six["pod"])
-        return found
+        reached = {way: pings(self.here, *where) for way, where in ways.items()}
+        reached["far pod to pod"] = pings(there, self.far.command(), self.pod.address, self.six["pod"])
+        reached["peer to pod"] = pings(there, [], self.pod.address, self.six["pod"])
+        return reached
 
     def run(self, line: str) -> None:
         """Run a shell line on the first node."""
@@ -136,7 +136,7 @@ OPEN = dict.fromkeys(PROMISED, True)
 
 
 def pings(node: Node, prefix: list[str], *addresses: str) -> bool:
-    """Whether all of these addresses answer; not at all if one does and another doesn't."""
+    """Return whether all of these addresses answer. Fail if only some do."""
     command = "for a in {}; do ping -n -c1 -W1 $a >/dev/null && echo yes || echo no; done".format(" ".join(addresses))
     said = node.run([*prefix, "sh", "-c", command]).stdout.split()
     assert len(set(said)) == 1, (addresses, said)
@@ -156,7 +156,7 @@ def world() -> Iterator[World]:
 
 @pytest.fixture(params=FIREWALLS, ids=str)
 def firewall(world: World, request: pytest.FixtureRequest) -> Iterator[Firewall]:
-    """One that is loaded when cnictl has done its work, and taken away again."""
+    """Yield each firewall, and unload it after the test."""
     yield request.param
     world.run(request.param.unload)
     cnictl(world.here, "apply")
@@ -167,12 +167,12 @@ def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Fire
     here = world.here
     assert world.reached() == OPEN
     world.run(firewall.load)
-    found = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)["items"]
-    assert {one["subject"] for one in found if "forward" in one["subject"]} <= set(firewall.resources)
+    findings = json.loads(cnictl(here, "doctor", "-o", "json", check=False).stdout)["items"]
+    assert {finding["subject"] for finding in findings if "forward" in finding["subject"]} <= set(firewall.resources)
     cnictl(here, "apply")
     assert world.reached() == PROMISED
     assert drifted(here) == []
-    # a later rule of theirs stands behind the accept rule, and is passed over until the accept rule is moved
+    # a rule that the firewall appends later is behind the accept rule, so it has no effect until that is moved
     world.run(firewall.append)
     if "last-rule" not in firewall.name:
         ahead = pings(here, world.pod.command(), world.there.address, world.there.address6)
@@ -195,13 +195,15 @@ def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(world: Wo
         assert here.run(["nft", "-s", "list", "table", "inet", "theirs"]).stdout == rules
         assert "cnictl" not in here.run(["iptables-save", "-t", "filter"]).stdout.lower()
         assert "forward = false" in here.run(["cat", "/etc/cnictl/node.toml"]).stdout
-        found = json.loads(cnictl(here, "doctor", "--only", "forward-off", "-o", "json", check=False).stdout)["items"]
-        assert [(one["id"], one["subject"], one["severity"]) for one in found] == [
+        findings = json.loads(cnictl(here, "doctor", "--only", "forward-off", "-o", "json", check=False).stdout)[
+            "items"
+        ]
+        assert [(finding["id"], finding["subject"], finding["severity"]) for finding in findings] == [
             ("forward-off", "inet theirs guard", "error")
         ]
-        assert "policy drop" in found[0]["message"]
+        assert "policy drop" in findings[0]["message"]
         assert drifted(here) == []
-        cnictl(here, *init)  # an option that is not given keeps what the file says
+        cnictl(here, *init)  # an option that is not given keeps the file's value
         assert "forward = false" in here.run(["cat", "/etc/cnictl/node.toml"]).stdout
         warned = cnictl(here, *init, "--forward").stderr
         assert (
@@ -231,13 +233,14 @@ def test_accepts_of_the_former_release_are_moved_and_an_undo_puts_them_back(worl
     assert not set(former) & set(_chain(here)[:2])
     (latest,) = json.loads(cnictl(here, "history", "--limit", "1", "-o", "json").stdout)["items"]
     cnictl(here, "undo", str(latest["run"]))
-    assert sorted(_chain(here)) == sorted(old) and _chain(here)[0] == former[0]  # where it let pods past the drop
+    # at its former place, where it let pods bypass the drop
+    assert sorted(_chain(here)) == sorted(old) and _chain(here)[0] == former[0]
     world.run(firewall.unload)
     cnictl(here, "apply")
 
 
 def _chain(node: Node) -> list[str]:
-    """The rules of the firewall's base chain, without counts."""
+    """Return the rules of the firewall's base chain, without counters."""
     listed = node.run(["nft", "-s", "list", "chain", "inet", "theirs", "guard"]).stdout.splitlines()
     return [re.sub(r"counter packets \d+ bytes \d+", "counter", line.strip()) for line in listed[3:-2]]
 

@@ -17,11 +17,11 @@ pytestmark = pytest.mark.once
 
 @dataclass(frozen=True)
 class Case:
-    """Something that preflight finds, and the hint it prints for that."""
+    """A fault that preflight finds, and the hint that it prints."""
 
     check: str
     hint: str
-    """Its name in tests/kernel/hints.py."""
+    """The hint's name in tests/kernel/hints.py."""
     fault: str
     restore: str
     options: tuple[str, ...] = INIT_OPTIONS
@@ -87,10 +87,10 @@ CASES = (
 
 
 def findings(node: Node, options: tuple[str, ...], check: str) -> list[dict[str, Any]]:
-    """What `init-node --dry-run` says of one check; nothing is changed."""
+    """Return the findings of one check from `init-node --dry-run`."""
     done = cnictl(node, "init-node", *options, "--dry-run", "-o", "json", check=False)
     assert done.stdout, done.stderr
-    return [one for one in json.loads(done.stdout)["findings"] if one["name"] == check]
+    return [finding for finding in json.loads(done.stdout)["findings"] if finding["name"] == check]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -98,22 +98,22 @@ def test_finding_of_preflight_is_gone_once_its_hint_is_followed(shared_node: Nod
     assert findings(shared_node, case.options, case.check) == []
     shell(shared_node, case.fault)
     try:
-        found = findings(shared_node, case.options, case.check)
-        assert found
-        for one in found:
-            printed = one["hint"]["command"] or one["hint"]["option"]
+        reported = findings(shared_node, case.options, case.check)
+        assert reported
+        for finding in reported:
+            printed = finding["hint"]["command"] or finding["hint"]["option"]
             assert matches(case.hint, printed), printed
-            assert printed in one["hint"]["text"]
-        command, option = found[0]["hint"]["command"], found[0]["hint"]["option"]
+            assert printed in finding["hint"]["text"]
+        command, option = reported[0]["hint"]["command"], reported[0]["hint"]["option"]
         shell(shared_node, command or "true")
         left = findings(shared_node, (*_without(case.options, option), *shlex.split(option)), case.check)
-        assert found[0] not in left, left
+        assert reported[0] not in left, left
     finally:
         shell(shared_node, case.restore)
 
 
 def _without(options: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """The options but for the one that another value is given for."""
+    """Return the options without the one that gets another value."""
     name = option.split()[0] if option else ""
     if name not in options:
         return options

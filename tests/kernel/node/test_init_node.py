@@ -35,11 +35,11 @@ def test_fresh_host_becomes_a_node_and_a_second_run_changes_nothing(lab: Lab) ->
 
 
 def test_two_initialised_nodes_carry_pods_to_each_other_and_outside(lab: Lab) -> None:
-    one, other = lab.nodes
-    init(one, "--peer", f"{other.pod_cidr}={other.address}")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}")
-    pod, sibling, far = start_pod(one, "a"), start_pod(one, "b"), start_pod(other, "c")
-    for target in (one.address, other.address, sibling.address, far.address, lab.outside.address):
+    here, there = lab.nodes
+    init(here, "--peer", f"{there.pod_cidr}={there.address}")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}")
+    pod, sibling, far = start_pod(here, "a"), start_pod(here, "b"), start_pod(there, "c")
+    for target in (here.address, there.address, sibling.address, far.address, lab.outside.address):
         assert pod.pings(target), target
 
 
@@ -147,7 +147,7 @@ def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
     before = snapshot(node)
     mac = node.run(["cat", "/sys/class/net/cni0/address"]).stdout
     done = outcomes(init(node, "-o", "json"))
-    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "unchanged")  # the MAC is made to stay
+    assert (done["bridge/cni0"], done["address/cni0"]) == ("changed", "unchanged")  # the run fixes the bridge's MAC
     assert start_pod(node, "pod").pings("10.244.0.1")
     assert node.run(["cat", "/sys/class/net/cni0/address"]).stdout == mac
     assert drifted(node) == []

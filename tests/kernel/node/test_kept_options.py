@@ -1,4 +1,4 @@
-"""An option that is not given keeps what node.toml says; peers go or move only on the operator's word."""
+"""An option that is not given keeps its value in node.toml. A peer is dropped or moved only with an explicit option."""
 
 import json
 from typing import Any
@@ -21,7 +21,7 @@ SET_UP = (
 
 @pytest.fixture
 def node(shared_node: Node) -> Node:
-    """The same node again, as SET_UP leaves it."""
+    """Return the module's node, set up again with SET_UP."""
     cnictl(shared_node, "reset-node", "--yes", "--force")
     cnictl(shared_node, *SET_UP)
     return shared_node

@@ -1,4 +1,4 @@
-"""Five nodes whose peers come from Kubernetes: all pods reach each other, and a sixth node comes and goes."""
+"""Pods of five nodes whose peers come from Kubernetes reach each other, and a sixth node joins and leaves."""
 
 import json
 import time
@@ -16,7 +16,10 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.once
 
 BOUND = 20.0
-"""Seconds in which all nodes have to follow. A quiet machine takes a fraction of a second; what it took is printed."""
+"""The limit in seconds for all nodes to follow.
+
+A quiet machine needs a fraction of a second. The test prints its time.
+"""
 _SERVE = """
 import socket
 server = socket.create_server(("0.0.0.0", 7007), backlog=64)
@@ -40,7 +43,7 @@ print(json.dumps(seen))
 
 
 class Pods:
-    """A pod on each of some nodes, which tells who connects to it."""
+    """A pod on each of some nodes, with a server that reports who connects to it."""
 
     def __init__(self, nodes: list[Node]) -> None:
         self._pods: list[Pod] = []
@@ -58,7 +61,7 @@ class Pods:
         self._pods.append(pod)
 
     def red(self) -> dict[tuple[str, str], str]:
-        """Pairs of sender and receiver where the receiver did not see the sender's own address, and what happened."""
+        """Return the pairs in which the receiver did not see the sender's own address, with what happened."""
         red: dict[tuple[str, str], str] = {}
         for sender in self._pods:
             receivers = [pod.address for pod in self._pods if pod is not sender]
@@ -73,7 +76,7 @@ class Pods:
 
 @pytest.fixture(scope="module")
 def six() -> Iterator[Cluster]:
-    """Six nodes; Kubernetes knows five of them, which follow it."""
+    """Yield six nodes. Five of them have a Node in Kubernetes, and follow it."""
     with Lab(nodes=6) as lab, ExitStack() as watches:
         cluster = Cluster(lab, announced=5)
         for at in range(5):
@@ -84,7 +87,7 @@ def six() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="module")
 def pods(six: Cluster) -> Iterator[Pods]:
-    """A pod on each of the five."""
+    """Yield a pod on each of the five nodes."""
     pods = Pods(six.nodes[:5])
     yield pods
     pods.end()
@@ -108,7 +111,7 @@ def test_sixth_node_takes_one_command_and_leaves_no_route_behind(
     wait_for(lambda: pods.red() == {}, "a green matrix", BOUND)
     green = time.monotonic() - announced
     assert drifted(sixth) == []
-    assert [runs(node) for node in five] == histories, "nobody ran a command on the others"
+    assert [runs(node) for node in five] == histories, "no command was run on the other nodes"
 
     left = time.monotonic()
     six.change("DELETE", "node5")
@@ -122,6 +125,6 @@ def test_sixth_node_takes_one_command_and_leaves_no_route_behind(
 
 
 def runs(node: Node) -> list[str]:
-    """The operator's runs on a node, without what watch changed."""
+    """Return the operator's runs on a node, without watch's changes."""
     items = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     return [f"{item['run']} {item['command']}" for item in items if item["command"] != "watch"]

@@ -1,4 +1,4 @@
-"""Several hundred silent peers are asked in one batch on one socket, without a neighbour-table entry."""
+"""Several hundred silent peers are asked in one batch on one socket, and add no neighbour table entries."""
 
 import json
 import time
@@ -17,7 +17,7 @@ COUNT = 300
 
 @pytest.fixture(scope="module")
 def crowded() -> Iterator[Node]:
-    """A node with many peers in its node file, applied; another node has the first one's address."""
+    """Yield a node with many applied peers in its node file. Another node has the first peer's address."""
     with Lab(nodes=2) as lab:
         node, other = lab.nodes
         other.run(["ip", "address", "add", f"{address(1)}/16", "dev", "eth0"])
@@ -32,13 +32,13 @@ def crowded() -> Iterator[Node]:
 
 
 def routes(node: Node) -> dict[str, str]:
-    """Destination to gateway of every route with cnictl's protocol number."""
-    found = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
-    return {route["dst"]: route["gateway"] for route in found}
+    """Return the gateway by destination of every route with cnictl's protocol number."""
+    rows = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
+    return {route["dst"]: route["gateway"] for route in rows}
 
 
 def neighbours(node: Node) -> list[str]:
-    """The entries of the neighbour table on the uplink."""
+    """Return the neighbour table's entries on the uplink."""
     return node.run(["ip", "neigh", "show", "dev", "eth0", "nud", "all"]).stdout.splitlines()
 
 
@@ -53,7 +53,7 @@ def test_looking_at_silent_peers_fills_no_neighbour_table(crowded: Node) -> None
         cnictl(crowded, *command.split(), check=False)
         silent = [line for line in neighbours(crowded) if "172.16." in line and f"{address(1)} " not in line]
         assert not silent, command
-        assert time.monotonic() - begun < 60, "silent peers are waited for one after another"
+        assert time.monotonic() - begun < 60, "the command waits for silent peers one after another"
 
 
 def test_silent_peers_are_told_from_one_that_answers(crowded: Node) -> None:
@@ -66,7 +66,7 @@ def test_firewall_accepts_many_peers_by_few_rules(crowded: Node) -> None:
     senders = [line.split()[line.split().index("-s") + 1] for line in rules if "-s 172.16." in line]
     assert len(senders) < 20
     held = sum(1 << (32 - int(sender.partition("/")[2])) for sender in senders)
-    assert held == COUNT, "the peers' addresses, and no other"
+    assert held == COUNT, "the rules cover exactly the peers' addresses"
 
 
 def test_one_route_that_the_kernel_refuses_takes_the_run_back_whole(crowded: Node) -> None:

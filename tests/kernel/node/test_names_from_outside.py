@@ -17,7 +17,7 @@ LONG = "n" * 60_000
 
 @pytest.fixture(scope="module")
 def attached() -> Iterator[Node]:
-    """A node with a pod of a harmful name, and one of a very long one."""
+    """Yield a node with two pods: one with a harmful name, one with a very long name."""
     with Lab(nodes=1) as lab:
         node = lab.nodes[0]
         init(node)
@@ -56,8 +56,8 @@ def test_long_name_pads_no_other_row(attached: Node) -> None:
 def test_json_keeps_the_exact_value(attached: Node, words: str) -> None:
     text = cnictl(attached, *words.split(), "-o", "json", check=False).stdout
     assert text.isascii() and "\x1b" not in text
-    found = json.dumps(json.loads(text))
-    assert (json.dumps(HARMFUL)[1:-1] in found) or words == "logs"
+    normalized = json.dumps(json.loads(text))
+    assert (json.dumps(HARMFUL)[1:-1] in normalized) or words == "logs"
 
 
 def test_terminal_gets_no_sequence_of_the_names(attached: Node) -> None:

@@ -1,4 +1,4 @@
-"""Masquerade and forwarding, proven by what the receiver sees and whether it is reached at all."""
+"""Masquerade and forwarding work: receivers see the right source address, and the right hosts are reachable."""
 
 import json
 from collections.abc import Iterator
@@ -11,7 +11,10 @@ from tests.kernel.commands import DOCKER_FILTER, Pod, cnictl, drifted, init, out
 pytestmark = pytest.mark.once
 
 DOCKER_MASQUERADE = ["iptables", "-t", "nat", "-A", "POSTROUTING", "-s", "10.244.0.0/16", "!", "-o", "cni0"]
-"""What a container engine's own network leaves on a host: it catches pods on their way to other nodes."""
+"""The masquerade rule that a container engine adds for its own network.
+
+It also matches pods' packets to other nodes.
+"""
 
 FIREWALLD = """
 table inet firewalld {
@@ -28,17 +31,17 @@ table inet firewalld {
 
 @pytest.fixture
 def pair(lab: Lab) -> Iterator[tuple[Pod, Pod, Node]]:
-    """Two nodes that know each other, without masquerade; a pod on each; the host outside."""
-    one, other = lab.nodes
-    init(one, "--peer", f"{other.pod_cidr}={other.address}", "--no-nat")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}", "--no-nat")
-    yield start_pod(one, "a"), start_pod(other, "b"), lab.outside
+    """Yield a pod on each of two nodes without masquerade that are each other's peers, and the host outside."""
+    here, there = lab.nodes
+    init(here, "--peer", f"{there.pod_cidr}={there.address}", "--no-nat")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}", "--no-nat")
+    yield start_pod(here, "a"), start_pod(there, "b"), lab.outside
 
 
 @pytest.mark.parametrize("backend", ["nft", "iptables"])
 def test_outside_sees_the_node_and_pods_see_the_pod(pair: tuple[Pod, Pod, Node], backend: str) -> None:
     pod, far, outside = pair
-    assert not pod.pings(outside.address)  # nobody outside knows the way back to a pod
+    assert not pod.pings(outside.address)  # no host outside has a route back to a pod
     cnictl(pod.node, "nat", "enable", "--backend", backend)
     for protocol in ("udp", "tcp"):
         assert seen_source(pod, outside, protocol) == pod.node.address
@@ -124,22 +127,22 @@ def test_dry_run_changes_nothing(pair: tuple[Pod, Pod, Node], command: tuple[str
 
 @pytest.mark.parametrize("rules", ["policy", "docker", "late-docker"])
 def test_forward_that_drops_lets_pods_through(lab: Lab, rules: str) -> None:
-    one, other = lab.nodes
+    here, there = lab.nodes
     if rules == "policy":
-        other.run(["iptables", "-P", "FORWARD", "DROP"])
+        there.run(["iptables", "-P", "FORWARD", "DROP"])
     if rules == "docker":
-        other.run(["iptables-restore"], stdin=DOCKER_FILTER)
-    init(one, "--peer", f"{other.pod_cidr}={other.address}")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}")
+        there.run(["iptables-restore"], stdin=DOCKER_FILTER)
+    init(here, "--peer", f"{there.pod_cidr}={there.address}")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}")
     if rules == "late-docker":
-        other.run(["iptables-restore", "--noflush"], stdin=DOCKER_FILTER)
-    pod, far, sibling = start_pod(one, "a"), start_pod(other, "b"), start_pod(other, "c")
+        there.run(["iptables-restore", "--noflush"], stdin=DOCKER_FILTER)
+    pod, far, sibling = start_pod(here, "a"), start_pod(there, "b"), start_pod(there, "c")
     assert pod.pings(far.address) and far.pings(pod.address)
     assert far.pings(sibling.address)  # bridged packets pass FORWARD too
     assert far.pings(lab.outside.address)
-    assert drifted(other) == []
+    assert drifted(there) == []
     place = "DOCKER-USER" if rules == "docker" else "FORWARD"
-    assert other.run(["iptables", "-S", place]).stdout.splitlines()[1].endswith("-j CNICTL-FORWARD")
+    assert there.run(["iptables", "-S", place]).stdout.splitlines()[1].endswith("-j CNICTL-FORWARD")
 
 
 def test_forward_accept_stands_where_nothing_drops_yet(node: Node) -> None:
@@ -148,13 +151,13 @@ def test_forward_accept_stands_where_nothing_drops_yet(node: Node) -> None:
 
 
 def test_rejecting_nft_firewall_lets_pods_through(lab: Lab) -> None:
-    one, other = lab.nodes
-    other.run(["nft", "-f", "-"], stdin=FIREWALLD)
-    init(one, "--peer", f"{other.pod_cidr}={other.address}")
-    init(other, "--peer", f"{one.pod_cidr}={one.address}")
-    pod, far = start_pod(one, "a"), start_pod(other, "b")
+    here, there = lab.nodes
+    there.run(["nft", "-f", "-"], stdin=FIREWALLD)
+    init(here, "--peer", f"{there.pod_cidr}={there.address}")
+    init(there, "--peer", f"{here.pod_cidr}={here.address}")
+    pod, far = start_pod(here, "a"), start_pod(there, "b")
     assert pod.pings(far.address) and far.pings(pod.address)
-    listed = other.run(["nft", "list", "chain", "inet", "firewalld", "filter_FORWARD"]).stdout.splitlines()
+    listed = there.run(["nft", "list", "chain", "inet", "firewalld", "filter_FORWARD"]).stdout.splitlines()
     assert [number for number, line in enumerate(listed) if 'comment "cnictl:mynet"' in line] == [5, 6, 7, 8, 9, 10]
     assert "reject with icmpx admin-prohibited" in listed[11]
 
@@ -188,5 +191,5 @@ def test_node_without_iptables_gets_its_accept_by_nft(node: Node) -> None:
 
 
 def snapshot_nft(node: Node) -> str:
-    """The ruleset alone."""
+    """Return the nftables rule set."""
     return node.run(["nft", "-s", "list", "ruleset"]).stdout

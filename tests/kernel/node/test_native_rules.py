@@ -1,4 +1,4 @@
-"""A native rule of nft's in one of iptables' chains: iptables can't list that table, and everything else goes on."""
+"""With a native nft rule in one of iptables' chains, iptables can't list that table, but everything else works."""
 
 import json
 
@@ -11,7 +11,7 @@ from tests.kernel.commands import INIT_OPTIONS, cnictl, drifted, start_pod
 pytestmark = pytest.mark.once
 
 NATIVE = {"refused": "ct state vmap { invalid : drop }", "misread": "ip daddr { 192.0.2.7, 192.0.2.9 } drop"}
-"""iptables-nft refuses to list a chain with the one, and lists the other as a drop of everything."""
+"""iptables-nft refuses to list a chain with the first rule, and lists the second one as a drop of all packets."""
 CHAINS = {
     "ip filter INPUT": "iptables -A INPUT -p tcp --dport 22 -j ACCEPT",
     "ip filter FORWARD": "iptables -A FORWARD -p tcp --dport 22 -j ACCEPT",
@@ -34,13 +34,13 @@ def remove(node: Node, chain: str) -> None:
 
 
 def ours(node: Node) -> list[str]:
-    """What carries our marks in nftables."""
+    """Return the lines of the nftables rule set that carry cnictl's marks."""
     lines = node.run(["nft", "list", "ruleset"]).stdout.splitlines()
     return [line.strip() for line in lines if "CNICTL-" in line or "cnictl" in line]
 
 
 def unable(node: Node, *words: str) -> str:
-    """What doctor could not look at, in its words."""
+    """Return doctor's messages about checks that could not be made."""
     said = cnictl(node, "doctor", *words, check=False).stderr
     return "\n".join(line for line in said.splitlines() if "could not run" in line)
 
@@ -71,8 +71,8 @@ def test_a_native_rule_that_comes_later_hides_nothing_from_a_reset(shared_node: 
     try:
         shell(node, "iptables -t mangle -I FORWARD -m comment --comment cnictl:cni0 -j RETURN")
         add(node, chain, kind)
-        found = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
-        states = {row["resource"]: row["state"] for row in found["resources"] if row["state"] != "ok"}
+        status = json.loads(cnictl(node, "status", "-o", "json", check=False).stdout)
+        states = {row["resource"]: row["state"] for row in status["resources"] if row["state"] != "ok"}
         if chain == "ip nat POSTROUTING":
             assert states == {"masquerade/mynet": "not known"}
             done = cnictl(node, "apply", check=False)

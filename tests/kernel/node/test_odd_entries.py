@@ -1,4 +1,4 @@
-"""Odd things among the leases, the records, the confs and cnictl's own files: told once each, and they stop nothing."""
+"""Odd entries among leases, records, confs and cnictl's own files are reported once each, and stop nothing."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from tests.kernel.plugin.client import LEASES, RECORDS, Host, new_host
 pytestmark = pytest.mark.once
 
 PLAIN = ("lost+found", ".hidden", "mynet~", "#mynet#", "my net", "line\nend", "\x1b[31mred", "n" * 201, "b\udcff")
-"""Names of folders that no network has."""
+"""Folder names that no network can have."""
 
 
 def cnictl(host: Host, *words: str) -> "subprocess.CompletedProcess[str]":
@@ -29,7 +29,7 @@ def cnictl(host: Host, *words: str) -> "subprocess.CompletedProcess[str]":
 
 @pytest.fixture(scope="module")
 def littered() -> Iterator[Host]:
-    """A host with a live pod, and every odd thing beside its lease and its record."""
+    """Yield a host with a live pod, and with every kind of odd entry beside its lease and its record."""
     with new_host() as host:
         host.add(host.pod())
         leases, records = (host.path(folder) for folder in (LEASES, RECORDS))
@@ -62,7 +62,7 @@ def littered() -> Iterator[Host]:
 
 
 def short(path: Path) -> str:
-    """A path that fits a socket's address, by the folder's descriptor."""
+    """Return a path that fits into a socket address, through the folder's descriptor."""
     folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
     return f"/proc/self/fd/{folder}/{path.name}"
 
@@ -97,7 +97,7 @@ def test_each_odd_entry_is_told_once_and_what_was_asked_for_is_done(littered: Ho
 
 
 def test_gc_leaves_a_pod_alone_whose_record_has_a_copy(littered: Host) -> None:
-    pods = [one for one in littered.records() if one == "pod@eth0"]
+    pods = [name for name in littered.records() if name == "pod@eth0"]
     before = littered.ports()
     kept = [{"containerID": "pod", "ifname": "eth0"}]
     answer = littered.plugin("GC", conf={**littered.conf, "cniVersion": "1.1.0", "cni.dev/valid-attachments": kept})
@@ -110,7 +110,7 @@ def test_the_plugin_serves_beside_odd_entries(littered: Host) -> None:
     assert littered.plugin("CHECK", pod, prev=result).result == {}
     assert littered.plugin("STATUS", conf={**littered.conf, "cniVersion": "1.1.0"}).status in (0, 1)
     littered.delete(pod, prev=result)
-    assert {one for one in littered.records() if one.startswith("second")} == set()
+    assert {name for name in littered.records() if name.startswith("second")} == set()
 
 
 def test_a_lease_that_cannot_be_read_is_told_and_makes_the_status_1(host: Host) -> None:

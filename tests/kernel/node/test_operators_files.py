@@ -1,4 +1,4 @@
-"""What an operator made stays: links into a repository, masks, modes, mounts; each is used as it is or refused."""
+"""An operator's links into a repository, masks, modes and mounts stay. Each is used as it is, or refused."""
 
 import json
 from collections.abc import Iterator
@@ -17,20 +17,21 @@ UNIT = "/etc/systemd/system/cnictl.service"
 
 
 @pytest.fixture(scope="module")
-def one() -> Iterator[Node]:
+def bare() -> Iterator[Node]:
     with Lab(nodes=1) as lab:
         yield lab.nodes[0]
 
 
 @pytest.fixture
-def node(one: Node) -> Iterator[Node]:
-    """A bare node, and bare again afterwards."""
-    shell(one, f"mkdir -p {REPOSITORY} /etc/cnictl /etc/sysctl.d")
-    yield one
-    cnictl(one, "reset-node", "--yes", check=False)
-    one.run(["umount", f"{REPOSITORY}/ro"], check=False)
+def node(bare: Node) -> Iterator[Node]:
+    """Yield a bare node, and make it bare again after the test."""
+    shell(bare, f"mkdir -p {REPOSITORY} /etc/cnictl /etc/sysctl.d")
+    yield bare
+    cnictl(bare, "reset-node", "--yes", check=False)
+    bare.run(["umount", f"{REPOSITORY}/ro"], check=False)
     shell(
-        one, f"rm -rf {REPOSITORY} /etc/cnictl /etc/sysctl.d /etc/systemd /run/systemd /var/lib/cnictl /etc/cni/net.d/*"
+        bare,
+        f"rm -rf {REPOSITORY} /etc/cnictl /etc/sysctl.d /etc/systemd /run/systemd /var/lib/cnictl /etc/cni/net.d/*",
     )
 
 

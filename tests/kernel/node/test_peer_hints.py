@@ -1,4 +1,4 @@
-"""Hints about missing peers on nodes whose peers come from a cluster file: each removes its cause."""
+"""Hints about missing peers remove the cause on nodes whose peers come from a cluster file."""
 
 import json
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ LINE = "on the operator's machine: add {} to the cluster file if it is missing t
 
 
 class World:
-    """Three nodes from one file, with a pod on the first and on the third."""
+    """Three nodes from one file, with a pod on the first and one on the third."""
 
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
@@ -30,7 +30,7 @@ class World:
         self.pod, self.far = start_pod(self.first, "near"), start_pod(self.third, "far")
 
     def check(self, *options: str, target: str = "") -> dict[str, Any]:
-        """What test-connectivity says on the first node of a pod on another host."""
+        """Return test-connectivity's check on the first node of a pod on another host."""
         words = [
             "test-connectivity",
             "-o",
@@ -43,12 +43,12 @@ class World:
         ]
         document = json.loads(cnictl(self.first, *words, check=False).stdout)
         asked = target or self.far.address
-        (found,) = (each for each in document["checks"] if each["to"] == asked)
-        return dict(found)
+        (row,) = (row for row in document["checks"] if row["to"] == asked)
+        return dict(row)
 
     @property
     def named(self) -> tuple[str, str]:
-        """Options that name the third node as a peer."""
+        """The options that name the third node as a peer."""
         return "--peer", f"{self.third.pod_cidr}={self.third.address}"
 
     def hands_out(self, node: Node, without: Node | None = None) -> None:
@@ -66,7 +66,7 @@ def made() -> Iterator[World]:
 
 @pytest.fixture
 def world(made: World) -> Iterator[World]:
-    """The world, whole again afterwards."""
+    """Yield the world, and restore it after the test."""
     yield made
     for node in (made.first, made.third):
         made.hands_out(node)
@@ -75,7 +75,7 @@ def world(made: World) -> Iterator[World]:
 
 
 def run_hint(world: World, check: dict[str, Any]) -> None:
-    """Run a hint's command where it says."""
+    """Run a hint's command on the host that it names."""
     on = check["hint"]["on"]
     node = next((node for node in world.lab.nodes if node.address == on), world.first)
     node.run(["sh", "-c", check["hint"]["command"]])
@@ -156,8 +156,8 @@ def test_refused_entry_is_named_with_its_reason(world: World) -> None:
 
 def doctor_hint(node: Node, check: str) -> dict[str, Any]:
     items = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    (found,) = (each for each in items if each["id"] == check)
-    return dict(found)
+    (finding,) = (finding for finding in items if finding["id"] == check)
+    return dict(finding)
 
 
 @applies("node.reach.peer_hints.there: cnictl apply")

@@ -1,4 +1,4 @@
-"""Each thing that would keep a node from working is found, named, and comes with a hint, before anything is touched."""
+"""Preflight finds each fault that would keep a node from working, names it and gives a hint, before any change."""
 
 import json
 import os
@@ -29,15 +29,15 @@ json.dump([asdict(one) for one in found], sys.stdout)
 
 
 def findings(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> list[PreflightFinding]:
-    """What the checks find on the node, but for what its empty plugin folders lack."""
+    """Return the findings on the node."""
     both = json.dumps([as_data(spec), as_data(previous) if previous else None])
-    found = json.loads(node.run([sys.executable, "-c", RUN], both).stdout)
-    return [PreflightFinding(**one) for one in found]
+    items = json.loads(node.run([sys.executable, "-c", RUN], both).stdout)
+    return [PreflightFinding(**item) for item in items]
 
 
 def errors(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) -> dict[str, PreflightFinding]:
-    """The errors by the check's name."""
-    return {one.name: one for one in findings(node, spec, previous) if one.severity == "error"}
+    """Return the errors by the name of their check."""
+    return {finding.name: finding for finding in findings(node, spec, previous) if finding.severity == "error"}
 
 
 def test_a_bare_host_with_a_peer_on_the_link_is_fit_and_stays_untouched(lab: Lab) -> None:
@@ -59,7 +59,7 @@ def test_all_checks_run_and_report_at_once(node: Node) -> None:
     spec = NodeSpec(subnets=("10.0.0.0/24",), networks=("10.0.0.0/16",), peers=(Peer("10.0.5.0/24", "192.0.2.1"),))
     names = set(errors(node, spec))
     assert {"bridge", "subnet-overlap", "peer-link", "conf-order", "launcher-name"} <= names
-    assert all(one.hint for one in findings(node, spec))
+    assert all(finding.hint for finding in findings(node, spec))
     assert names <= set(preflight.CHECKS)
 
 
@@ -70,11 +70,11 @@ def test_a_hand_made_bridge_with_the_right_address_is_no_obstacle(node: Node) ->
 
 def test_a_bridge_with_another_address_is_named_with_both(node: Node) -> None:
     node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.9.0.1/24 dev cni0"])
-    found = errors(node)["bridge"]
-    assert found.subject == "cni0"
-    assert "10.9.0.1/24" in found.message
-    assert "10.244.0.1/24" in found.message
-    assert "--bridge" in found.hint
+    finding = errors(node)["bridge"]
+    assert finding.subject == "cni0"
+    assert "10.9.0.1/24" in finding.message
+    assert "10.244.0.1/24" in finding.message
+    assert "--bridge" in finding.hint
 
 
 def test_a_bridge_that_is_ours_may_move_to_another_subnet(node: Node) -> None:
@@ -92,10 +92,10 @@ def test_a_link_of_another_kind_under_the_bridges_name(node: Node) -> None:
 def test_a_route_into_the_pod_cidr_is_named_and_a_free_one_suggested(node: Node) -> None:
     uplink = node.interface
     node.run(["ip", "route", "add", "10.244.0.128/25", "via", "10.0.10.51"])
-    found = errors(node)["subnet-overlap"]
-    assert found.subject == "10.244.0.0/24"
-    assert "10.244.0.128/25 via 10.0.10.51" in found.message
-    assert "--subnet 10.244.1.0/24" in found.hint, (uplink, found)
+    finding = errors(node)["subnet-overlap"]
+    assert finding.subject == "10.244.0.0/24"
+    assert "10.244.0.128/25 via 10.0.10.51" in finding.message
+    assert "--subnet 10.244.1.0/24" in finding.hint, (uplink, finding)
 
 
 def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) -> None:
@@ -113,9 +113,9 @@ def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) ->
 
 def test_a_host_address_within_the_pod_network_is_a_warning(node: Node) -> None:
     spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.0.0.0/8",))
-    found = [one for one in findings(node, spec) if one.name == "network-overlap"]
-    assert [one.severity for one in found] == ["warning"]
-    assert found[0].subject == "10.0.0.210"
+    overlaps = [finding for finding in findings(node, spec) if finding.name == "network-overlap"]
+    assert [finding.severity for finding in overlaps] == ["warning"]
+    assert overlaps[0].subject == "10.0.0.210"
 
 
 def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
@@ -123,9 +123,9 @@ def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
     spec = NodeSpec(
         subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "172.20.0.5"),)
     )
-    found = errors(node, spec)["peer-link"]
-    assert "172.20.0.5" in found.subject
-    assert found.message == (
+    finding = errors(node, spec)["peer-link"]
+    assert "172.20.0.5" in finding.subject
+    assert finding.message == (
         "is not on a network segment of this host, but behind the gateway 10.0.0.99: "
         "plain routes can't carry pods' packets there"
     )
@@ -151,24 +151,24 @@ def test_only_a_conf_that_sorts_before_ours_stands_in_the_way(node: Node) -> Non
     node.run(["sh", "-c", "cd /etc/cni/net.d; touch 00-notes.txt 87-podman-bridge.conflist 100-crio-bridge.conf"])
     assert errors(node) == {}
     node.run(["touch", "/etc/cni/net.d/10-bridge.conf"])
-    found = errors(node)["conf-order"]
-    assert found.subject == "/etc/cni/net.d/10-bridge.conf"
+    finding = errors(node)["conf-order"]
+    assert finding.subject == "/etc/cni/net.d/10-bridge.conf"
 
 
 def test_anothers_files_under_our_names_are_errors(node: Node) -> None:
     node.run(["sh", "-c", "echo theirs > /usr/lib/cni/cnictl-bridge; echo '{}' > /etc/cni/net.d/10-cnictl.conflist"])
-    found = errors(node)
-    assert found["launcher-name"].subject == "/usr/lib/cni/cnictl-bridge"
-    assert found["conf-name"].subject == "/etc/cni/net.d/10-cnictl.conflist"
+    by_check = errors(node)
+    assert by_check["launcher-name"].subject == "/usr/lib/cni/cnictl-bridge"
+    assert by_check["conf-name"].subject == "/etc/cni/net.d/10-cnictl.conflist"
     node.run(["sh", "-c", "echo '{' > /etc/cni/net.d/10-cnictl.conflist"])
-    assert "conf-name" in errors(node)  # torn, and nothing says that cnictl wrote it
+    assert "conf-name" in errors(node)  # torn, so nothing shows that cnictl wrote it
 
 
 def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) -> None:
     config = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/opt/empty"\n'
     node.run(["sh", "-c", "mkdir /etc/containerd; cat > /etc/containerd/config.toml"], config)
-    found = errors(node)["loopback"]
-    assert "/opt/empty" in found.subject
+    finding = errors(node)["loopback"]
+    assert "/opt/empty" in finding.subject
     node.run(["sh", "-c", "mkdir /opt/empty; cp /usr/bin/true /opt/empty/loopback"])
     assert errors(node) == {}
 
@@ -181,9 +181,11 @@ def test_a_plugin_folder_that_others_can_write_is_an_error(node: Node) -> None:
 def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> None:
     wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount --bind /opt /opt; mount -o remount,bind,ro /opt; exec "$@"'
-    found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
-    told = [one for one in found if one["name"] == "bin-dir"]
-    assert [(one["severity"], one["subject"]) for one in told] == [("warning", "/opt/cni/bin")]
+    reported = json.loads(
+        node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout
+    )
+    told = [finding for finding in reported if finding["name"] == "bin-dir"]
+    assert [(finding["severity"], finding["subject"]) for finding in told] == [("warning", "/opt/cni/bin")]
     assert "only in /usr/lib/cni" in told[0]["message"]
     assert "mount it writable" in told[0]["hint"]
 
@@ -193,8 +195,10 @@ def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> Non
     assert "/usr/local/lib is writable by everyone" in errors(node)["lib-dir"].message
     wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount -o remount,bind,ro /usr/local/lib; exec "$@"'
-    found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
-    assert ["--lib-dir" in one["hint"] for one in found if one["name"] == "lib-dir"] == [True]
+    reported = json.loads(
+        node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout
+    )
+    assert ["--lib-dir" in finding["hint"] for finding in reported if finding["name"] == "lib-dir"] == [True]
 
 
 def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
@@ -216,8 +220,10 @@ def test_a_missing_firewall_tool_names_the_other_backend(node: Node) -> None:
 def test_forwarding_that_cannot_be_switched_on_is_an_error(node: Node) -> None:
     wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys; exec "$@"'
-    found = json.loads(node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout)
-    assert ("kernel", "net.ipv4.ip_forward") in {(one["name"], one["subject"]) for one in found}
+    reported = json.loads(
+        node.run(["unshare", "-m", "sh", "-ec", bind, "sh", sys.executable, "-c", RUN], wanted).stdout
+    )
+    assert ("kernel", "net.ipv4.ip_forward") in {(finding["name"], finding["subject"]) for finding in reported}
 
 
 def test_an_ordinary_user_is_told_first_of_all() -> None:
@@ -240,8 +246,8 @@ def test_program_that_others_could_change_is_an_error_and_a_folder_of_ours_is_to
     body = json.dumps([as_data(SPEC), None])
     path = f"/opt/open:{os.environ.get('PATH', os.defpath)}:/usr/sbin:/sbin"
     said = json.loads(node.run(["env", f"PATH={path}", sys.executable, "-c", RUN], body).stdout)
-    found = {one["name"]: one for one in said}
-    assert found["programs"]["severity"] == "error"
-    assert found["programs"]["subject"] == "/opt/open/nft"
-    assert "/opt/open is writable by everyone" in found["programs"]["message"]
-    assert (found["ownership"]["severity"], found["ownership"]["subject"]) == ("warning", "/etc/cnictl")
+    by_check = {finding["name"]: finding for finding in said}
+    assert by_check["programs"]["severity"] == "error"
+    assert by_check["programs"]["subject"] == "/opt/open/nft"
+    assert "/opt/open is writable by everyone" in by_check["programs"]["message"]
+    assert (by_check["ownership"]["severity"], by_check["ownership"]["subject"]) == ("warning", "/etc/cnictl")

@@ -1,4 +1,4 @@
-"""Which of the host's routes are in a pod CIDR's way, and going on in spite of what the preflight finds."""
+"""Preflight reports the host's routes that conflict with a pod CIDR, and can be told to ignore findings."""
 
 import json
 
@@ -56,22 +56,22 @@ def test_route_that_covers_the_pod_network_or_is_beside_it_is_no_obstacle(
 def test_route_inside_a_pod_cidr_is_an_error(shared_node: Node, route: str, subject: str, hint: str) -> None:
     shell(shared_node, f"ip route add 10.0.0.0/8 via 10.0.10.51; ip route add {route}")
     try:
-        found = errors(shared_node, WITH_PEER)["subnet-overlap"]
-        assert found.subject == subject
-        assert hint in found.hint
-        assert "10.0.0.0/8" not in found.hint and "ip route del" not in found.hint
+        finding = errors(shared_node, WITH_PEER)["subnet-overlap"]
+        assert finding.subject == subject
+        assert hint in finding.hint
+        assert "10.0.0.0/8" not in finding.hint and "ip route del" not in finding.hint
     finally:
         shell(shared_node, f"ip route del 10.0.0.0/8; ip route del {route}")
 
 
 def test_hosts_own_address_and_gateway_in_a_pod_cidr_are_errors(shared_node: Node) -> None:
     spec = NodeSpec(subnets=("10.0.0.0/24",), networks=("10.0.0.0/16",))
-    told = [one for one in findings(shared_node, spec) if one.name == "subnet-overlap"]
-    assert {one.message for one in told} >= {
+    told = [finding for finding in findings(shared_node, spec) if finding.name == "subnet-overlap"]
+    assert {finding.message for finding in told} >= {
         "overlaps the host's own address 10.0.0.210 on eth0",
         "contains the default gateway 10.0.0.1, which would become unreachable",
     }
-    assert not any("del" in one.hint for one in told)
+    assert not any("del" in finding.hint for finding in told)
 
 
 def test_pods_work_beside_a_route_that_covers_their_network(lab: Lab) -> None:
@@ -90,11 +90,11 @@ def test_pods_work_beside_a_route_that_covers_their_network(lab: Lab) -> None:
 def test_rule_that_would_take_pods_away_is_a_warning_before_anything_is_made(shared_node: Node) -> None:
     shell(shared_node, "ip route add default dev eth0 table 52; ip rule add priority 5270 lookup 52")
     try:
-        (told,) = [one for one in findings(shared_node, WITH_PEER) if one.name == "policy-rules"]
+        (told,) = [finding for finding in findings(shared_node, WITH_PEER) if finding.name == "policy-rules"]
         assert (told.severity, told.subject) == ("warning", "rule 5270")
         assert "5270: from all lookup 52" in told.message
         shell(shared_node, told.hint)
-        assert not [one for one in findings(shared_node, WITH_PEER) if one.name == "policy-rules"]
+        assert not [finding for finding in findings(shared_node, WITH_PEER) if finding.name == "policy-rules"]
     finally:
         shell(shared_node, "ip rule del priority 5270; ip rule del priority 5269; ip route flush table 52")
 
@@ -111,7 +111,9 @@ def test_finding_is_accepted_by_name_and_the_record_says_so(node: Node) -> None:
     assert "\nerror [subnet-overlap]" in f"\n{half.stderr}"
     done = cnictl(node, *INIT, "--ignore", "conf-order", "--ignore", "Subnet-Overlap", "-o", "json")
     accepted = {
-        one["name"]: one["ignored"] for one in json.loads(done.stdout)["findings"] if one["severity"] == "error"
+        finding["name"]: finding["ignored"]
+        for finding in json.loads(done.stdout)["findings"]
+        if finding["severity"] == "error"
     }
     assert accepted == {"conf-order": True, "subnet-overlap": True}
     (run,) = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]

@@ -1,4 +1,7 @@
-"""What the units start as root is root's own copy: whole, alone, brought forward and taken away through the spine."""
+"""The units start root's own copy of cnictl.
+
+It is complete, reads no other code, and is upgraded and removed by runs.
+"""
 
 import json
 import os
@@ -24,19 +27,19 @@ UNITS = "/etc/systemd/system"
 
 @pytest.fixture(scope="module")
 def before() -> dict[str, Any]:
-    """The host ahead of everything."""
+    """Return a dict that the `node` fixture fills with the host's state before anything else."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def node(before: dict[str, Any]) -> Iterator[Node]:
-    """A node that takes systemd for its manager."""
+    """Yield a node that seems to run systemd."""
     with Lab(nodes=1) as lab:
-        one = lab.nodes[0]
-        one.run(["mkdir", "-p", "/run/systemd/system"])
-        before |= snapshot(one)
-        init(one)
-        yield one
+        fresh = lab.nodes[0]
+        fresh.run(["mkdir", "-p", "/run/systemd/system"])
+        before |= snapshot(fresh)
+        init(fresh)
+        yield fresh
 
 
 def in_use(node: Node) -> str:
@@ -107,8 +110,8 @@ def test_install_of_another_release_brings_its_copy_and_undo_the_former(node: No
     assert in_use(node) == NEW
     run(node, "apply")
     assert (in_use(node), drifted(node)) == (NEW, [])
-    found = json.loads(node.run([COMMAND, "plugin", "list", "-o", "json"]).stdout)
-    assert found["cnictl"] == NEW
+    listed = json.loads(node.run([COMMAND, "plugin", "list", "-o", "json"]).stdout)
+    assert listed["cnictl"] == NEW
     run(node, "undo")
     assert (in_use(node), drifted(node)) == (cnictl.__version__, [])
     node.run([COMMAND, "plan", "--exit-code"])
@@ -141,5 +144,5 @@ def test_reset_removes_it(node: Node, before: dict[str, Any]) -> None:
     node.run(["rm", "-rf", "/tmp/newer"])
     now = snapshot(node)
     left = set(now.pop("tree")) ^ set(before.pop("tree"))
-    assert {line for line in left if not line.startswith("/run/mount ")} == set()  # mount(8)'s own
+    assert {line for line in left if not line.startswith("/run/mount ")} == set()  # made by mount(8)
     assert now == before

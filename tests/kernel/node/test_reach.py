@@ -1,4 +1,4 @@
-"""Peers that are learned from a cluster file: followed while it changes, kept while it is lost, refused where wrong."""
+"""Peers from a cluster file are followed while it changes, kept while it is lost, and refused if they are wrong."""
 
 import itertools
 import json
@@ -44,7 +44,7 @@ def join(node: Node, text: str, *more: str, check: bool = True) -> Any:
 
 
 def learned(node: Node) -> dict[str, str]:
-    """Destination to gateway of every route with the learned routes' protocol; `unreachable` where refused."""
+    """Return the gateway of every learned route by destination, or its type if it has none, such as `unreachable`."""
     routes = json.loads(node.run(["ip", "-j", "route", "show", "proto", "68"]).stdout)
     return {route["dst"]: route.get("gateway", route.get("type", "")) for route in routes}
 
@@ -56,23 +56,23 @@ def listed(node: Node) -> dict[str, Any]:
 
 
 def states(node: Node) -> dict[str, tuple[str, str]]:
-    """State and reason by name."""
+    """Return state and reason by name."""
     return {row["name"]: (row["state"], row["why"]) for row in listed(node)["items"]}
 
 
 def runs(node: Node) -> list[dict[str, Any]]:
-    """The node's history, the latest run first."""
+    """Return the node's history, latest run first."""
     items: list[dict[str, Any]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     return items
 
 
 def findings(node: Node) -> dict[str, str]:
-    """Message by check of what doctor finds."""
+    """Return the message of each of doctor's findings by check."""
     return {check: message for check, (message, _) in findings_with_hints(node).items()}
 
 
 def findings_with_hints(node: Node) -> dict[str, tuple[str, str]]:
-    """Message and hint by check of what doctor finds."""
+    """Return message and hint of each of doctor's findings by check."""
     done = cnictl(node, "doctor", "-o", "json", "--skip", "peer-silent", check=False)
     items = json.loads(done.stdout)["items"]
     return {finding["id"]: (finding["message"], finding["hint"]["text"]) for finding in items}
@@ -88,12 +88,12 @@ def assert_pods_reach_each_other(first: Node, second: Node) -> None:
 
 
 class Watch:
-    """`cnictl watch` on a node."""
+    """A running `cnictl watch` on a node."""
 
     def __init__(self, node: Node) -> None:
         self._process = node.popen(["cnictl", "watch"])
         self.said = ""
-        """What it printed after it had begun to watch, once it has ended."""
+        """Its output after it began to watch. Set when it has ended."""
 
     def __enter__(self) -> "Watch":
         assert self._process.stderr is not None
@@ -112,7 +112,7 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def joined() -> Iterator[Lab]:
-    """Three nodes that were set up from one file."""
+    """Yield three nodes that were set up from one file."""
     with Lab(nodes=3) as lab:
         for node in lab.nodes:
             join(node, cluster_text(entries_of(lab)))
@@ -121,7 +121,7 @@ def joined() -> Iterator[Lab]:
 
 @pytest.fixture
 def lab(joined: Lab) -> Iterator[Lab]:
-    """The three, with the first one's file and peers put right again afterwards."""
+    """Yield the three nodes, and restore the first one's file and peers after the test."""
     yield joined
     first = joined.nodes[0]
     put(first, cluster_text(entries_of(joined)))
@@ -158,9 +158,9 @@ def test_a_pod_cidr_that_no_node_has_is_refused_at_once(lab: Lab) -> None:
 
 
 def test_node_list_shows_each_node_with_its_state(lab: Lab) -> None:
-    found = listed(lab.nodes[0])
-    assert found["source"]["title"] == f"file {FILE}" and found["source"]["trouble"] == ""
-    assert [(row["name"], row["state"], row["route"], row["answers"]) for row in found["items"]] == [
+    document = listed(lab.nodes[0])
+    assert document["source"]["title"] == f"file {FILE}" and document["source"]["trouble"] == ""
+    assert [(row["name"], row["state"], row["route"], row["answers"]) for row in document["items"]] == [
         ("node0", "this node", "", None), ("node1", "routed", "ok", True), ("node2", "routed", "ok", True),
     ]  # fmt: skip
 
@@ -175,30 +175,30 @@ def test_watch_follows_the_file_and_its_replacement(lab: Lab) -> None:
         put(first, cluster_text(entries_of(lab)))
         wait_for(lambda: learned(first) == all_routes(lab), "the former file is routed again", 5.0)
         first.run(["ip", "route", "del", third.pod_cidr])
-        wait_for(lambda: learned(first) == all_routes(lab), "a route that somebody took is back", 5.0)
+        wait_for(lambda: learned(first) == all_routes(lab), "a removed route is restored", 5.0)
     *lines, repaired = watch.said.splitlines()
     assert lines and all(line.startswith("followed the source: ") for line in lines), watch.said
     assert repaired.startswith("repaired: ")
     followed = list(itertools.takewhile(lambda run: run["run"] > operators, runs(first)))
     assert len(followed) >= 3 and all(run["command"] == "watch" and run["repair"] for run in followed)
     would_undo = cnictl(first, "undo", "--dry-run").stderr
-    assert f"run {operators}" in would_undo, "undo passes over what watch has followed"
+    assert f"run {operators}" in would_undo, "undo skips watch's changes"
 
 
 def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: Lab) -> None:
     first = lab.nodes[0]
     with Watch(first) as watch:
         first.run(["rm", FILE])
-        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 5.0)
+        wait_for(lambda: listed(first)["source"]["stale_since"], "the source is stale", 5.0)
         assert learned(first) == all_routes(lab)
         watch.kill()
-    with Watch(first):  # without the source from the beginning
+    with Watch(first):  # the source is missing from the start
         cnictl(first, "apply")
         assert learned(first) == all_routes(lab)
         assert "is missing" in findings(first)["source-stale"]
         assert cnictl(first, "node", "list", check=False).status == 1
         put(first, cluster_text(entries_of(lab)))
-        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 8.0)
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "the source answers again", 8.0)
     assert "source-stale" not in findings(first)
     symptom = "nodes that join are not noticed, the known ones are reached"
     note("source-stale", f"rm {FILE}", symptom, "put the file back; cnictl apply")
@@ -327,7 +327,7 @@ def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> No
 
 
 def plugin_status(node: Node) -> Any:
-    """What STATUS says of the installed conf: None, or the error."""
+    """Return the error of STATUS for the installed conf, or None."""
     conf = json.loads(node.run(["cat", "/etc/cni/net.d/10-cnictl.conflist"]).stdout)
     request = {"cniVersion": "1.1.0", "name": conf["name"], **conf["plugins"][0]}
     env = {"CNI_COMMAND": "STATUS", "CNI_PATH": "/opt/cni/bin"}
@@ -373,7 +373,7 @@ def test_undo_of_a_new_file_brings_the_former_files_routes_back(lab: Lab) -> Non
     assert learned(first) == {**all_routes(lab), "10.244.9.0/24": "10.0.0.99"}
     cnictl(first, "undo", "--yes")
     assert learned(first) == all_routes(lab)
-    assert drifted(first) == [], "the list is the former one too"
+    assert drifted(first) == [], "the former list is restored too"
 
 
 def test_run_that_fails_leaves_routes_and_list_as_they_were(lab: Lab) -> None:
@@ -403,8 +403,8 @@ def test_dry_run_shows_the_routes_and_keeps_nothing(lab: Lab) -> None:
 def test_lost_record_is_read_again_by_the_hint(lab: Lab) -> None:
     first = lab.nodes[0]
     first.run(["rm", "/var/lib/cnictl/peers.json"])
-    found = json.loads(cnictl(first, "doctor", "-o", "json", check=False).stdout)["items"]
-    (finding,) = (each for each in found if each["id"] == "source-stale")
+    items = json.loads(cnictl(first, "doctor", "-o", "json", check=False).stdout)["items"]
+    (finding,) = (finding for finding in items if finding["id"] == "source-stale")
     first.run(["sh", "-c", finding["hint"]["command"]])
     assert "source-stale" not in findings(first)
     assert learned(first) == all_routes(lab)

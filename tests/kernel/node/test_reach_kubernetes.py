@@ -1,4 +1,4 @@
-"""Nodes that learn their peers from Kubernetes: set up from their own Node, and following the others' by watch."""
+"""Nodes that learn their peers from Kubernetes are set up from their own Node, and follow the others by watch."""
 
 import json
 import random
@@ -32,14 +32,14 @@ KUBECONFIG = "/etc/cnictl/kubeconfig"
 _spec = find_spec("lightkube")
 assert _spec is not None and _spec.origin is not None
 PACKAGES = str(Path(_spec.origin).parents[1])
-"""The folder that has the Kubernetes client."""
+"""The folder that contains the Kubernetes client."""
 
 
 class Cluster:
     """An API server outside, and the nodes."""
 
     def __init__(self, lab: Lab, announced: int) -> None:
-        """`announced`: how many of the nodes have a Node."""
+        """Start the server. The first `announced` nodes have a Node."""
         self.lab, self.outside, self.nodes = lab, lab.outside, lab.nodes
         self.announced = [f"node{at}={node.pod_cidr}={node.address}" for at, node in enumerate(lab.nodes[:announced])]
         settings = Path("/etc/ssl/openssl.cnf").read_text(encoding="utf-8")
@@ -50,7 +50,7 @@ class Cluster:
             self.put_credential(node)
 
     def start(self, announced: list[str] | None = None) -> None:
-        """Start the server with the lab's Nodes beside those it has, or with others in place of all."""
+        """Start the server with the lab's Nodes added to those it has, or with other Nodes instead of all."""
         nodes = self.announced if announced is None else announced
         if announced is not None:
             forget = "import json, sys; f = open(sys.argv[1], 'r+'); s = json.load(f); f.seek(0); f.truncate(); "
@@ -63,7 +63,7 @@ class Cluster:
         assert self._server.stdout is not None and self._server.stdout.readline()
 
     def stop(self) -> None:
-        """Stop it at once."""
+        """Kill the server."""
         self._server.kill()
         self._server.wait(timeout=20)
 
@@ -72,7 +72,7 @@ class Cluster:
         node.run(["sh", "-c", f"mkdir -p /etc/cnictl; umask 077; cat > {KUBECONFIG}"], self.kubeconfig)
 
     def join(self, at: int, *more: str) -> str:
-        """Set a node up from its Node; what it said."""
+        """Set up a node from its Node, and return what init-node printed."""
         done = cnictl(self.nodes[at], "init-node", "--from", "kubernetes", "--node", f"node{at}", *more)
         return str(done.stderr)
 
@@ -125,9 +125,9 @@ def test_node_that_joins_is_routed_and_one_that_leaves_is_not(cluster: Cluster) 
     first = cluster.nodes[0]
     with Watch(first):
         cluster.change("POST", "node9", "10.244.9.0/24", "10.0.0.99")
-        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "it is routed", 20.0)
+        wait_for(lambda: learned(first).get("10.244.9.0/24") == "10.0.0.99", "the new node has a route", 20.0)
         cluster.change("DELETE", "node9")
-        wait_for(lambda: learned(first) == others(cluster), "its route is gone", 20.0)
+        wait_for(lambda: learned(first) == others(cluster), "the removed node's route is gone", 20.0)
         cluster.change("POST", "thief", first.pod_cidr, "10.0.0.98")
         wait_for(lambda: listed(first)["source"]["conflict"], "the conflict is seen", 20.0)
         assert learned(first) == others(cluster)
@@ -153,29 +153,29 @@ def test_node_registered_again_with_another_pod_cidr_is_a_conflict(cluster: Clus
     first = cluster.nodes[0]
     with Watch(first):
         cluster.change("PUT", "node0", "10.244.70.0/24", first.address)
-        wait_for(lambda: "source-conflict" in findings(first), "doctor names it", 20.0)
+        wait_for(lambda: "source-conflict" in findings(first), "doctor reports the conflict", 20.0)
         assert f'subnet = "{first.pod_cidr}"' in in_node_file(first)
         cluster.change("PUT", "node0", first.pod_cidr, first.address)
-        wait_for(lambda: "source-conflict" not in findings(first), "it is over", 20.0)
+        wait_for(lambda: "source-conflict" not in findings(first), "the conflict is over", 20.0)
 
 
 def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cluster: Cluster) -> None:
     first = cluster.nodes[0]
     with Watch(first) as watch:
         cluster.stop()
-        wait_for(lambda: listed(first)["source"]["stale_since"], "it is stale", 20.0)
+        wait_for(lambda: listed(first)["source"]["stale_since"], "the source is stale", 20.0)
         watch.kill()
     cnictl(first, "apply")
     with Watch(first):
         assert learned(first) == others(cluster)
         assert "source-stale" in findings(first)
         cluster.start()
-        wait_for(lambda: not listed(first)["source"]["stale_since"], "it answers again", 45.0)
+        wait_for(lambda: not listed(first)["source"]["stale_since"], "the source answers again", 45.0)
     assert learned(first) == others(cluster)
 
 
 def hide_client(node: Node) -> None:
-    """Take lightkube away from this node alone: a folder with links to all other packages lies over its folder."""
+    """Hide lightkube from this node only: mount a folder with links to all other packages over the packages' folder."""
     node.run(["mkdir", "-p", "/root/all", "/root/others"])
     node.run(["mount", "--bind", PACKAGES, "/root/all"])
     node.run(["sh", "-c", "ln -sf /root/all/* /root/others && rm /root/others/lightkube"])
@@ -219,7 +219,7 @@ def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good
             first.run(["ip", "route", "flush", "proto", "68"])
             wait_for(lambda: learned(first) == others(cluster), "the last good list is routed", 10.0)
             put_back(cluster, first)
-            wait_for(lambda: not listed(first)["source"]["trouble"], "it answers again", 45.0)
+            wait_for(lambda: not listed(first)["source"]["trouble"], "the source answers again", 45.0)
     finally:
         if listed(first)["source"]["trouble"]:
             put_back(cluster, first)
@@ -227,7 +227,7 @@ def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good
 
 
 def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Cluster) -> None:
-    """Nodes join and leave; the server is killed some moments after each change, and knows what it has accepted."""
+    """Nodes join and leave. The server is killed shortly after each change, and keeps what it has accepted."""
     first, drawn, lasting = cluster.nodes[0], random.Random(16), others(cluster)
     with Watch(first):
         for turn in range(40 if SOAK else 3):
@@ -241,10 +241,10 @@ def test_server_killed_at_any_moment_loses_no_route_and_leaves_none(cluster: Clu
             cluster.start()
         cluster.change("DELETE" if here else "POST", f"brief{turn // 2}", cidr, address)
         wanted = {**lasting, **({} if here else {cidr: address})}
-        wait_for(lambda: learned(first) == wanted, "the routes are what the server has", 45.0)
+        wait_for(lambda: learned(first) == wanted, "the routes match the server", 45.0)
         if not here:
             cluster.change("DELETE", f"brief{turn // 2}")
-            wait_for(lambda: learned(first) == lasting, "the last one has left", 10.0)
+            wait_for(lambda: learned(first) == lasting, "the last node's route is gone", 10.0)
 
 
 def test_setting_up_again_and_undoing_it_changes_no_other_node(cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""Hosts with folders that can't be written: what a node needs is checked first, the rest is left out with a note."""
+"""On hosts with unwritable folders, essentials are checked first, and other files are left out with a note."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from tests.kernel.commands import cnictl, doctor, drifted, init, snapshot, start
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """One bare node where systemd seems to run; each test leaves it bare."""
+    """Yield one bare node that seems to run systemd. Each test leaves it bare."""
     with Lab(nodes=1) as lab:
         lab.nodes[0].run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/etc/sysctl.d", "/etc/cni"])
         yield lab.nodes[0]
@@ -19,7 +19,7 @@ def node() -> Iterator[Node]:
 
 @contextmanager
 def read_only(node: Node, *folders: str, options: str = "ro") -> Iterator[None]:
-    """Folders mounted with other options, as an image-based host has them."""
+    """Mount folders with other options while the context lasts, as on an image-based host."""
     done: list[str] = []
     try:
         for folder in folders:
@@ -82,7 +82,8 @@ def test_what_a_node_needs_is_an_error_before_anything_is_touched(
         assert "nothing was changed" in done.stderr
     after = snapshot(node)
     touched = set(after.pop("tree")) ^ set(before.pop("tree"))
-    assert {path for path in touched if not path.startswith(("/run/mount", "/run/cnictl"))} == set()  # mount's, locks
+    # mount's records, and locks
+    assert {path for path in touched if not path.startswith(("/run/mount", "/run/cnictl"))} == set()
     assert after == before
 
 

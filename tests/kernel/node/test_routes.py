@@ -1,4 +1,4 @@
-"""Peer routes and the bridge by themselves: added, moved, dropped, told of; nothing outlives its peer."""
+"""Peer routes and the bridge can be added, moved, dropped and listed separately, and no route outlives its peer."""
 
 import json
 
@@ -13,21 +13,21 @@ PEER = ("10.244.1.0/24", "10.0.10.51")
 
 
 def routes(node: Node) -> dict[str, str]:
-    """Destination to gateway of every route with cnictl's protocol number."""
-    found = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
-    return {route["dst"]: route["gateway"] for route in found}
+    """Return the gateway by destination of every route with cnictl's protocol number."""
+    rows = json.loads(node.run(["ip", "-j", "route", "show", "proto", "67"]).stdout)
+    return {route["dst"]: route["gateway"] for route in rows}
 
 
 def runs(node: Node) -> list[dict[str, str]]:
-    """The runs in the journal, latest first."""
-    found: list[dict[str, str]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
-    return found
+    """Return the runs in the journal, latest first."""
+    items: list[dict[str, str]] = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
+    return items
 
 
 def listed(node: Node) -> dict[str, dict[str, str]]:
-    """What `route list` says, by pod CIDR."""
-    found = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)
-    return {row["pod_cidr"]: row for row in found["items"]}
+    """Return the rows of `route list` by pod CIDR."""
+    document = json.loads(cnictl(node, "route", "list", "-o", "json", check=False).stdout)
+    return {row["pod_cidr"]: row for row in document["items"]}
 
 
 def test_peer_is_added_moved_and_dropped(node: Node) -> None:
@@ -109,7 +109,7 @@ SECOND = "ip link add eth9 type veth peer name eth9p; ip link set eth9p up; ip l
 
 
 def test_link_of_a_peer_pins_its_route(node: Node) -> None:
-    """Both links lead to the peer's subnet; the kernel alone would take eth0."""
+    """Both links lead to the peer's subnet; the kernel alone would choose eth0."""
     node.run(["sh", "-ec", SECOND + "ip address add 10.0.15.250/20 dev eth9"])
     init(node, "--peer", "10.244.1.0/24=10.0.10.51%eth9", "--peer", "10.244.2.0/24=10.0.2.53")
     assert 'dev = "eth9"' in node.run(["cat", "/etc/cnictl/node.toml"]).stdout
@@ -135,8 +135,8 @@ def test_lost_link_of_a_peer_is_named_wherever_it_matters(node: Node) -> None:
         refused = cnictl(node, *words, check=False)
         assert refused.status == 1
         assert "there is no link eth9 (the link to peer 10.244.1.0/24)" in refused.stderr
-    found = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    finding = next(each for each in found if each["id"] == "peer-link")
+    items = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
+    finding = next(finding for finding in items if finding["id"] == "peer-link")
     assert "there is no link eth9" in finding["message"]
     assert "10.244.1.0/24=10.50.0.2%LINK" in finding["hint"]["text"]
     cnictl(node, "route", "add-peer", "10.244.1.0/24=10.0.10.51%eth0", "--replace")
@@ -161,13 +161,13 @@ def test_peers_of_both_families_are_added_at_once() -> None:
 
 
 def test_pods_reach_each_other_once_both_nodes_have_the_route(lab: Lab) -> None:
-    one, other = lab.nodes
-    init(one)
-    init(other)
-    pod, far = start_pod(one, "a"), start_pod(other, "b")
-    cnictl(one, "route", "add-peer", other.pod_cidr, other.address)
+    here, there = lab.nodes
+    init(here)
+    init(there)
+    pod, far = start_pod(here, "a"), start_pod(there, "b")
+    cnictl(here, "route", "add-peer", there.pod_cidr, there.address)
     assert not pod.pings(far.address)
-    cnictl(other, "route", "add-peer", one.pod_cidr, one.address)
+    cnictl(there, "route", "add-peer", here.pod_cidr, here.address)
     assert pod.pings(far.address)
 
 

@@ -1,4 +1,4 @@
-"""A runtime that was started with a configuration of its own finds the plugin and the conf where it looks."""
+"""A runtime that was started with its own configuration finds the plugin and the conf in the folders that it reads."""
 
 import json
 import shutil
@@ -39,11 +39,11 @@ LAUNCHER, CONF = "/srv/runtime/bin/cnictl-bridge", "/srv/runtime/net.d/10-cnictl
 
 @contextmanager
 def containerd(node: Node, *options: str) -> Iterator[None]:
-    """A real one, with a configuration elsewhere, running on a node."""
+    """Run a real containerd on a node, with its configuration in an unusual place."""
     node.run(["mkdir", "-p", "/tmp/elsewhere/more", "/srv/runtime/bin"])
     node.run(["sh", "-c", "cat > /tmp/elsewhere/config.toml"], stdin=CONFIG)
     node.run(["sh", "-c", "cat > /tmp/elsewhere/more/cni.toml"], stdin=IMPORTED)
-    # the CRI needs it, and preflight asks for it
+    # the CRI needs the loopback plugin, and preflight checks for it
     node.run(["sh", "-c", "printf '#!/bin/sh\\n' > /srv/runtime/bin/loopback; chmod 755 /srv/runtime/bin/loopback"])
     argv = ["sh", "-c", f"cd /tmp && exec containerd {' '.join(options)}"]
     daemon = node.popen(argv, stdin=subprocess.DEVNULL)
@@ -61,7 +61,7 @@ def containerd(node: Node, *options: str) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """One bare node for the tests of this module, which leave it bare."""
+    """Yield one bare node for this module's tests, which leave it bare."""
     with Lab(nodes=1) as lab:
         yield lab.nodes[0]
 
@@ -93,7 +93,7 @@ def test_runtime_started_later_is_served_by_the_hint(node: Node) -> None:
     init(node)
     with containerd(node, "--config", "/tmp/elsewhere/config.toml"):
         said = cnictl(node, "doctor", "--only", "runtime-folders", "-o", "json", check=False)
-        for printed in {one["hint"]["command"] for one in json.loads(said.stdout)["items"]}:
+        for printed in {finding["hint"]["command"] for finding in json.loads(said.stdout)["items"]}:
             assert matches(APPLY, printed)
             shell(node, printed)
         assert there(node, LAUNCHER) and there(node, CONF)
@@ -111,7 +111,7 @@ def test_runtime_started_later_is_told_of_and_served(node: Node) -> None:
         cnictl(node, "doctor", "--fix", check=False)
         assert there(node, LAUNCHER) and there(node, CONF)
         assert doctor(node) == []
-    assert cnictl(node, "apply").status == 0  # at boot no runtime runs yet
+    assert cnictl(node, "apply").status == 0  # at boot, no runtime runs yet
     assert there(node, LAUNCHER) and there(node, CONF)
     cnictl(node, "reset-node", "--yes")
     assert not there(node, LAUNCHER) and not there(node, CONF)

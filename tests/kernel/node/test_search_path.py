@@ -1,4 +1,4 @@
-"""Programs are found wherever root's are, whatever PATH a caller has: cron's, a unit's, a runtime's, or none at all."""
+"""Programs are found in root's folders with any PATH: cron's, a unit's, a runtime's, or none."""
 
 import json
 from collections.abc import Iterator
@@ -38,13 +38,13 @@ def test_commands_say_the_same_with_any_path(set_up: Node, path: list[str]) -> N
         usual = cnictl(set_up, *words, "-o", "json", check=False)
         short = with_path(set_up, path, own, *words, "-o", "json")
         assert (short.status, short.stderr) == (usual.status, usual.stderr), words
-        if words[0] != "nat":  # its counters go on
+        if words[0] != "nat":  # its counters change
             assert _steady(short) == _steady(usual), words
 
 
 def _steady(done: Finished) -> object:
-    found = json.loads(done.stdout)
-    return found["resources"] if isinstance(found, dict) and "resources" in found else found
+    document = json.loads(done.stdout)
+    return document["resources"] if isinstance(document, dict) and "resources" in document else document
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)

@@ -1,4 +1,4 @@
-"""Peers on another link than the default route's: the pods' MTU, doctor's checks and hints follow each peer's own."""
+"""If a peer is on another link than the default route, the pods' MTU and doctor's checks and hints follow that link."""
 
 import json
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ SECOND = (
 
 
 def second_link(lab: Lab) -> tuple[Node, Node]:
-    """A link of 1450 bytes between both nodes, beside eth0 with its 1500."""
+    """Add a link with MTU 1450 between both nodes, beside eth0 with MTU 1500."""
     here, there = lab.nodes
     for last, (own, other) in enumerate(((here, there), (there, here)), 1):
         shell(own, SECOND.format(own=own.address, other=other.address, last=last))
@@ -32,7 +32,7 @@ def mtu(node: Node, link: str) -> int:
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[tuple[Node, Node]]:
-    """Two nodes that are each other's peers by the second link."""
+    """Yield two nodes that are each other's peers over the second link."""
     with Lab(nodes=2) as lab:
         here, there = second_link(lab)
         for node, other, via in ((here, there, "10.50.0.2"), (there, here, "10.50.0.1")):
@@ -83,9 +83,9 @@ def test_second_link_that_is_down_is_named_with_the_peers_behind_it(nodes: tuple
     shell(here, "ip link set priv0 down")
     try:
         done = cnictl(here, "doctor", "-o", "json", "--skip", "mtu-path", check=False)
-        found = {one["id"]: one for one in json.loads(done.stdout)["items"]}
-        assert found["uplink-down"]["subject"] == "priv0"
-        assert "nothing reaches 10.50.0.2" in found["uplink-down"]["message"]
+        by_check = {finding["id"]: finding for finding in json.loads(done.stdout)["items"]}
+        assert by_check["uplink-down"]["subject"] == "priv0"
+        assert "nothing reaches 10.50.0.2" in by_check["uplink-down"]["message"]
     finally:
         cnictl(here, "doctor", "--fix", "--only", "uplink-down")
         cnictl(here, "apply")
@@ -102,7 +102,7 @@ def test_strict_filter_of_the_second_link_is_named(nodes: tuple[Node, Node]) -> 
         shell(there, "ping -n -q -c1 -W1 10.50.0.1")
         shell(there, "ping -n -q -c1 -W1 -I 10.99.0.1 10.50.0.1 || true")
         done = cnictl(here, "doctor", "-o", "json", "--only", "reverse-path", check=False)
-        assert [one["subject"] for one in json.loads(done.stdout)["items"]] == ["priv0"]
+        assert [finding["subject"] for finding in json.loads(done.stdout)["items"]] == ["priv0"]
     finally:
         shell(here, "sysctl -qw net.ipv4.conf.priv0.rp_filter=0; ip route del 10.99.0.1/32")
         shell(there, "ip address del 10.99.0.1/32 dev lo")
@@ -117,8 +117,8 @@ def test_first_peer_that_needs_it_lowers_the_mtu_and_apply_alone_raises_it(lab: 
     assert mtu(here, "cni0") == 1450
     assert "the pods' MTU is now 1450; restart the pods that still have a larger MTU: web" in done.stderr
     assert drifted(here) == []
-    found = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)["items"]
-    assert ["priv0's 1450" in one["message"] for one in found] == [True]
+    findings = json.loads(cnictl(here, "doctor", "-o", "json", "--only", "mtu", check=False).stdout)["items"]
+    assert ["priv0's 1450" in finding["message"] for finding in findings] == [True]
     start_pod(here, "new")
     assert "mtu 1450" in here.run(["ip", "netns", "exec", "new", "ip", "link", "show", "eth0"]).stdout
     cnictl(here, "route", "del-peer", there.pod_cidr, "--yes")

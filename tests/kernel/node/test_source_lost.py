@@ -1,7 +1,7 @@
-"""No packet is lost while the source of peers is away, empty, garbage or lying, and watch is killed meanwhile.
+"""No packet is lost while the source of peers is missing, empty, garbage or wrong and watch is killed.
 
 Both nodes lose their source, and `watch` is killed and started again on both during each fault. Packets between their
-pods are numbered, and each is counted. `make soak` keeps the source away for two minutes.
+pods are numbered, and each is counted. With `make soak`, the source is missing for two minutes.
 """
 
 import time
@@ -21,9 +21,9 @@ from tests.waiting import wait_for
 pytestmark = pytest.mark.once
 
 AWAY = 120.0 if SOAK else 0.0
-"""Seconds that the source is away at least."""
+"""The minimum time in seconds for which the source is missing."""
 LEAST = 50
-"""Packets of a stream that proves something."""
+"""The minimum number of packets for a meaningful stream."""
 
 Routes = dict[str, str]
 
@@ -39,16 +39,16 @@ class Ground:
         self._said = dict.fromkeys((node.name for node in nodes), "")
 
     def through(self, fault: str, away: float = 0.0) -> None:
-        """Wait until both nodes say what is wrong with their source; kill watch and start it again meanwhile."""
+        """Wait until both nodes report what is wrong with their source, then kill watch and start it again."""
         for node in self.nodes:
-            wait_for(lambda node=node: self._is_noticed(node), f"{fault}: it is noticed", 40.0)  # type: ignore[misc]
+            wait_for(lambda node=node: self._is_noticed(node), f"{fault}: the node reports it", 40.0)  # type: ignore[misc]
         self.restart(fault)
         end = time.monotonic() + away
         while time.monotonic() < end:
             self.restart(fault)
 
     def _is_noticed(self, node: Node) -> bool:
-        """Return whether a node says something else than at the last fault."""
+        """Return whether a node reports something else than at the last fault."""
         said = _trouble(node)
         is_new = said not in ("", self._said[node.name])
         if is_new:
@@ -56,7 +56,7 @@ class Ground:
         return is_new
 
     def restart(self, fault: str) -> None:
-        """Kill watch on both nodes, start it again, and look whether all routes are there."""
+        """Kill watch on both nodes, start it again, and check that all routes are there."""
         for watch in self.watches:
             watch.kill()
         self.watches = [Watch(node).__enter__() for node in self.nodes]
@@ -76,15 +76,15 @@ class Ground:
 
 
 def _trouble(node: Node) -> str:
-    """What a node says is wrong with its source."""
-    found = listed(node)
-    refused = [row["why"] for row in found["items"] if row["state"] == "refused"]
-    return " ".join(filter(None, [found["source"]["trouble"], found["source"]["conflict"], *refused]))
+    """Return what a node reports as wrong with its source."""
+    document = listed(node)
+    refused = [row["why"] for row in document["items"] if row["state"] == "refused"]
+    return " ".join(filter(None, [document["source"]["trouble"], document["source"]["conflict"], *refused]))
 
 
 @contextmanager
 def counted(ground: Callable[[], Ground], nodes: list[Node]) -> Iterator[Ground]:
-    """Count the packets between the nodes' pods meanwhile; none may be lost."""
+    """Count the packets between the nodes' pods while the context lasts. None may be lost."""
     here, there = start_pod(nodes[0], "here"), start_pod(nodes[1], "there")
     made = None
     try:
@@ -92,10 +92,10 @@ def counted(ground: Callable[[], Ground], nodes: list[Node]) -> Iterator[Ground]
         start = time.monotonic()
         with Stream(here, there) as stream:
             yield made
-        found, took = stream.counted, time.monotonic() - start
-        print(f"{found.sent} packets in {took:.0f} s, {len(found.lost)} lost; watch killed {2 * made.restarts} times")
-        assert (found.lost, found.refused) == ([], 0)
-        assert found.sent >= max(LEAST, took / INTERVAL / 4)
+        result, took = stream.counted, time.monotonic() - start
+        print(f"{result.sent} packets in {took:.0f} s, {len(result.lost)} lost; watch killed {2 * made.restarts} times")
+        assert (result.lost, result.refused) == ([], 0)
+        assert result.sent >= max(LEAST, took / INTERVAL / 4)
     finally:
         if made is not None:
             made.close()

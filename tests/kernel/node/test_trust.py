@@ -1,4 +1,4 @@
-"""Who could change what root runs: owners, modes, links and ACLs, on a file system of the test's own."""
+"""The trust check finds who could change what root runs: owners, modes, links and ACLs, on a separate file system."""
 
 import os
 import struct
@@ -13,7 +13,7 @@ ACL = "system.posix_acl_access"
 
 
 def acl(*entries: tuple[int, int, int]) -> bytes:
-    """An ACL of root's that also has `entries`: tag, permissions and id of each (linux/posix_acl_xattr.h)."""
+    """Return an ACL of root's that also has `entries`: tag, permissions and id of each (linux/posix_acl_xattr.h)."""
     none = 0xFFFFFFFF
     whole = sorted([(0x01, 7, none), (0x04, 5, none), (0x20, 5, none), *entries])
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in whole)
@@ -60,7 +60,7 @@ print(ownership.fault("/mnt/link/bin/program"))
 """
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a user can't give an ACL entry to another on a file of root's")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can set an ACL on root's file")
 @pytest.mark.parametrize("place", ["/mnt/a", "/mnt/a/bin", "/mnt/a/bin/program"])
 @pytest.mark.parametrize(
     ("value", "who"), [(USER_WRITES, "user 1000"), (GROUP_WRITES, "group 4"), (USER_READS, ""), (USER_MASKED, "")]

@@ -1,1 +1,1 @@
-"""Runs and what takes them back: confirm, undo, reset, watch, and runs that are killed."""
+"""Test runs and how they are reverted: confirm, undo, reset, watch, and runs that are killed."""

@@ -1,4 +1,4 @@
-"""A command that takes something away shows it first and asks at a terminal; elsewhere it just goes on."""
+"""A command that removes something shows it and asks first at a terminal. Without a terminal it does not ask."""
 
 import pytest
 
@@ -13,7 +13,7 @@ PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
 @pytest.fixture
 def node(shared_node: Node) -> Node:
-    """The same node again, set up."""
+    """Return the module's node, set up again."""
     init(shared_node, *PEER)
     return shared_node
 
@@ -51,7 +51,7 @@ def test_addresses_are_freed_after_they_were_shown(node: Node) -> None:
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
     assert pod.pings("10.244.0.1")
     node.run(["ip", "netns", "delete", "pod"])
-    wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its end is noticed")
+    wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "the pod's lease is stale")
     refused = at_terminal(node, "n", "ipam", "gc")
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
     assert pod.address in cnictl(node, "ipam", "list").stdout

@@ -1,4 +1,4 @@
-"""`--confirm-within`: whoever is cut off by a run gets the host back as it was, whatever died meanwhile."""
+"""With `--confirm-within`, an operator whom a run cuts off gets the former state back, even if processes died."""
 
 import fcntl
 import json
@@ -28,27 +28,30 @@ _OF_THE_RUNS = ("/var/lib/cnictl", "/run/cnictl", "/run/mount")
 
 
 def guards(node: Node) -> list[str]:
-    """The pids of the guards that run."""
+    """Return the pids of the running guards."""
     rows = [line.split() for line in node.run(["ps", "-eo", "pid,comm"]).stdout.splitlines()]
     return [pid for pid, name in rows if name == "cnictl-guard"]
 
 
 def waits(node: Node) -> bool:
-    """Whether a run waits to be confirmed."""
+    """Return whether a run waits to be confirmed."""
     return node.run(["test", "-e", RECORD], check=False).status == 0
 
 
 def as_before(node: Node) -> dict[str, object]:
-    """All of the host but what tells of the runs."""
-    found = snapshot(node)
+    """Return the host's snapshot without the records of runs."""
+    seen = snapshot(node)
     return {
-        **found,
-        "tree": [line for line in found["tree"] if not line.startswith(_OF_THE_RUNS)],
+        **seen,
+        "tree": [line for line in seen["tree"] if not line.startswith(_OF_THE_RUNS)],
     }
 
 
 def in_another_boot(node: Node) -> None:
-    """What a reboot takes: processes, links, addresses, routes, rules, sysctls, /run; and the boot's id is another."""
+    """Remove what a reboot removes: processes, links, addresses, routes, rules, kernel settings, /run.
+
+    Change the boot id.
+    """
     wipe = (
         "pkill -9 -x cnictl-guard; "
         "ip link delete cni0; ip route flush proto 67; nft flush ruleset; rm -rf /run/cnictl; "
@@ -101,15 +104,15 @@ def test_each_changing_command_can_be_made_to_undo_itself(set_up: Node, words: t
 
 @pytest.fixture(scope="module")
 def set_up() -> Iterator[Node]:
-    """A node that is set up, for tests that leave it so."""
+    """Yield a node that is set up, for tests that leave it unchanged."""
     with Lab(nodes=1) as lab:
         init(lab.nodes[0], *PEER)
         yield lab.nodes[0]
 
 
-def in_one_order(found: dict[str, object]) -> dict[str, object]:
-    """With nft's tables sorted: one that went and came back is listed last."""
-    return {**found, "nft": sorted(str(found["nft"]).split("table ")), "iptables": sorted(map(str, found["iptables"]))}  # type: ignore[call-overload]
+def in_one_order(seen: dict[str, object]) -> dict[str, object]:
+    """Sort nft's tables, because one that was removed and added again is listed last."""
+    return {**seen, "nft": sorted(str(seen["nft"]).split("table ")), "iptables": sorted(map(str, seen["iptables"]))}  # type: ignore[call-overload]
 
 
 def test_closed_terminal_and_killed_session_do_not_stop_the_undo(node: Node) -> None:
@@ -133,7 +136,7 @@ def test_closed_terminal_and_killed_session_do_not_stop_the_undo(node: Node) -> 
     said = b""
     while b"over" not in said:
         said += os.read(ours, 4096)
-    os.close(ours)  # the connection is gone: the kernel hangs up on the whole session
+    os.close(ours)  # the connection is gone, and the kernel sends SIGHUP to the whole session
     session.kill()
     session.wait(timeout=10)
     assert len(guards(node)) == 1
@@ -142,7 +145,7 @@ def test_closed_terminal_and_killed_session_do_not_stop_the_undo(node: Node) -> 
 
 
 def kill_guard(node: Node) -> None:
-    """End the guard by SIGKILL."""
+    """Kill the guard with SIGKILL."""
     node.run(["kill", "-9", *guards(node)])
     wait_for(lambda: not guards(node), "the guard is gone")
 
@@ -151,8 +154,10 @@ def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
     before = as_before(node)
     init(node, *PEER, "--confirm-within", "1")
     kill_guard(node)
-    if waits(node):  # else the guard was quicker
-        wait_for(lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes", 30)
+    if waits(node):  # otherwise the guard was quicker
+        wait_for(
+            lambda: "undo 1, not confirmed" in cnictl(node, "history").stdout, "the next command undoes the run", 30
+        )
     assert not waits(node)
     assert as_before(node) == before
 
@@ -164,7 +169,7 @@ def test_watch_undoes_where_the_guard_was_killed(set_up: Node) -> None:
         assert waits(set_up)
         kill_guard(set_up)
         event = "ip route add blackhole 192.0.2.1; ip route del blackhole 192.0.2.1"
-        wait_for(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes", 30)
+        wait_for(lambda: not (set_up.run(["sh", "-c", event]).status or waits(set_up)), "watch undoes the run", 30)
     assert in_one_order(as_before(set_up)) == before
 
 
@@ -174,7 +179,7 @@ def test_run_killed_at_work_is_undone_by_the_guard_at_once(node: Node) -> None:
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
     wait_for(
         lambda: '"masquerade/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
-        "the masquerade is begun",
+        "the masquerade step has begun",
         30,
     )
     node.run(["sh", "-c", "kill -9 $(cat /tmp/pid)"])
@@ -203,7 +208,7 @@ def test_reboot_undoes_before_anything_else(node: Node, when: str) -> None:
         kill_guard(node)
         node.run(["sed", "-i", r's/"deadline": [0-9.]*/"deadline": 0.0/', RECORD])
     in_another_boot(node)
-    done = cnictl(node, "apply")  # what the unit runs
+    done = cnictl(node, "apply")  # the boot unit's command
     assert "run 1 was not confirmed (this host was rebooted): undone by run 2" in done.stderr
     assert "nothing to apply" in done.stderr
     assert not waits(node)
@@ -223,8 +228,8 @@ def test_reboot_leaves_the_node_that_was_confirmed(node: Node) -> None:
 
 
 def _settled(value: object) -> object:
-    """Without the link-local routes of the bridge, whose MAC is another after a boot."""
-    return [one for one in value if "fe80" not in json.dumps(one)] if isinstance(value, list) else value
+    """Remove the link-local routes of the bridge, whose MAC changes with a boot."""
+    return [item for item in value if "fe80" not in json.dumps(item)] if isinstance(value, list) else value
 
 
 def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -> None:

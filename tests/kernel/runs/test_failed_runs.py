@@ -1,4 +1,4 @@
-"""A run that fails, is stopped or is killed half way leaves no half of a node behind."""
+"""A run that fails, is stopped or is killed in the middle leaves no partial node behind."""
 
 import json
 
@@ -20,7 +20,7 @@ def test_unwritable_conf_folder_undoes_everything(node: Node) -> None:
     assert failed.status == 1
     said = json.loads(failed.stdout)
     assert failed.stderr.strip()
-    if said["steps"]:  # found by carrying it out, not by the checks before
+    if said["steps"]:  # the run itself found it, not the earlier checks
         assert {step["outcome"] for step in said["steps"]} <= {"undone", "failed", "not reached"}
     assert _without_journal(snapshot(node)) == _without_journal(before)
 
@@ -29,14 +29,14 @@ def test_failing_route_undoes_everything(node: Node) -> None:
     node.run(["ip", "link", "add", "dead", "type", "dummy"], check=False)
     node.run(["ip", "link", "add", "dead", "type", "veth", "peer", "name", "dead0"], check=False)
     before = snapshot(node)
-    # the link is named and there, so that only the kernel can refuse: no address of it reaches the peer
+    # the link exists, so that only the kernel can refuse: none of its addresses reaches the peer
     failed = init(node, "--peer", "10.244.1.0/24=10.0.10.51%dead", "-o", "json", check=False)
     assert failed.status == 1
     assert _without_journal(snapshot(node)) == _without_journal(before)
 
 
 FULL = "mkdir -p /etc/cni/net.d && mount -t tmpfs -o nr_inodes=1,mode=755 none /etc/cni/net.d"
-"""A conf folder that anybody would call writable, and that has no room for a file."""
+"""A conf folder that looks writable but has no room for a file."""
 
 
 def test_failure_at_the_last_step_takes_back_all_the_others(node: Node) -> None:
@@ -55,11 +55,11 @@ def test_failure_at_the_last_step_takes_back_all_the_others(node: Node) -> None:
     assert set(outcomes(init(node, *PEER, "-o", "json")).values()) == {"changed"}
 
 
-def _without_journal(found: dict[str, object]) -> dict[str, object]:
-    """A run that failed leaves its journal, which says what happened."""
-    tree = found["tree"]
+def _without_journal(seen: dict[str, object]) -> dict[str, object]:
+    """Remove cnictl's folders, because a failed run leaves its journal there."""
+    tree = seen["tree"]
     assert isinstance(tree, list)
-    return {**found, "tree": [line for line in tree if not line.startswith(("/var/lib/cnictl", "/run/cnictl"))]}
+    return {**seen, "tree": [line for line in tree if not line.startswith(("/var/lib/cnictl", "/run/cnictl"))]}
 
 
 def test_failed_move_leaves_the_node_that_was(node: Node) -> None:
@@ -81,17 +81,17 @@ def test_failed_move_leaves_the_node_that_was(node: Node) -> None:
 
 
 def _settled(value: object) -> object:
-    """In one order: the bridge that was put back is a new link, its link-local routes another MAC's."""
+    """Sort the entries without link-local routes, because the restored bridge is a new link with another MAC."""
     if not isinstance(value, list):
         return value
-    return sorted(json.dumps(one, sort_keys=True) for one in value if "fe80" not in json.dumps(one))
+    return sorted(json.dumps(item, sort_keys=True) for item in value if "fe80" not in json.dumps(item))
 
 
 def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:
     before = snapshot(node)
     init(node, *PEER)
     last = node.run(["sh", "-c", "ls /var/lib/cnictl/journal/*"]).stdout.split()[-1]
-    node.run(["sed", "-i", '/"end"/d', last])  # as a power cut leaves it
+    node.run(["sed", "-i", '/"end"/d', last])  # as after a power cut
     node.run(["ip", "link", "delete", "cni0"])
     node.run(["rm", CONF])
     again = init(node, *PEER)
@@ -104,7 +104,7 @@ def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:
 
 
 def test_apply_repairs_what_it_can_where_one_peer_is_out_of_reach(node: Node) -> None:
-    """As at boot, when a link is late: the node must not lose its bridge over that."""
+    """At boot, when a link is late, the node must not lose its bridge."""
     node.run(["ip", "link", "add", "late", "type", "veth", "peer", "name", "late0"])
     node.run(["sh", "-ec", "ip address add 10.77.0.1/24 dev late; ip link set late up; ip link set late0 up"])
     init(node, *PEER, "--peer", "10.244.2.0/24=10.77.0.2%late")
@@ -120,11 +120,14 @@ def test_apply_repairs_what_it_can_where_one_peer_is_out_of_reach(node: Node) ->
 
 
 def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
-    """The plugin's self-test takes long enough to be met; whatever is met, nothing is left."""
+    """The self-test of the plugin takes long enough for the signal to arrive during it.
+
+    Whenever it arrives, nothing is left.
+    """
     before = snapshot(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
-    wait_for(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge is made", 30)
+    wait_for(lambda: "cni0" in node.run(["ip", "-br", "link"]).stdout, "the bridge exists", 30)
     node.run(["sh", "-c", "kill -TERM $(cat /tmp/pid)"])
     running.communicate(timeout=60)
     assert running.returncode == 130
@@ -147,7 +150,7 @@ def test_killed_run_is_swept_up_by_a_reset(node: Node, step: str) -> None:
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
     wait_for(
         lambda: f'"resource": "{step}/' in node.run(["sh", "-c", "cat /var/lib/cnictl/journal/*"], check=False).stdout,
-        f"the {step} is begun",
+        f"the {step} step has begun",
         30,
     )
     node.run(["sh", "-c", "kill -KILL $(cat /tmp/pid)"])

@@ -1,4 +1,4 @@
-"""What every command prints with `-o json` is as its schema in docs/schemas/ says, with full and with empty lists."""
+"""Every command's `-o json` output matches its schema in docs/schemas/, with full and with empty lists."""
 
 import contextlib
 from collections.abc import Iterator
@@ -39,7 +39,7 @@ ip rule del pref 5270; ip route del 10.244.7.0/24 metric 3
 nft delete table ip guard
 rm /etc/cni/net.d/05-other.conf /var/lib/cni/networks/mynet/10.244.0.99 /tmp/b.tar.gz
 """
-"""What a reset would stumble over."""
+"""Removes what would make a reset fail."""
 FULL = (
     ("status", 1), ("plan", 0), ("plan --exit-code", 1), ("apply --dry-run", 0), ("doctor", 1),
     ("doctor --fix --dry-run", 1), ("test-connectivity --count 1 --timeout 0.3", 1),
@@ -56,34 +56,34 @@ FULL = (
     ("plugin install --lib-dir /opt/lib --bin-dir /opt/bin --dry-run", 0), ("plugin uninstall --force --dry-run", 0),
     ("reset-node --yes", 1), ("reset-node --force --dry-run", 0), ("version", 0),
 )  # fmt: skip
-"""The same of a node with pods and those faults."""
+"""Commands and their exit statuses on a node with pods and those faults."""
 IN_LAB = ("lab status", "lab demo")
-"""These are checked in tests/kernel/lab, by the tests that run them."""
+"""Commands whose own tests in tests/kernel/lab check their JSON."""
 
 
 def said(node: Node, words: str, status: int = 0) -> Any:
-    """Return what a command printed, as its schema says."""
+    """Return the document that a command printed, checked against its schema."""
     done = cnictl(node, *words.split(), "-o", "json", check=False)
     assert (done.status, done.stdout != "") == (status, True), (words, done)
     return checked(command_of(words), done.stdout)
 
 
 def command_of(words: str) -> str:
-    """Return the command that a line begins with: one word or two."""
+    """Return the command with which a line begins: one word or two."""
     (command,) = (name for name in commands_with_json() if f"{words} ".startswith(f"{name} "))
     return command
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[list[Node]]:
-    """Two nodes that are not set up."""
+    """Yield two nodes that are not set up."""
     with Lab(nodes=2) as lab:
         yield lab.nodes
 
 
 @pytest.fixture
 def node(nodes: list[Node]) -> Iterator[Node]:
-    """The first of them, not set up again after the test."""
+    """Yield the first of the two nodes, and reset it after the test."""
     yield nodes[0]
     cnictl(nodes[0], "reset-node", "--yes", "--force")
 
@@ -105,7 +105,7 @@ def test_first_run_refused_planned_failed_and_undone(node: Node) -> None:
     assert {"failed", "undone"} <= {step["outcome"] for step in said(node, f"init-node {line}", 1)["steps"]}
     node.run(["umount", "/etc/cni/net.d"])
     assert said(node, f"init-node {line} --confirm-within 1")["confirm_within"] == 1
-    wait_for(lambda: said(node, "history")["items"][0]["kind"] == "undo", "it is undone")
+    wait_for(lambda: said(node, "history")["items"][0]["kind"] == "undo", "the run is undone")
     assert said(node, "apply") == {"version": 1, "changed": 0, "steps": []}
     assert said(node, "apply --dry-run") == {"version": 1, "would_change": 0, "steps": []}
 
@@ -139,7 +139,7 @@ def test_node_from_its_set_up_to_its_end(node: Node) -> None:
     for words in ("plan", "apply --dry-run --exit-code", "test-connectivity --count 1 --external 192.0.2.10"):
         said(node, words)
     version = said(node, "plugin list")["current"]
-    assert said(node, f"plugin use {version}")["changes"]  # node.toml names it
+    assert said(node, f"plugin use {version}")["changes"]  # node.toml then names the version
     assert said(node, f"plugin use {version}") == {"version": 1, "state": "unchanged", "changes": []}
     assert said(node, "nat disable")["changed"] > 0
     assert said(node, "nat show")["items"] == []
@@ -173,7 +173,7 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
     for number in range(20):
         if (line := lines.next(2.0)) is not None:
             break
-        start_pod(node, f"event{number}")  # a call for the log, once it is followed
+        start_pod(node, f"event{number}")  # writes a call to the log once the command follows it
     running.terminate()
     running.communicate(timeout=20)
     assert line is not None
@@ -181,7 +181,7 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
 
 
 def test_no_command_is_left_out() -> None:
-    """The tables above and the tests' own lines name every command."""
+    """The tables above and the tests themselves use every command."""
     tables = {command_of(words) for words, _ in (*BARE, *FULL)}
     over_ssh = {
         f"cluster {verb}" for verb in ("status", "plan", "apply", "remove", "test", "install", "upgrade")

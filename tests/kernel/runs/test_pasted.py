@@ -1,4 +1,4 @@
-"""What --dry-run prints can be pasted into a shell, and does what the command does."""
+"""The output of --dry-run can be pasted into a shell, and then does what the command does."""
 
 import json
 import re
@@ -20,21 +20,21 @@ GUARD = """
 nft 'add table inet guard; add chain inet guard forward { type filter hook forward priority 0; policy drop; }'
 nft 'add rule inet guard forward ct state established accept; add rule inet guard forward iifname "eth9" drop'
 """
-"""A firewall of the operator's that drops what pods send."""
+"""An operator's firewall that drops packets from pods."""
 DRIFT = "sysctl -qw net.ipv4.ip_forward=0; ip link set cni0 down; nft delete table inet cnictl; ip route flush proto 67"
 OWN = re.compile(r"^/(var/lib/cnictl|run/cnictl|usr/local/lib/cnictl/[^/]*/manifest\.json|tmp)")
-"""cnictl's own records, which no manual command writes; and when a version of the plugin was installed."""
+"""cnictl's own records, which no manual command writes, and a plugin version's installation time."""
 
 
 @pytest.fixture
 def twins() -> Iterator[tuple[Node, Node]]:
-    """Two bare nodes that are alike, each in a lab of its own."""
-    with Lab(nodes=1) as one, Lab(nodes=1) as other:
-        yield one.nodes[0], other.nodes[0]
+    """Yield two bare nodes that are alike, each in its own lab."""
+    with Lab(nodes=1) as first, Lab(nodes=1) as second:
+        yield first.nodes[0], second.nodes[0]
 
 
 def state(node: Node) -> dict[str, Any]:
-    """Links, addresses, routes, rules and sysctls of a node, and its files with their content."""
+    """Return links, addresses, routes, rules and kernel settings of a node, and its files with their content."""
     seen = snapshot(node)
     places = "/etc /opt /usr/local/lib/cnictl /usr/lib/cni"
     find = f"find {places} -xdev -type f -exec sha256sum {{}} + 2>/dev/null"
@@ -64,7 +64,7 @@ CASES = [
     (f"cnictl {INIT}; cnictl nat disable", "undo"),
     (f"{GUARD} cnictl {DUAL}", "reset-node"),
 ]
-"""What makes the node, and the command. `make soak` tries all; else only the first and the last."""
+"""The commands that prepare the node, and the command to test. Without CNICTL_SOAK=1, only the first and last run."""
 
 
 @pytest.mark.parametrize(("before", "words"), CASES if SOAK else [CASES[0], CASES[-1]])

@@ -1,4 +1,4 @@
-"""A reset leaves a host as it was before cnictl, whatever was on it."""
+"""A reset restores a host's state from before cnictl, whatever was on the host."""
 
 import json
 
@@ -47,7 +47,7 @@ COMMIT
 
 
 def harden(node: Node) -> None:
-    """A host as others left it: strict sysctls, two firewalls, a container engine's rules, files in /etc."""
+    """Give a host strict kernel settings, two firewalls, a container engine's rules, and files in /etc."""
     for name, value in HARDENED_SYSCTLS.items():
         node.run(["sysctl", "-qw", f"{name}={value}"])
     node.run(["nft", "-f", "-"], stdin=FOREIGN_NFT)
@@ -160,7 +160,7 @@ def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
     node.run(["ip", "netns", "delete", "pod"])
     cnictl(node, "metrics")
     watch = node.popen(["cnictl", "watch"])
-    wait_for(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "it watches")
+    wait_for(lambda: node.run(["test", "-e", "/run/cnictl/watch.json"], check=False).status == 0, "watch runs")
     watch.kill()
     watch.communicate()
     cnictl(node, "reset-node", "--yes")

@@ -1,4 +1,4 @@
-"""The marks are the truth at a reset: whatever of our files is lost, what carries them is found, shown and removed."""
+"""A reset relies on cnictl's marks: it finds, shows and removes what carries them even if cnictl's files are lost."""
 
 import json
 from typing import Any
@@ -17,14 +17,14 @@ KINDS = ("links", "addresses", "routes", "nft", "iptables")
 
 
 def without_forwarding(node: Node) -> dict[str, object]:
-    """All of a host but what nobody can know any more: what forwarding was before."""
+    """Return the host's snapshot without forwarding, whose former value is lost with the files."""
     return {kind: value for kind, value in snapshot(node).items() if kind in KINDS}
 
 
 def findings(node: Node) -> list[dict[str, Any]]:
-    """Findings of `cnictl doctor`."""
-    found: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
-    return found
+    """Return doctor's findings."""
+    items: list[dict[str, Any]] = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)["items"]
+    return items
 
 
 RESET = "doctor.remnants._remnants: cnictl reset-node"
@@ -46,11 +46,11 @@ def test_node_whose_files_are_lost_is_found_shown_and_removed(node: Node, backen
         assert "cni0" in told.stderr + told.stdout and "cnictl reset-node" in told.stderr + told.stdout
     preview = json.loads(cnictl(node, "reset-node", "--dry-run", "-o", "json").stdout)
     assert {"bridge/cni0", "route/10.244.1.0/24"} <= {step["resource"] for step in preview["steps"]}
-    (printed,) = {one["hint"]["command"] for one in findings(node) if one["id"] != "no-node"}
+    (printed,) = {finding["hint"]["command"] for finding in findings(node) if finding["id"] != "no-node"}
     assert matches(RESET, printed)
     done = at_terminal(node, "y", *printed.split()[1:])
     assert done.status == 0
-    assert [one["id"] for one in findings(node)] == ["no-node"]
+    assert [finding["id"] for finding in findings(node)] == ["no-node"]
     assert "net.ipv4.ip_forward stays as it is" in done.stderr
     assert without_forwarding(node) == before
     assert node.run(["find", "/etc", "/opt", "/usr/local/lib/cnictl", "-type", "f"], check=False).stdout == files
@@ -150,7 +150,7 @@ def test_what_goes_is_listed_and_refused_before_it_asks(node: Node) -> None:
 
 
 def test_conf_by_hand_on_a_host_without_files_leads_to_its_bridge_and_rules(node: Node) -> None:
-    node.run(["iptables", "-P", "FORWARD", "ACCEPT"])  # makes iptables' own chains, as they stay
+    node.run(["iptables", "-P", "FORWARD", "ACCEPT"])  # creates iptables' own chains, which a reset leaves
     node.run(["ip6tables", "-P", "FORWARD", "ACCEPT"])
     before = without_forwarding(node)
     init(node)

@@ -1,8 +1,8 @@
-"""`kill -9` of an operator's commands ahead of what they do to the host: what comes next puts all of it right.
+"""After `kill -9` of an operator's command before one of its changes, the next command completes or reverts the run.
 
-Here ahead of one thing in each of a few scenarios; `make soak` kills each scenario's at several, and then ahead of each
-(`make faults`, docs/dev/faults.md). What the sweeps brought to light has tests of its own in test_failed_runs,
-test_undo, test_confirm and test_watch.
+Here, a few scenarios are killed at one point each. `make soak` kills each scenario at several points, and `make faults`
+at every point (docs/dev/faults.md). What those sweeps found has its own tests in test_failed_runs, test_undo,
+test_confirm and test_watch.
 """
 
 import pytest
@@ -17,7 +17,7 @@ IN_SOAK = {
     "node after a reset cut off": 1, "route": 1, "bridge down": 1, "uninstall": 1, "install elsewhere": 1,
 }  # fmt: skip
 IN_SUITE = {"guard": 1, "reset cut off": 1, "undo cut off": 1}
-"""How many things a scenario's command is cut off ahead of, spread evenly."""
+"""The number of points, spread evenly, at which a scenario's command is killed."""
 
 
 @pytest.mark.parametrize(("name", "points"), (IN_SOAK if SOAK else IN_SUITE).items())

@@ -1,4 +1,4 @@
-"""Screens at a terminal: `status --watch` fits it, no address is split, `doctor` shows its checks, `undo` asks."""
+"""At a terminal, `status --watch` fits, no address is split, `doctor` shows its checks, and `undo` asks."""
 
 import fcntl
 import json
@@ -23,7 +23,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;?]*[a-zA-Z]")
 
 @pytest.fixture(scope="module")
 def node() -> Iterator[Node]:
-    """A node with a peer that is silent, and three pods, of which one is gone."""
+    """Yield a node with a silent peer and three pods, of which one is gone."""
     with Lab(nodes=1) as lab:
         node = lab.nodes[0]
         init(node, "--peer", "10.244.7.0/24=10.0.0.99")
@@ -34,14 +34,14 @@ def node() -> Iterator[Node]:
 
 
 class Terminal:
-    """A terminal of some size, and the command that runs at it."""
+    """A terminal of a given size, and the command that runs in it."""
 
     def __init__(self, node: Node, rows: int, columns: int, *words: str) -> None:
         self.ours, self._its = os.openpty()
         self.resize(rows, columns)
         environment = {"TERM": "xterm", "COLUMNS": "", "LINES": ""}
-        # the command's own terminal, which sends it the signals of a resize and of Ctrl-C
-        # (whose signal a background job of a script ignores, and so do its children)
+        # setsid gives the command its own terminal, which sends it the signals of a resize and of Ctrl-C. A background
+        # job of a script ignores SIGINT, and so would its children.
         command = ["setsid", "--ctty", "--wait", "env", "--default-signal=INT", "cnictl", *words]
         self.process = node.popen(command, environment, stdin=self._its, stdout=self._its, stderr=self._its)
         self.shown = ""
@@ -94,7 +94,7 @@ def test_status_watch_fits_the_terminal_and_follows_its_size(node: Node, rows: i
         assert max(map(len, lines)) <= columns
         if rows == 24:
             running.resize(12, 100)
-            while len(lines := screen(running)) != 11:  # one may have been under way
+            while len(lines := screen(running)) != 11:  # an earlier screen may have been on its way
                 assert len(lines) < rows
             assert re.search(r"; \d+ more lines: cnictl status$", lines[-1])
 
@@ -115,8 +115,8 @@ def test_status_says_the_verdict_first_then_what_differs(node: Node) -> None:
 def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
-        for one, other in ((here, there), (there, here)):
-            init(one, "--peer", f"{other.pod_cidr}={other.address}")
+        for node, peer in ((here, there), (there, here)):
+            init(node, "--peer", f"{peer.pod_cidr}={peer.address}")
         first = cnictl(here, "status").stdout.splitlines()[0]
     assert re.fullmatch(r"healthy: \d+ resources match node\.toml, and every peer answers \(1\)", first)
 

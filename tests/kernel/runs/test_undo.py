@@ -1,4 +1,4 @@
-"""`history` and `undo`: what a run changed goes back, thing by thing; what others did since stays."""
+"""`history` and `undo` revert each change of a run, and leave what others have changed since."""
 
 import json
 from collections.abc import Iterator

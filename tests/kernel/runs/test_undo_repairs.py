@@ -1,4 +1,4 @@
-"""`undo` means the operator's last run: a repair is told apart from it, and stays."""
+"""`undo` reverts the operator's last run. Repairs are distinguished from it, and stay."""
 
 import json
 from typing import Any
@@ -32,10 +32,10 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
     before = in_one_order(as_before(node))
     cnictl(node, *MORE)
     if by == "watch":
-        with watching(node) as one:
+        with watching(node) as watch:
             lose_routes(node)
-            one.until("repaired: ")
-            wait_for(lambda: drifted(node) == [], "all is as it should be")
+            watch.until("repaired: ")
+            wait_for(lambda: drifted(node) == [], "no resource is drifted")
     else:
         lose_routes(node)
         cnictl(node, *(("apply",) if by == "apply" else ("doctor", "--fix", "--only", "peer-route", "--only",
@@ -73,7 +73,7 @@ def test_what_a_run_repaired_besides_stays(node: Node) -> None:
     lose_routes(node)
     cnictl(node, *MORE)
     changes = json.loads(cnictl(node, "history", "2", "-o", "json").stdout)["changes"]
-    assert {one["resource"]: one["repair"] for one in changes}["route/10.244.1.0/24"] is True
+    assert {change["resource"]: change["repair"] for change in changes}["route/10.244.1.0/24"] is True
     done = cnictl(node, "undo")
     assert "stays: route/10.244.1.0/24: run 2 only repaired it" in done.stderr
     assert set(routes(node)) == {"10.244.1.0/24"}
@@ -96,7 +96,7 @@ def test_undo_of_an_edit_that_was_applied_is_not_repaired_by_watch(node: Node) -
     cnictl(node, "apply")
     assert set(routes(node)) == {"10.244.1.0/24", "10.244.2.0/24"}
     assert "node.toml still contains what this run made" in cnictl(node, "undo").stderr
-    watch = Watching(node)  # it looks once before it says that it watches
+    watch = Watching(node)  # watch checks once before it reports that it watches
     watch.process.kill()
     watch.process.communicate()
     assert set(routes(node)) == {"10.244.1.0/24"}

@@ -1,4 +1,4 @@
-"""`cnictl watch`: what others take away is there again, and a fight is told of, not fought for ever."""
+"""`cnictl watch` restores what others remove. A repeated conflict is reported, and watch stops repairing it."""
 
 import json
 import os
@@ -19,7 +19,7 @@ PEER = ("--peer", "10.244.1.0/24=10.0.10.51")
 
 
 class Watching:
-    """A `cnictl watch` at work."""
+    """A running `cnictl watch`."""
 
     def __init__(self, node: Node) -> None:
         self.node = node
@@ -28,28 +28,28 @@ class Watching:
         self.until("watching: ")
 
     def until(self, words: str, bound: float = 30.0) -> str:
-        """The next line that it says with these words in it."""
+        """Return the next line of its output that contains these words."""
         while True:
             line = self.lines.next(bound)
-            assert line is not None, f"it never said {words!r}"
+            assert line is not None, f"watch never printed {words!r}"
             if words in line:
                 return line
 
 
 def signal(node: Node, name: str) -> None:
-    """Send a signal to the `cnictl watch` that runs."""
+    """Send a signal to the running `cnictl watch`."""
     pid = json.loads(node.run(["cat", "/run/cnictl/watch.json"]).stdout)["pid"]
     node.run(["kill", f"-{name}", str(pid)], check=False)
 
 
 @contextmanager
 def watching(node: Node) -> Iterator[Watching]:
-    one = Watching(node)
+    running = Watching(node)
     try:
-        yield one
+        yield running
     finally:
         signal(node, "TERM")
-        one.process.communicate(timeout=20)
+        running.process.communicate(timeout=20)
 
 
 @pytest.fixture(scope="module")
@@ -71,18 +71,18 @@ def node() -> Iterator[Node]:
     ids=["rules", "address", "route", "bridge", "forwarding"],
 )
 def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: str) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         node.run(taken.split())
-        line = one.until(told)
+        line = watch.until(told)
         assert line.startswith("repaired: ")
         assert not by or f"changed by {by} (process" in line
-        wait_for(lambda: drifted(node) == [], "all is as it should be")
+        wait_for(lambda: drifted(node) == [], "no resource is drifted")
     run = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0]
     assert (run["command"], run["outcome"]) == ("watch", "done")
 
 
 def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         pod = start_pod(node, "calm")
         assert pod.pings("10.244.0.1")
         node.run(["ip", "netns", "delete", "calm"])
@@ -91,15 +91,15 @@ def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> N
         node.run(["ip", "route", "del", "198.51.100.0/24"])
         node.run(["sed", "-i", "s/nat = false/nat = true/", "/etc/cnictl/node.toml"])
         node.run(["ip", "route", "del", "10.244.1.0/24"])
-        assert "route 10.244.1.0/24" in one.until("repaired: ")
+        assert "route 10.244.1.0/24" in watch.until("repaired: ")
     cnictl(node, "ipam", "gc")
 
 
 def test_fight_is_told_of_once_and_left(node: Node) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         enemy = node.popen(["sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; done"])
         try:
-            told = one.until("keeps being changed", 60)
+            told = watch.until("keeps being changed", 60)
             assert "route/10.244.1.0/24" in told
         finally:
             enemy.kill()
@@ -109,22 +109,22 @@ def test_fight_is_told_of_once_and_left(node: Node) -> None:
         assert list(state["given_up"]) == ["route/10.244.1.0/24"]
         assert drifted(node) == ["route/10.244.1.0/24"]
         signal(node, "HUP")
-        one.until("repaired: route 10.244.1.0/24")
+        watch.until("repaired: route 10.244.1.0/24")
     assert drifted(node) == []
 
 
 def test_ends_on_a_signal_and_says_nothing_more(node: Node) -> None:
-    with watching(node) as one:
+    with watching(node) as watch:
         signal(node, "TERM")
-        _, said = one.process.communicate(timeout=20)
-        assert (one.process.returncode, said) == (0, "")
+        _, said = watch.process.communicate(timeout=20)
+        assert (watch.process.returncode, said) == (0, "")
 
 
 def test_unit_is_sound(node: Node) -> None:
     node.run(["sh", "-c", "cnictl watch --unit > /tmp/cnictl-watch.service"])
-    folder = os.path.dirname(program.COMMAND)  # systemd asks for a program there, which a node without systemd lacks
+    folder = os.path.dirname(program.COMMAND)  # systemd requires a program there, which a node without systemd lacks
     node.run(["sh", "-c", f"mkdir -p {folder}; cp /usr/bin/true {program.COMMAND}"])
     checked = node.run(["systemd-analyze", "verify", "/tmp/cnictl-watch.service"], check=False)
-    said = [line for line in checked.stderr.splitlines() if "Command 'man" not in line]  # there are no manuals here
+    said = [line for line in checked.stderr.splitlines() if "Command 'man" not in line]  # the lab has no manual pages
     node.run(["rm", "-r", program.HOME])
     assert said == []

@@ -1,6 +1,6 @@
-"""`kill -9` of `watch` while it follows a source whose peers change: no route is stale or lost.
+"""After `kill -9` of `watch` while it follows a source whose peers change, no route is stale or lost.
 
-Here ahead of a few things; `make soak` kills it ahead of many, and then ahead of each (`make faults`).
+Here it is killed at a few points. `make soak` kills it at many points, and `make faults` at every point.
 """
 
 import pytest
@@ -15,4 +15,4 @@ def test_watch_killed_at_any_point_leaves_a_whole_list_and_the_next_one_goes_on(
     points = 60 if SOAK else 3
     report = sweep(points)
     assert report.faults == []
-    assert report.kills > points // 2  # not every run does all of what the counted one did
+    assert report.kills > points // 2  # not every run makes all the changes of the counted run
