@@ -36,7 +36,8 @@ parity:
 soak:
 	sh tests/setup.sh --tests
 	CNICTL_SOAK=1 .venv/bin/python -m pytest -q tests/kernel/runs/test_run_kill.py tests/kernel/plugin/test_kill.py tests/kernel/plugin/test_storm.py \
-		tests/kernel/runs/test_watch_kill.py tests/kernel/node/test_source_lost.py tests/kernel/node/test_reach_kubernetes.py tests/cluster/test_install.py
+		tests/kernel/runs/test_watch_kill.py tests/kernel/node/test_source_lost.py tests/kernel/node/test_reach_kubernetes.py tests/cluster/test_install.py \
+		tests/kernel/connectivity/test_ping.py tests/kernel/connectivity/test_cells.py tests/kernel/runs/test_pasted.py
 	$(MAKE) fuzz storm faults
 
 # kill the plugin before each system call (SWEEP="--points 20 dual-stack" selects), then operators' commands before each
