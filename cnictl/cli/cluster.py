@@ -86,7 +86,7 @@ def plan(
     """Show what `cnictl cluster apply` would change on each host. Nothing is changed.
 
     For a node without a pod CIDR, the command shows the one that it would get. Exit status 1 if a host can't be reached
-    or can't be changed.
+    or changed, or matches the file only until it reverts a run that was not confirmed.
 
     \b
     cnictl cluster plan

@@ -101,7 +101,9 @@ class ClusterChange:
         copied = self.hosts.run(dict.fromkeys(usable, copy), _COPY_SECONDS, lambda _: None)
         has_file = [name for name in usable if copied[name].status == 0]
         previews = self.hosts.run(dict.fromkeys(has_file, self._command("--dry-run")), _PLAN_SECONDS, on_answer)
-        return [rows[node.name] or _planned(node, previews.get(node.name, copied[node.name])) for node in self.nodes]
+        planned = [rows[node.name] or _planned(node, previews.get(node.name, copied[node.name])) for node in self.nodes]
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return list(pool.map(self._unconfirmed, planned))
 
     def carry_out(
         self, planned: Sequence[HostChange], confirm_within: int | None, keep: bool, on_answer: OnAnswer
@@ -113,8 +115,8 @@ class ClusterChange:
         """
 
         def change(row: HostChange) -> HostChange:
-            if row.state == UNCHANGED:
-                return self._so_far(self._unconfirmed(row))
+            if row.state in (UNCHANGED, UNCONFIRMED):  # the run may have been confirmed or reverted meanwhile
+                return self._so_far(self._unconfirmed(HostChange(row.node, UNCHANGED)))
             if row.state != WOULD_CHANGE:
                 return self._so_far(row)
             self.so_far[row.node.name] = NOT_KNOWN
@@ -137,7 +139,9 @@ class ClusterChange:
         return row
 
     def _unconfirmed(self, row: HostChange) -> HostChange:
-        """Return the row of an unchanged host: `unconfirmed` if it matches the file only until it reverts a run."""
+        """Return a host's row: `unconfirmed` if it is unchanged, but only until it reverts a run."""
+        if row.state != UNCHANGED:
+            return row
         document = self._ask(row, Command(("cnictl", "confirm", "--status", "-o", "json"))).document()
         why = survey.unconfirmed(document or {})
         hint = survey.on_host(row.node, "cnictl confirm")

@@ -383,10 +383,11 @@ def test_host_that_will_revert_is_named_until_it_is_confirmed(three: World) -> N
     node = three.nodes[0]
     node.run(["ip", "route", "del", three.nodes[1].pod_cidr])
     node.run(["cnictl", "apply", "--confirm-within", "300"])
-    done = three.cluster("apply", "-o", "json", check=False)
-    rows = {row["node"]: row for row in json.loads(done.stdout)["items"]}
-    assert (done.status, rows["node1"]["state"], rows["node2"]["state"]) == (1, "unconfirmed", "unchanged")
-    assert "reverts its last run at " in rows["node1"]["why"]
+    for command in ("plan", "apply"):
+        done = three.cluster(command, "-o", "json", check=False)
+        rows = {row["node"]: row for row in json.loads(done.stdout)["items"]}
+        assert (done.status, rows["node1"]["state"], rows["node2"]["state"]) == (1, "unconfirmed", "unchanged")
+        assert "reverts its last run at " in rows["node1"]["why"]
     rows, _, status = three.status()
     assert (status, rows["node1"]["state"], rows["node2"]["state"]) == (1, "faulty", "ok")
     assert "reverts its last run at " in rows["node1"]["why"]
