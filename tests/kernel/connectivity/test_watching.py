@@ -26,16 +26,16 @@ def world() -> Iterator[World]:
 def test_watch_prints_changes_and_ends_with_the_last_rounds_status(world: World) -> None:
     world.test("own-host")
     before = traces(world.here)
-    watch = ["env", "cnictl", "test-connectivity", "--watch", "--only", "tcp", "--interval", "0.2", "--timeout", "0.3"]
+    watch = ["env", "cnictl", "test-connectivity", "--watch", "--only", "tcp", "--interval", "0.2", "--timeout", "1.5"]
     process = world.here.popen(watch)
     lines = Lines(process.stdout)
-    first = [lines.next(10.0) or "" for _ in range(3)]
+    first = [lines.next(20.0) or "" for _ in range(3)]
     assert first[0].split()[:4] == ["CHECK", "FROM", "TO", "STATE"]
     assert [line.split()[0] for line in first[1:]] == ["tcp", "tcp"]
     with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
-        line = lines.next(10.0) or ""
+        line = lines.next(20.0) or ""
         assert "→ 192.0.2.10:443  ok → failed: TCP to 192.0.2.10:443 does not pass: dropped on this node" in line
-    assert (lines.next(10.0) or "").rstrip().endswith("→ 192.0.2.10:443  failed → ok")
+    assert (lines.next(20.0) or "").rstrip().endswith("→ 192.0.2.10:443  failed → ok")
     shell(world.here, f"pkill -{int(signal.SIGINT)} -f '[t]est-connectivity --watch'")
     process.communicate(timeout=20)
     assert process.returncode == 0
@@ -47,7 +47,7 @@ def test_watch_in_json_has_a_report_on_each_line(world: World) -> None:
     with world.broken(guard("tcp dport 443 drop"), NO_GUARD):
         process = world.here.popen([*watch, "-o", "json"])
         lines = Lines(process.stdout)
-        documents = [checked("test-connectivity", lines.next(10.0) or "") for _ in range(2)]
+        documents = [checked("test-connectivity", lines.next(20.0) or "") for _ in range(2)]
         process.terminate()
         process.communicate(timeout=20)
     assert [document["overall"] for document in documents] == ["failed", "failed"]
@@ -69,5 +69,5 @@ def test_watch_renews_a_table_at_a_terminal(world: World) -> None:
         process.terminate()
         process.communicate(timeout=20)
         os.close(ours)
-    assert shown.count(b"\x1b[H\x1b[2J") == 2
-    assert shown.split(b"\x1b[2J")[-1].count(b"own-host") == 1
+    assert shown.count(b"\x1b[H\x1b[2J") >= 2
+    assert shown.split(b"\x1b[2J")[2].count(b"own-host") == 1, "the second table, which may be followed by a third"
