@@ -4,6 +4,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from cnictl.probe.icmp import Refusal
+
 REPLY = "reply"
 REFUSED = "refused"
 """The target itself reports that nothing listens on the port: by a reset (TCP) or port unreachable (UDP)."""
@@ -30,6 +32,8 @@ class Answer:
     """The text of the answer if it says more than the state."""
     mtu: int = 0
     """The MTU that a packet is too big for, if it was reported."""
+    refusal: Refusal | None = None
+    """The ICMP error that came to an echo request."""
 
     @property
     def came(self) -> bool:

@@ -51,4 +51,6 @@ def neighbour_of(pod: CheckedPod, network: str) -> CheckedPod | None:
 def _as_pod(record: Record) -> CheckedPod:
     if not record.addresses:
         raise Problem(f"container {record.container} has no address", "cnictl ipam list")
-    return CheckedPod(record.pod or record.container, record.netns, tuple(record.addresses), record.host_veth)
+    return CheckedPod(
+        record.pod or record.container, record.netns, tuple(record.addresses), record.host_veth, ifname=record.ifname
+    )

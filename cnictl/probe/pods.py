@@ -51,6 +51,8 @@ class CheckedPod:
     """Why the plugin did not map a port; empty if it did, or was not asked to."""
     host_end: str = ""
     """The host's end of a probe pod's link, on whichever bridge its conf puts it."""
+    ifname: str = "eth0"
+    """The pod's end of its link."""
 
     @property
     def address(self) -> str:

@@ -8,9 +8,10 @@ from cnictl.core.cidr import AddressError, format_address, parse_address, parse_
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.host import runtimes
 from cnictl.node.runs import converge
-from cnictl.node.spec import addressing, pod_names
+from cnictl.node.spec import addressing, node_file, pod_names
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import parse_peer
+from cnictl.probe import node_chain
 from cnictl.probe.chain import BIN_DIRS, CONF_FILE, Chain, load_chain
 from cnictl.probe.existing import existing_pod, known_as
 from cnictl.probe.failure import gateway_of
@@ -58,7 +59,9 @@ def chain_of(conf: str, bin_dirs: list[str]) -> Chain:
     if not bin_dirs:
         named = [folder for runtime in runtimes.find() for folder in runtime.bin_dirs]
         bin_dirs = list(dict.fromkeys([*named, *BIN_DIRS]))
-    return load_chain(conf or CONF_FILE, bin_dirs)
+    if conf:
+        return load_chain(conf, bin_dirs)
+    return node_chain.for_probes(load_chain(CONF_FILE, bin_dirs), node_file.load())
 
 
 def seconds(text: str) -> float:

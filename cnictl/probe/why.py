@@ -231,7 +231,8 @@ def _pinged(failed: Failed, on_step: Callable[[str], None]) -> CheckResult | Non
     if not sender.addresses:
         return None
     sender = sender.in_family_of(failed.to.address)
-    return check_one(failed.spec, sender, failed.to.address, failed.to.pod, on_step)
+    refusals = [answer.refusal for answer in failed.answers if answer.refusal is not None]
+    return check_one(failed.spec, sender, failed.to.address, failed.to.pod, on_step, refusals)
 
 
 def _plain(failed: Failed) -> FailureCause:

@@ -16,7 +16,7 @@ import pytest
 from cnictl.core.process import Finished
 from cnictl.lab.lab import Lab, Node
 from tests.kernel.cluster import GUARD, Cluster, shell
-from tests.kernel.commands import Lines, Pod, at_terminal, cnictl, start_pod
+from tests.kernel.commands import Lines, Pod, at_terminal, call, cnictl, start_pod
 from tests.kernel.hints import applies, matches
 from tests.kernel.node.test_dual_stack import set_up
 from tests.schemas import checked
@@ -227,6 +227,32 @@ def test_port_of_the_pod_that_is_pinged_is_looked_at(world: World) -> None:
     wait_for(lambda: world.json("host", "db")["result"] == "ok", "the pod answers again")
 
 
+def test_pod_whose_link_is_down_or_without_its_address_is_named_from_both_ends(world: World) -> None:
+    limp = start_pod(world.here, "limp")
+    try:
+        limp.run("ip", "address", "delete", f"{limp.address}/24", "dev", "eth0")
+        for ends in (("host", "limp"), ("limp", "host")):
+            assert world.cause("-4", *ends)[:2] == (
+                "no-address", f"pod limp no longer has its address {limp.address} on its link eth0"
+            )  # fmt: skip
+        limp.run("ip", "link", "set", "eth0", "down")
+        for ends in (("host", "limp"), ("web", "limp"), ("limp", "host")):
+            name, words, _ = world.cause("-4", *ends)
+            assert (name, f"link eth0 of pod {limp.address} is down" in words) == ("pod-link-down", True), words
+    finally:
+        call(world.here, "DEL", "limp")
+        world.sh("ip netns delete limp")
+
+
+def test_icmp_error_names_the_cause_in_ping_and_test_connectivity_alike(world: World) -> None:
+    router = world.cause("web", "8.8.8.8")
+    rows = world.cluster.test("--from", "web", "--external", "8.8.8.8", "--only", "external").checks
+    checked_row = next(row for row in rows if row["to"] == "8.8.8.8")
+    assert router[0] == "refused"
+    assert router[1] == checked_row["cause"]
+    assert router[2] == checked_row["hint"]
+
+
 @applies("probe.causes_plain.loopback_down: nsenter --net={} ip link set lo up")
 def test_pod_that_asks_itself_needs_its_loopback_link(world: World) -> None:
     name, words, hint = world.cause("web", "web")
@@ -252,7 +278,7 @@ def test_route_and_forwarding_that_are_missing_are_named_for_tcp_too(world: Worl
 def test_address_without_a_pod_is_told_here_and_at_the_peer(world: World) -> None:
     assert world.cause("web", "10.244.0.99")[0] == "no-such-pod"
     name, words, hint = world.cause("web", "10.244.1.99:80")
-    assert (name, hint["text"]) == ("no-such-pod", f"on {world.cluster.there.address}: cnictl ipam list")
+    assert (name, hint["text"]) == ("no-such-pod", f"on {world.cluster.there.address}: cnictl ping host 10.244.1.99")
     assert f"{world.cluster.there.address} answers: host unreachable" in words
 
 
