@@ -11,6 +11,7 @@ from cnictl.node.host.pod_routes import RouteQuestion
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe import trace, wire
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.failure import (
     EXTERNAL,
     OTHER_HOST,
@@ -288,20 +289,19 @@ def dropped(failure: Failure) -> FailureCause | None:
     if drop is None:
         return None
     dropped_packet = "the reply is" if failure.reply_came else "it is"
-    return FailureCause("dropped-here", f"{dropped_packet} dropped on this node by {drop.words}", _let_through(failure))
+    return FailureCause(
+        "dropped-here", f"{dropped_packet} dropped on this node by {drop.words}", _let_through(failure, drop)
+    )
 
 
-def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` if one of cnictl's accept rules is missing, else advice.
+def _let_through(failure: Failure, drop: trace.Drop) -> Hint:
+    """Return the hint for a drop: `cnictl apply` if one of cnictl's accept rules is missing, else the rule's.
 
     If no accept rule is missing, the drop is deliberate.
     """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
-    return hint.advice(
-        f"accept {failure.pod.address} in that chain",
-        because="cnictl's accept rules are in place, and they never come before a drop of particular packets",
-    )
+    return for_drop(drop, failure.pod.address)
 
 
 def reverse_path(failure: Failure) -> FailureCause | None:

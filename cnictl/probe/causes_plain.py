@@ -11,6 +11,7 @@ from cnictl.node import hint
 from cnictl.node.host import neighbours, route_lookup
 from cnictl.node.host.route_lookup import Packet
 from cnictl.probe import trace
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.ends import Origin, Target
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.netns_thread import inside
@@ -71,8 +72,7 @@ def dropped(source: Origin, to: Target, send: Callable[[], object], port: Port |
     if drop is None:
         return None
     words = f"the request or its answer is dropped on this host by {drop.words}"
-    what_to_do = hint.advice(f"accept {own} in that chain", because="the chain's owner decides what it accepts")
-    return FailureCause("dropped-here", words, what_to_do)
+    return FailureCause("dropped-here", words, for_drop(drop, own))
 
 
 def silent(source: Origin, to: Target) -> FailureCause:

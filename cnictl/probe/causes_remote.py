@@ -145,7 +145,7 @@ def outside_silent(failure: Failure) -> FailureCause | None:
         return None
     if failure.from_host is not None and failure.from_host.refusals:
         refusal = failure.from_host.refusals[-1]
-        return _refused_by(refusal.by, f"{refusal.by} answers this node: {refusal.words}")
+        return _refused_by(refusal.by, f"{refusal.by} answers: {refusal.words}")
     either = "" if failure.of_host else " either"
     words = f"{failure.target} does not answer this node{either} (through {failure.route.dev or 'any link'})"
     text = f"check that {failure.target} is up and answers pings; cnictl ping host external tests the uplink"

@@ -7,7 +7,8 @@ from contextlib import closing
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe.capture import Capture
 from cnictl.probe.checks import CheckResult, companions, judge
-from cnictl.probe.follow_up import ask_on
+from cnictl.probe.failure import EXTERNAL
+from cnictl.probe.follow_up import ask_on, ask_outside
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Refusal, echo_socket, ping
 from cnictl.probe.pods import CheckedPod
@@ -51,4 +52,6 @@ def check_one(
             # the other host may still be searching for earlier requests, so its next search may start later
             ask_on([(planned.series, at)], time.monotonic(), on_step)
         planned.series.refusals[:0] = refusals
+        if planned.check == EXTERNAL and not planned.series.heard:
+            ask_outside([planned.series], on_step)
         return judge(planned, sender, host, capture)

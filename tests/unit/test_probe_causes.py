@@ -32,7 +32,7 @@ PEER = Peer("10.244.1.0/24", "10.0.10.51")
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
 UP, DOWN = Link(ifinfo(4, IFF_UP)), Link(ifinfo(4))
 POD = CheckedPod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
-DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
+DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop", "iptables -D FORWARD -d 10.244.1.0/24 -j DROP")
 
 
 class FakeHost(Host):
@@ -199,7 +199,7 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
     del host.routes["10.244.1.7", "cni0"]
     monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer()))
-    assert (cause.name, cause.hint) == ("dropped-here", "accept 10.244.0.5 in that chain")
+    assert (cause.name, cause.hint.command) == ("dropped-here", "iptables -D FORWARD -d 10.244.1.0/24 -j DROP")
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     failed = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
     assert most_likely(failed).words.startswith("the masquerade rule did not apply")
@@ -436,7 +436,7 @@ def test_only_the_external_address_is_one_to_replace(host: FakeHost) -> None:
 def test_icmp_error_to_this_node_names_the_cause_of_the_pods_silence(host: FakeHost) -> None:
     refused = series("1.1.1.1", False, Refusal("10.0.0.1", UNREACHABLE, 0))
     cause = most_likely(failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=refused))
-    assert (cause.name, cause.words) == ("refused", "10.0.0.1 answers this node: network unreachable")
+    assert (cause.name, cause.words) == ("refused", "10.0.0.1 answers: network unreachable")
     assert cause.hint == "check the routes and firewall of 10.0.0.1"
 
 

@@ -186,6 +186,21 @@ def test_rule_that_drops_is_named_and_ends_the_trace(world: World, source: str, 
     assert [step["drops"] for step in document["trace"][:-1]].count(True) == 0
 
 
+@applies("probe.drop_hint.for_drop: {}")
+@pytest.mark.parametrize("native", [True, False])
+def test_rule_that_drops_is_deleted_by_the_hint(world: World, native: bool) -> None:
+    chain = "nft add table inet mine; nft add chain inet mine drops '{ type filter hook forward priority 10; }'"
+    rule = f"{chain}; nft add rule inet mine drops ip daddr {world.far.address} counter drop"
+    if not native:
+        rule = f"iptables -I FORWARD -d {world.far.address} -m length --length 0:999 -j DROP"
+    with done_and_undone(world, rule, "nft delete table inet mine" if native else "cnictl apply"):
+        name, words, hint = world.cause("web", world.far.address)
+        assert (name, "--length 0:999" in words) == ("dropped-here", not native)
+        assert hint["command"].startswith("nft delete rule inet mine drops handle" if native else "iptables -D FORWARD")
+        world.sh(hint["command"])
+        assert world.json("web", world.far.address)["result"] == "ok"
+
+
 def test_rule_that_rejects_on_this_node_is_told_from_a_closed_port(world: World) -> None:
     make = "nft add table ip deny; nft add chain ip deny c '{ type filter hook forward priority 5; }'"
     rule = "nft add rule ip deny c tcp dport 80 reject with tcp reset"
