@@ -195,8 +195,8 @@ def run_checks(
             if check.series and check.at_peer and not check.series.heard
         ]
         ask_on([pair for pair in unheard if pair[1].expiring], start, on_step)
-        outside = [check.series for check in planned if check.check == EXTERNAL and check.series]
-        ask_outside([series for series in outside if not series.heard], on_step)
+        silent = [check.series for check in planned if check.check == EXTERNAL and check.series]
+        ask_outside([series for series in silent if not series.heard], on_step)
         on_step("looking for causes")
         return Report(
             tuple(

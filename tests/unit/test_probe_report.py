@@ -108,3 +108,16 @@ def test_times_are_read(text: str, seconds: float) -> None:
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageProblem, match="not a time such as"):
         request.seconds(text)
+
+
+def test_line_of_a_cause_that_was_given_refers_to_the_first_check_with_it() -> None:
+    tcp = CheckResult("tcp", "10.244.0.5", "1.1.1.1:443", FAILED, 3, 0, None, ROUTE)
+    other = CheckResult("udp", "10.244.0.5", "1.1.1.1:53", FAILED, 3, 0, None, GATEWAY)
+    rows = lines(Report((GOOD, BAD, tcp, other, LEFT_OUT)))[1]
+    assert [row[-2:] for row in rows] == [
+        ("-", "-"),
+        (ROUTE.words, "cnictl apply"),
+        ("the same as for external 1.1.1.1", "-"),
+        (GATEWAY.words, "use --pod"),
+        ("no peer in node.toml", "-"),
+    ]
