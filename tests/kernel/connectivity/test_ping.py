@@ -141,6 +141,27 @@ def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: Worl
     assert (done.status, done.stderr.splitlines()[0]) == (1, f"cnictl: {world.far6} has no IPv4 address")
 
 
+def test_name_of_a_lab_node_has_both_families(world: World) -> None:
+    there = world.cluster.there
+    for option, address in (("-4", there.address), ("-6", there.address6)):
+        assert world.json("host", there.name, option)["to"]["address"] == address
+
+
+def test_ipv6_address_of_a_name_is_asked_from_an_ipv4_server(world: World) -> None:
+    made = f"mkdir -p /etc/netns/web; echo nameserver {world.far.address} >/etc/netns/web/resolv.conf"
+    with done_and_undone(world, made, "rm -r /etc/netns/web"):
+        done = world.ping("web", "db.example", "-6")
+    assert done.stderr.splitlines() == [
+        "cnictl: db.example has no IPv6 address", f"  hint: its addresses: {world.db.address}"
+    ]  # fmt: skip
+
+
+def test_broadcast_address_of_the_senders_own_link_is_refused(world: World) -> None:
+    done = world.ping("host", "10.0.15.255")
+    assert (done.status, done.stderr.count("\n")) == (2, 1)
+    assert "10.0.15.255 is a broadcast address" in done.stderr
+
+
 def test_link_local_address_is_reached_on_its_link(world: World) -> None:
     shown = json.loads(shell(world.here, "ip -j -6 address show dev cni0 scope link"))
     gateway = next(address["local"] for link in shown for address in link.get("addr_info", ()) if "local" in address)
@@ -229,10 +250,12 @@ def test_port_of_the_pod_that_is_pinged_is_looked_at(world: World) -> None:
 
 @applies("probe.causes_plain.loopback_down: nsenter --net={} ip link set lo up")
 def test_pod_that_asks_itself_needs_its_loopback_link(world: World) -> None:
-    name, words, hint = world.cause("web", "web")
-    assert (name, words) == ("loopback-down", "web sends to itself, but its link lo is down")
-    world.sh(hint["command"])
-    assert world.json("web", "web")["result"] == "ok"
+    for to in ("web", "127.0.0.1"):
+        world.sh("ip -n web link set lo down")
+        name, words, hint = world.cause("web", to)
+        assert (name, words) == ("loopback-down", "web sends to itself, but its link lo is down")
+        world.sh(hint["command"])
+        assert world.json("web", to)["result"] == "ok"
 
 
 @long
