@@ -109,6 +109,9 @@ def _say_usage(error: Exception, fault: str) -> None:
     say(f"cnictl: {fault} (see: {command} --help)")
     if fault.endswith(f": {typed}") and (meant := mistyped.option(typed, context)):
         say(f"  hint: did you mean {meant}?")
+    missing = error.param if type(error).__name__ == "MissingParameter" and hasattr(error, "param") else None
+    if context is not None and missing is not None and (meant := mistyped.argument(missing.name, context)):
+        say(f"  hint: {meant}")
 
 
 def _undo_unconfirmed() -> None:
