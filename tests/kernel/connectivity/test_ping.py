@@ -129,7 +129,7 @@ def test_each_source_reaches_each_target(world: World, source: str, to: str) -> 
     done = world.ping(source.format(**known), to.format(**known))
     assert done.status == 0, done
     assert re.search(r"^reply from \S+: seq=1 time=\d+\.\d{3} ms$", done.stdout, re.MULTILINE), done.stdout
-    assert re.search(r"^1 sent, 1 answered, 0 % lost\ntime: min [\d.]+, p50 [\d.]+, p95 ", done.stdout, re.MULTILINE)
+    assert re.search(r"^1 sent, 1 answered, 0 % lost\ntime: [\d.]+ ms", done.stdout, re.MULTILINE)
 
 
 def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: World) -> None:
@@ -181,10 +181,10 @@ def test_answers_are_counted_and_timed_in_json(world: World) -> None:
 def test_refusal_of_a_closed_port_is_an_answer_in_udp_and_a_failure_in_tcp(world: World) -> None:
     name, words, _ = world.cause("web", f"{world.far.address}:99")
     assert name == "refused"
-    assert words.startswith(f"{world.far.address} answers: connection reset: nothing listens on TCP port 99 there")
+    assert words.startswith(f"{world.far.address} answers: connection refused: nothing listens on TCP port 99 there")
     done = world.ping("web", f"{world.far.address}:99/udp")
     assert done.status == 0
-    assert "1 sent, 0 answered, 1 refused, 0 % lost" in done.stdout
+    assert "1 sent, 1 answered (1 refused), 0 % lost" in done.stdout
     assert "nothing listens on UDP port 99" in done.stdout
 
 
