@@ -29,9 +29,11 @@ def resolved(to: Target, source: str) -> str:
         return ""
     if not to.resolved.server:
         return f"{to.name} is {to.address}, from the hosts file"
-    name = f"{to.name} is {to.resolved.name}, " if to.resolved.name.strip(".") != to.name.strip(".") else ""
+    found = to.resolved.name.strip(".")
+    name = f"{to.name} ({found})" if found != to.name.strip(".") else to.name
     took = f"{to.resolved.seconds * 1000:.1f} ms"
-    return f"{name}{to.resolved.server} answers {', '.join(to.resolved.addresses)} in {took} ({source})"
+    addresses = ", ".join(to.resolved.addresses)
+    return f"{name} is {addresses}, from DNS server {to.resolved.server} in {took} ({source})"
 
 
 def line(answer: Answer, timeout: float) -> str:

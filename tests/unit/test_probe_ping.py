@@ -11,9 +11,10 @@ from cnictl.probe.ends import Origin, Target
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.packet_path import Step
 from cnictl.probe.path_mtu import PathMtu
-from cnictl.probe.ping_words import LOSS, as_json, heading, line, note, path_lines, summary
+from cnictl.probe.ping_words import LOSS, as_json, heading, line, note, path_lines, resolved, summary
 from cnictl.probe.place import Place
 from cnictl.probe.pods import CheckedPod
+from cnictl.probe.resolvers import Resolved
 from cnictl.probe.service import Port, Service
 from cnictl.probe.trace import Drop
 
@@ -43,6 +44,13 @@ def test_each_answer_is_a_line(answer: Answer, said: str) -> None:
 def test_ends_are_named_with_their_addresses() -> None:
     assert heading(WEB, "10.244.0.5", FAR_TCP, 0) == "default/web (10.244.0.5) to far (10.244.1.7), TCP port 80"
     assert heading(WEB, "10.244.0.5", FAR, 1400).endswith(" to 10.244.1.7, ICMP, 1400 bytes")
+
+
+def test_dns_answer_names_the_name_its_addresses_and_the_server() -> None:
+    for found, name in (("db.", "db"), ("db.example", "db (db.example)")):
+        resolved_as = Resolved(("10.244.0.3",), found, "10.244.1.2", 0.0002)
+        to = Target("db", "name", "10.244.0.3", Place("db"), resolved=resolved_as)
+        assert resolved(to, "a file") == f"{name} is 10.244.0.3, from DNS server 10.244.1.2 in 0.2 ms (a file)"
 
 
 def test_summary_counts_refusals_apart_from_what_is_lost() -> None:

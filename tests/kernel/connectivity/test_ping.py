@@ -365,7 +365,7 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
     made = f"mkdir -p /etc/netns/web; printf '{conf}' >/etc/netns/web/resolv.conf"
     with done_and_undone(world, made, "rm -r /etc/netns/web"):
         said = world.ping("web", "db.example").stdout
-        assert said.startswith(f"{world.far.address} answers {world.db.address} in ")
+        assert said.startswith(f"db.example is {world.db.address}, from DNS server {world.far.address} in ")
         assert "(/etc/netns/web/resolv.conf)" in said.splitlines()[0]
         # ip netns exec mounts that file as /etc/resolv.conf for this process
         process = world.web.popen(["sleep", "60"])
