@@ -83,8 +83,9 @@ def assert_pods_reach_each_other(first: Node, second: Node) -> None:
     try:
         assert here.pings(there.address) and there.pings(here.address)
     finally:
-        call(first, "DEL", "a")
-        call(second, "DEL", "b")
+        for node, pod in ((first, "a"), (second, "b")):
+            call(node, "DEL", pod)
+            node.run(["ip", "netns", "delete", pod])
 
 
 class Watch:
