@@ -34,7 +34,7 @@ def install(
 ) -> None:
     """Install cnictl on the hosts of the cluster file that don't have it, one after the other.
 
-    Each host gets a bundle over ssh: cnictl and everything that it imports. The host needs Python 3.11, but no
+    Each host gets a bundle over ssh: cnictl and everything that it imports. The host needs Python 3.11 or newer, but no
     registry. It checks the bundle's SHA-256 before it runs anything from it. cnictl is installed in
     /usr/local/lib/cnictl-cli, and /usr/local/bin/cnictl starts it. Nothing else on the host is changed: `cnictl cluster
     apply` sets it up as a node. If a host fails, the command stops there.

@@ -69,7 +69,7 @@ def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the verdict on the node, and the reasons in words if it is not healthy."""
     faults = [f"{shown['drifted']} of {len(shown['resources'])} resources drifted"] if shown["drifted"] else []
     faulty_peers = [peer["via"] for peer in shown["peers"] if peer["fault"]]
-    faults += [f"pods' packets go elsewhere ({len(shown['strays'])})"] if shown["strays"] else []
+    faults += [f"the host misroutes pods' packets ({len(shown['strays'])})"] if shown["strays"] else []
     faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
     source = shown["source"] or {"conflict": "", "trouble": ""}
     faults += ["the source of peers contradicts this node"] if source["conflict"] else []
