@@ -159,7 +159,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'metrics': ("Print this node's metrics in Prometheus' text format, or write them to a file in one step.", (
         (('--textfile',), 'FILE', False, "Write to this file, for node_exporter's textfile collector"),
         (('--no-doctor',), '', False, "Leave out doctor's findings, so that no packet is sent"),
-        (('--ask-peers',), '', False, "Also make doctor's checks that wait for answers from peers"),
+        (('--ask-peers',), '', False, "Also run doctor's checks that wait for answers from peers"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
     'support-bundle': ('Write one tar.gz for those who help you: plan, doctor, rules, routes, links, leases, logs, versions.', (

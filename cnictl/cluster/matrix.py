@@ -227,7 +227,7 @@ class _Joining:
                     yield self._of_node(main, ping)
 
     def outside(self, sender: str) -> Iterator[Cell]:
-        """Yield the cells of a host's pings to the outside."""
+        """Yield the cells of a host's pings to outside hosts."""
         for cidr in self._ready[sender].pod_cidrs:
             family = "ipv6" if is_ipv6(cidr) else "ipv4"
             ping = self._pings.get((sender, "", POD_EXTERNAL, family))

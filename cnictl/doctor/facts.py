@@ -137,7 +137,7 @@ class Facts:
 
     @cached_property
     def conf(self) -> dict[str, Any] | None:
-        """The plugin's configuration in our conf on this host; None if no conf can be read."""
+        """The plugin's configuration in cnictl's conf on this host; None if no conf can be read."""
         for folder in runtimes.conf_dirs(runtimes.find()):
             try:
                 return dict(json.loads(text_of(f"{folder}/{FILE_NAME}"))["plugins"][0])

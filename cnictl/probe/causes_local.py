@@ -269,7 +269,7 @@ def reverse_path(failure: Failure) -> FailureCause | None:
 
 
 def not_masqueraded(failure: Failure) -> FailureCause | None:
-    """The request left with the pod's own address, so a host outside can't answer it."""
+    """The request left with the pod's own address, so an outside host can't answer it."""
     if failure.within_network or failure.left_as != failure.pod.address:
         return None
     left = f"the request left with the pod's own address {failure.left_as}"

@@ -90,7 +90,7 @@ def _bridge_gone(failure: Failure, peer: Peer, words: str) -> FailureCause:
 
 
 def no_return_route(failure: Failure) -> FailureCause | None:
-    """The peer answers this node's own address, but not our pods."""
+    """The peer answers this node's own address, but not this node's pods."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered or failure.of_host:
         return None
@@ -103,7 +103,7 @@ def no_return_route(failure: Failure) -> FailureCause | None:
 
 
 def peer_forwarding_off(failure: Failure) -> FailureCause | None:
-    """The peer's gateway answers our pod, but the peer forwards nothing."""
+    """The peer's gateway answers this node's pod, but the peer forwards nothing."""
     at = failure.at_peer
     if at is None or at.expiring is None or at.expiring.refusals:
         return None

@@ -116,7 +116,7 @@ class Report:
 
     @property
     def overall(self) -> str:
-        """The worst state: `failed`, `uncertain` or `ok`; `failed` if no check was made."""
+        """The worst state: `failed`, `uncertain` or `ok`; `failed` if no check ran."""
         states = {check.state for check in self.checks}
         return next((state for state in (FAILED, UNCERTAIN, OK) if state in states), FAILED)
 

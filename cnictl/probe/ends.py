@@ -122,7 +122,7 @@ def target(
 ) -> Target:
     """Return the target that TO names. `ipv6` requires a family; `probe` is the pod that was made for it.
 
-    DNS names are resolved as `source` does. Raises UsageProblem, Problem.
+    DNS names are resolved as `source` resolves them. Raises UsageProblem, Problem.
     """
     place = parse_place(text)
     name = place.name

@@ -112,7 +112,7 @@ def run_pairs(spec: NodeSpec, pod: CheckedPod, request: PairRequest, on_step: Ca
 def _plan(part: _Part, request: PairRequest) -> Iterator[_TargetPings]:
     """Yield the pings of one address family.
 
-    They go to each target's pod from our pod and from our node, to each target's node from our pod, and to the outside.
+    They go from our pod to each target's pod and node and to an outside host, and from our node to each target's pod.
     """
     targets = [target for target in request.targets if of_family(target.pod, part.pod.address)]
     peers = {target.name: _peer(part.host.spec, target) for target in targets}

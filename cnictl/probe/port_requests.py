@@ -29,7 +29,7 @@ _DNS_PORT = 53
 
 @dataclass
 class _Asking:
-    """A request without an outcome so far."""
+    """A request that still waits for its outcome."""
 
     socket: socket.socket
     sent_at: float
