@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
 from cnictl.doctor import ipam
@@ -29,7 +29,7 @@ def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            odd.pass_over_error(folder, error)
+            skipped_entries.skip_unreadable(folder, error)
             continue
         for name in names:
             if name.endswith(_ENDINGS) and not os.path.isdir(f"{folder}/{name}"):

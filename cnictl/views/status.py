@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import cnictl
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
@@ -180,5 +180,5 @@ def _confs(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        odd.pass_over_error(folder, error)
+        skipped_entries.skip_unreadable(folder, error)
         return []

@@ -9,7 +9,7 @@ import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from cnictl.core import durable, odd
+from cnictl.core import durable, skipped_entries
 from cnictl.core.paths import CLUSTER_FILE, CONFLICT_FILE, RUN_DIR, STATE_DIR
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
@@ -79,7 +79,7 @@ def load() -> Learned | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        odd.pass_over(RECORD, str(error))
+        skipped_entries.skip(RECORD, str(error))
         return None
 
 
