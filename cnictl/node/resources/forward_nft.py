@@ -38,7 +38,7 @@ class NftForward:
     """Our accept rules in other programs' nftables chains that drop pods' packets."""
 
     id = "forward/nft"
-    parted = True
+    has_parts = True
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec

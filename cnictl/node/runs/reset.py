@@ -61,7 +61,7 @@ def plan() -> Reset:
     left += [
         f"{resource.key} stays on: {needed}"
         for resource in rest
-        if isinstance(resource, Forwarding) and (needed := resource.carries())
+        if isinstance(resource, Forwarding) and (needed := resource.needed_by())
     ]
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():
