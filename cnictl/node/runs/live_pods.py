@@ -163,7 +163,7 @@ def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPo
                     unlink(netlink, port)
                 else:
                     owner = (pod.network, pod.container, pod.ifname, pod.data_dir)
-                    detach(netlink, *owner, before=lambda record: remove_pair(netlink, record), pod=pod.name)
+                    detach(netlink, *owner, before_release=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)
