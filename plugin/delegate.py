@@ -157,7 +157,7 @@ def _answer(
     try:
         status, output = _execute(path, environment, stdin or call.stdin, wait, where)
     except OSError as error:
-        raise CniError(DELEGATE_FAILED, f"{where}: can't be started: {error.strerror}") from None
+        raise CniError(DELEGATE_FAILED, f"{where} can't be started: {error.strerror}") from None
     if status == 0 and verb not in ("ADD", "VERSION"):
         return {}
     try:

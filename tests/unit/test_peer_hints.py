@@ -35,7 +35,7 @@ def test_node_that_kubernetes_lacks_has_to_register_there(monkeypatch: pytest.Mo
     hints = _with(monkeypatch, SPEC)
     begin = "register {} in Kubernetes, by starting kubelet on {}, and check that its Node has a pod CIDR: " + LOOK
     assert hints.here(PEER) == begin.format("10.0.0.1", "10.0.0.1")
-    assert hints.nowhere("10.244.9.5") == begin.format("the node of 10.244.9.5", "that node")
+    assert hints.unknown_node_hint("10.244.9.5") == begin.format("the node of 10.244.9.5", "that node")
     assert hints.there(PEER, "10.244.0.0/24", "10.0.0.9", "and look") == (
         begin.format("this node", "this node") + "; and look"
     )
