@@ -24,7 +24,7 @@ FileOption = Annotated[
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option("--limit", metavar="NAMES", help="Only these nodes, with commas between them. Repeatable."),
+    typer.Option("--limit", metavar="NAMES", help="Only these nodes, comma-separated. Repeatable."),
 ]
 ConfirmOption = Annotated[
     int | None,

@@ -116,8 +116,7 @@ def undo(
     changes nothing. An interrupted run, and an undo, can be undone too.
 
     Without a number, undo takes the last run that is not a repair; faults that this run also repaired stay repaired.
-    With the number of a repair, the repaired fault returns. undo first shows the run and its changes; at a terminal it
-    asks.
+    Undoing a repair brings its fault back. undo first shows the run and its changes; at a terminal it asks.
 
     \b
     cnictl undo --dry-run

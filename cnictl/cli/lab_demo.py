@@ -27,7 +27,7 @@ def demo(
 ) -> None:
     """Run the walk-through on two nodes of a new lab, or build a cluster there from one file.
 
-    With the bridge alone, pods reach their own host and each other on it. Masquerade adds the other host and the
+    With only the bridge, pods reach their host and the other pods on it. Masquerade adds the other host and the
     outside, and routes to the peers' pod CIDRs add the pods on other hosts. After each step, real pods try every path.
     Exit status 1 if the result for a path is not as expected.
 

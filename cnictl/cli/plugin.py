@@ -125,7 +125,7 @@ def list_versions(
     bin_dir: BinDir = [],  # noqa: B006
     output: ListOption = Format.TABLE,
 ) -> None:
-    """List the installed versions, their interpreters, which one is in use, and whether it is sound.
+    """List the installed versions, their interpreters, which one is in use, and whether it works.
 
     Exit status 1 if what the runtimes start is broken.
 

@@ -45,7 +45,7 @@ def status(
 
     Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
     line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); if a peer
-    answers but does not have its pod CIDR or does not forward to it; if a peer stays at its former address because the
+    answers but does not have its pod CIDR or does not forward to it; if a peer stays at its old address because the
     source's new entry for it is refused, and its pods do not answer there; or if the source of peers contradicts this
     node. A peer that does not answer is shown as silent, which is no fault. --watch shows as much as fits the terminal.
 
