@@ -1,8 +1,8 @@
 """Change all hosts of a cluster: plan each host's change, make it, verify it, and keep or revert it.
 
 The cluster file is copied to a temporary file on each host. `cnictl init-node --from` reads it there, and installs it
-as /etc/cnictl/cluster.toml in the same run as its other changes. An undo of that run therefore restores the former file
-too.
+as /etc/cnictl/cluster.toml in the same run as its other changes. An undo of that run therefore restores the previous
+file too.
 """
 
 import secrets

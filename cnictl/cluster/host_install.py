@@ -43,7 +43,7 @@ tar -xzf "$folder/bundle.tar.gz" -C "$folder/bundle" --strip-components=1 --no-s
 sh "$folder/bundle/install.sh" >&2
 """
 """Reads the bundle on stdin, and its digest as an argument. Only a bundle that matches the digest is run."""
-_BACK = f"""{_PATH}
+_RESTORE = f"""{_PATH}
 installer={HOME}/$1/install.sh
 if [ -z "$2" ]; then exec sh "$installer" uninstall >&2; fi
 exec sh "$installer" use "$2" >&2
@@ -89,10 +89,10 @@ def install(bundle: Bundle) -> Command:
     return Command(("sh", "-c", _INSTALL, "sh", bundle.sha256), base64.encodebytes(bundle.contents).decode("ascii"))
 
 
-def back(installed: str, former: Installed) -> Command:
-    """Return the command that puts the former command in place of the bundle's version `installed`."""
-    name = former.bundle or (BEFORE_BUNDLE if former.cnictl else "")
-    return Command(("sh", "-c", _BACK, "sh", installed, name))
+def restore_command(installed: str, previous: Installed) -> Command:
+    """Return the command that replaces the bundle's version `installed` with the previous command."""
+    name = previous.bundle or (BEFORE_BUNDLE if previous.cnictl else "")
+    return Command(("sh", "-c", _RESTORE, "sh", installed, name))
 
 
 def use_plugin(version: str) -> Command:

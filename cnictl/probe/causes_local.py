@@ -180,13 +180,13 @@ def no_route(failure: Failure) -> FailureCause | None:
         return None
     if _is_unclaimed(failure):
         words = f"no route to {failure.target}: {_NO_NODE}, according to {failure.host.peer_hints.source}"
-        return FailureCause("unclaimed", words, failure.host.peer_hints.nowhere(failure.target))
+        return FailureCause("unclaimed", words, failure.host.peer_hints.unknown_node_hint(failure.target))
     what_to_do = hint.advice(
         "add a default route to this host: ip route add default via GATEWAY",
         because="the uplink's gateway is not known here",
     )
     if failure.within_network:
-        what_to_do = failure.host.peer_hints.nowhere(failure.target)
+        what_to_do = failure.host.peer_hints.unknown_node_hint(failure.target)
     return FailureCause("no-route", f"no route to {failure.target}: {route}", what_to_do)
 
 

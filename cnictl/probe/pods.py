@@ -69,7 +69,7 @@ def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[
 
     A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """
-    former = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    previous = {number: signal.signal(number, _interrupt) for number in _ENDING}
     making = [_Making(chain, mapped and number == count - 1) for number in range(count)]
     pool = ThreadPoolExecutor(count)
     failed = False
@@ -85,7 +85,7 @@ def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[
         pool.shutdown()
         with ThreadPoolExecutor(count) as undoing:
             problems = [problem for problem in undoing.map(_Making.unmake, making) if problem]
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         if problems and not failed:  # an earlier error is the one to report
             raise problems[0]

@@ -283,7 +283,7 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
     """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.known_peers}
-    former = {peer.pod_cidr for peer in previous.peers} if previous else set()
+    earlier = {peer.pod_cidr for peer in previous.peers} if previous else set()
     for destination, route in route_lookup.routes():
         usable = route.kind == route_lookup.UNICAST or route.kind in route_lookup.REFUSING
         if (
@@ -293,7 +293,7 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
             or route.protocol in (route_lookup.PROTOCOL, route_lookup.LEARNED_PROTOCOL)
         ):
             continue
-        if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:
+        if route.dev in bridges or route.destination in earlier or (route.destination, route.gateway) in wanted:
             continue
         yield HostRoute(route.destination, route.gateway, route.dev, route_lookup.REFUSING.get(route.kind, ""))
 

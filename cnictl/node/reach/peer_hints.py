@@ -45,8 +45,8 @@ class PeerHints:
             )
         return self._by_entry(record, peer) or self._register(peer.via, peer.via)
 
-    def nowhere(self, address: str) -> Hint:
-        """Return the hint that gives this node the route to a pod whose node is not known."""
+    def unknown_node_hint(self, address: str) -> Hint:
+        """Return the hint that adds a route to a pod whose node is not known."""
         if not self._spec.reach.source:
             return hint.advice(
                 f"cnictl route add-peer CIDR ADDRESS, with the pod CIDR of {address} and its node's address",
@@ -55,7 +55,7 @@ class PeerHints:
         return self._register(f"the node of {address}", "that node")
 
     def there(self, peer: Peer, subnet: str, own: str, more: str = "") -> Hint:
-        """Return the hint that gives a peer its route back to this node's pod CIDR through this node's address."""
+        """Return the hint that gives a peer the route to this node's pod CIDR through this node's address."""
         listed = any(node["address"] == peer.via for node in self._kept.nodes)
         if not self._spec.reach.source or (peer in self._spec.peers and not listed):
             return hint.command(f"cnictl route add-peer {subnet} {own}", more, on=peer.via)
@@ -66,7 +66,7 @@ class PeerHints:
         return hint.command("cnictl apply", also, on=peer.via)
 
     def refused(self, peer: Peer) -> tuple[str, Hint]:
-        """Return in words that a peer's new entry is refused and its former address stays, and the hint; else empty."""
+        """Return the message that a peer's new entry is refused and its old address stays, and the hint; else empty."""
         for node in self._kept.nodes:
             is_kept = node["state"] == ROUTED and node["why"] and not node["static"]
             if is_kept and (node["pod_cidr"], node["address"]) == (peer.pod_cidr, peer.via):
