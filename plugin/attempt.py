@@ -241,11 +241,11 @@ class Attempt:
     def _delegate(self) -> Given:
         """Get the addresses from the IPAM plugin that the configuration names."""
         from . import delegate
-        from .delegated import given_by, wake
+        from .delegated import bring_up, given_by
 
         conf, record = self._conf, self.record
         with Inside(self._netns), Netlink() as pod:
-            wake(self._host, pod, conf, record)
+            bring_up(self._host, pod, conf, record)
         result = delegate.add(self._call, conf)
         self._delegated = True
         given = given_by(result, conf)

@@ -85,7 +85,7 @@ def _roll_out(
         changing = [row.node.name for row in rows if row.state == rollout.WOULD_CHANGE]
         tell.pause()
         if changing and not dry_run:
-            if asking.asks(yes):
+            if asking.can_ask(yes):
                 _show(rows, sent)
                 asking.confirm(f"{'Upgrade' if is_upgrade else 'Install on'} {', '.join(changing)}?")
             try:

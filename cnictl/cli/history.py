@@ -134,7 +134,7 @@ def undo(
         terminal.preview(shown.plan)
         return
     asking.show(f"to undo it: {change.summary}" for change in shown.plan.changes)
-    asked = terminal.asks() and bool(shown.plan.changes)
+    asked = terminal.can_ask() and bool(shown.plan.changes)
     if asked:
         _say_consequences(shown)
         asking.confirm(f"Undo run {shown.run.number}?")

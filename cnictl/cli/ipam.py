@@ -155,7 +155,7 @@ def release(
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
-        if rows and asking.asks(yes):
+        if rows and asking.can_ask(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
         with reclaim.journalled("ipam release") as journal, lease_list.refusals("ipam release"):
@@ -192,7 +192,7 @@ def gc(
         names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
     shown = None
-    if asking.asks(yes or dry_run):
+    if asking.can_ask(yes or dry_run):
         shown = _show_stale([observe(network, data_dir, "ipam gc") for network in names])
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
         for place, network in enumerate(names):

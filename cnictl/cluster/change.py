@@ -184,7 +184,7 @@ class ClusterChange:
         return Command(("cnictl", "init-node", "--from", self._path, *options, "-o", "json"))
 
 
-def leaver(hosts: Hosts, node: ClusterNode, cluster: Cluster) -> HostStatus:
+def status_of_leaving(hosts: Hosts, node: ClusterNode, cluster: Cluster) -> HostStatus:
     """Return the status of a host that is to leave. Raises Problem if ssh leads to another node of the cluster."""
     answer = hosts.run({node.name: survey.STATUS}, survey.STATUS_SECONDS, lambda _: None)[node.name]
     status = survey.read(node, Answer(node.name, 0, f"cnictl {cnictl.__version__}\n"), answer)

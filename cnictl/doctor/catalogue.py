@@ -70,7 +70,7 @@ def examine(
     waiting = [check for check in chosen if check.waits]
     findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
-    with reading.once(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
+    with reading.cached_pass(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
         begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
         made: dict[str, tuple[list[Finding], str | None]] = {}
         for check in (check for check in chosen if not check.waits):

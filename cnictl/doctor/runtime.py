@@ -123,7 +123,7 @@ def _unread(facts: Facts) -> Iterable[HostFault]:
     launchers = install.installed(runtimes.bin_dirs(found_runtimes)).bin_dirs
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
-    for runtime, fault in runtimes.unread(found_runtimes, launchers, confs):
+    for runtime, fault in runtimes.not_reading(found_runtimes, launchers, confs):
         yield HostFault(runtime, f"{fault}: cnictl's files are in another folder", hint.command("cnictl apply"))
 
 

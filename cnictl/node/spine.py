@@ -352,7 +352,7 @@ def _reason(error: BaseException) -> Problem:
     return error if isinstance(error, Problem) else Problem(str(error))
 
 
-@reading.once()
+@reading.cached_pass()
 def _verify(done: Done) -> None:
     for resource, change in done:
         now = resource.observe()

@@ -105,7 +105,7 @@ def in_words(peer: Peer, state: str, hints: PeerHints) -> tuple[str, Hint]:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
             f"no link there has its gateway {gateway_of(peer.pod_cidr)}",
-            hints.gone(peer),
+            hints.missing_pod_cidr(peer),
         )
     if state == NOT_FORWARDED:
         return (

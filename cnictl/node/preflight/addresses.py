@@ -264,7 +264,7 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  
     if disabled != "0":
         what_to_do = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"also in /etc/sysctl.d; {without}")
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what_to_do)]
-    limit = host_links.narrowest(spec)
+    limit = host_links.smallest_mtu(spec)
     if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
         whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
         message = f"its MTU is {limit.mtu}{whose}, and the kernel turns off IPv6 below {MTU_MIN_IPV6}"

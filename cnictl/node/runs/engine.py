@@ -103,8 +103,8 @@ class Operator(Protocol):
     def working(self, step: str) -> AbstractContextManager[Callable[[str], None]]:
         """Show the present step in this context; yield a function that shows the next one."""
 
-    def asks(self) -> bool:
-        """Return whether the operator approves a change before it is made."""
+    def can_ask(self) -> bool:
+        """Return whether there is a person to approve a change before it is made."""
 
     def approve(self, lines: Iterable[str], question: str) -> None:
         """Show the changes and ask; raise the exception that ends the command if the answer is no."""
@@ -159,7 +159,7 @@ def edit_node(
         return addressing.check(edit(start or converge.current_spec()))
 
     shown = None
-    if question and not options.dry_run and operator.asks():
+    if question and not options.dry_run and operator.can_ask():
         goes_on = any(not run.undoes for run in journal.unfinished())
         shown = converge.plan(edited(), () if goes_on else only).whole
         if shown.changes:
@@ -216,7 +216,7 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(removed)
 
     shown = None
-    if not options.dry_run and operator.asks():
+    if not options.dry_run and operator.can_ask():
         shown = present()
         if shown[1].changes:
             lines = [f"delete the attachment of {pod}" for pod in shown[0]]

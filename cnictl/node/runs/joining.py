@@ -83,7 +83,7 @@ def _of_file(path: str, reach: Reach) -> NodeInSource:
 
 
 def _of_kubernetes(reach: Reach, known_networks: tuple[str, ...]) -> NodeInSource:
-    source = sources.opened(NodeSpec((), (), reach=reach), setting_up=True)
+    source = sources.open_source(NodeSpec((), (), reach=reach), setting_up=True)
     snapshot = source.list()
     own = next((node for node in snapshot.nodes if node.name == reach.node), None)
     if own is None:

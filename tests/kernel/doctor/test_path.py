@@ -277,7 +277,7 @@ def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> 
     assert world.doctor() == []
 
 
-ADD_THERE = "node.reach.peer_hints.there: cnictl route add-peer {} {}"
+ADD_THERE = "node.reach.peer_hints.route_back: cnictl route add-peer {} {}"
 
 
 @applies(ADD_THERE)
