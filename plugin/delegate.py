@@ -48,7 +48,7 @@ DELEGATE_WAIT = 30.0
 """Seconds for any other verb, which needs no answer from outside the node."""
 
 _OUTPUT_LIMIT = 4 << 20
-"""Bytes of an answer that are read at most."""
+"""The most bytes of an answer that are read."""
 _SHOWN = 200
 """Characters of an answer that a message repeats."""
 _SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25

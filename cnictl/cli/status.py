@@ -102,12 +102,12 @@ def _draw(shown: dict[str, Any], output: Format, at: str, fits: bool) -> None:
 def _resizes() -> Iterator[int]:
     """Yield a descriptor that becomes readable when the terminal's size changes."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    former = signal.signal(signal.SIGWINCH, lambda *_: None)
+    previous = signal.signal(signal.SIGWINCH, lambda *_: None)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader
     finally:
         signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGWINCH, former)
+        signal.signal(signal.SIGWINCH, previous)
         os.close(reader)
         os.close(writer)

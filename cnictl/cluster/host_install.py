@@ -71,7 +71,7 @@ class Installed:
     """What is installed on a host."""
 
     cnictl: str = ""
-    """The release of its command; empty without one."""
+    """The release of the installed command; empty if there is none."""
     bundle: str = ""
     """The bundle's version that the command is from; empty if it was installed in another way."""
     plugin: str = ""
@@ -79,9 +79,9 @@ class Installed:
     is_node: bool = False
     has_python: bool = True
     packaged: str = ""
-    """The command of a Debian package; empty without one."""
+    """The command that a Debian package installed; empty if none did."""
     is_from_kubernetes: bool = False
-    """Whether it learns its peers from Kubernetes."""
+    """Whether the host learns its peers from Kubernetes."""
 
 
 def install(bundle: Bundle) -> Command:

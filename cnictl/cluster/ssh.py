@@ -56,7 +56,7 @@ Output before the first line does not come from the command: a login shell reads
 _REFUSED = re.compile(
     r"sudo: (?!unable to resolve host )|Sorry, user |.* is not in the sudoers file|.* may not run sudo"
 )
-"""How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
+"""The beginnings of sudo's refusals. If it can't resolve the host's own name, it only warns, and runs the command."""
 _END_ON_THE_WAY = "UNKNOWN port 65535"
 """How ssh names the other end if a ProxyCommand has ended."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")

@@ -43,7 +43,7 @@ class Record:
         self.container = container
         self.ifname = ifname
         self.addresses: list[str] = []
-        """Leased or delegated, without prefix length."""
+        """The addresses that are leased here or given by an IPAM plugin, without prefix length."""
         self.bridge = ""
         self.host_veth = ""
         self.mac = ""
@@ -74,7 +74,7 @@ class Record:
         self.cni_args = ""
         """CNI_ARGS as the runtime gave it, for the DEL of the plugin in `ipam`; empty if none, or too long to keep."""
         self.complete = False
-        """Whether ADD has made everything."""
+        """Whether the attachment is complete."""
 
     @property
     def path(self) -> str:

@@ -29,7 +29,7 @@ class Note:
         self._descriptor = descriptor
         self._added: list[str] = []
         self.whole = whole
-        """Whether to note every change; if not, addresses and the link's state are left to the node file."""
+        """Whether to note every change. If not, the node file decides about addresses and the link's state."""
 
     def setting(self, path: str, old: str, value: str) -> None:
         """Note a kernel setting that is about to be changed."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOST = 100
-"""Entries that are remembered at most: a folder may contain any number of them."""
+"""The most entries that are remembered, because a folder may contain any number of them."""
 _VANISHED = (2, 20)
 """ENOENT, ENOTDIR: the entry has disappeared meanwhile, which is not a fault."""
 _FOLDER = 21

@@ -41,7 +41,7 @@ class CheckedPod:
     name: str
     netns: str
     addresses: tuple[str, ...]
-    """The first address of each family counts."""
+    """The pod's addresses; only the first one of each family is used."""
     host_veth: str = ""
     dns: tuple[str, ...] = ()
     """The DNS servers in the result of its ADD."""

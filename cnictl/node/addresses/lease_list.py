@@ -29,7 +29,7 @@ from cnictl.node.spec.pod_names import Names
 
 TORN = "torn"
 SHOWN_ID = 12
-"""Characters; runtimes show as many of a container id."""
+"""Characters of a container id to show, as many as runtimes do."""
 
 
 @dataclass(frozen=True)

@@ -147,11 +147,11 @@ class Narrowest:
     """The smallest MTU over the links to other hosts."""
 
     mtu: int
-    """In bytes."""
+    """The MTU in bytes."""
     link: str
-    """The link that has it; empty if no link to others is known."""
+    """The link that has this MTU; empty if no link to other hosts is known."""
     peer: Peer | None = None
-    """The peer that is reached over it; None: it is the uplink."""
+    """The peer that is reached over the link; None: the link is the uplink."""
 
 
 def smallest_mtu(spec: NodeSpec) -> Narrowest:

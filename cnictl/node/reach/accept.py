@@ -49,7 +49,7 @@ class JudgedNode:
 
     name: str
     pod_cidr: str
-    """Empty if it has none."""
+    """The node's pod CIDR; empty if it has none."""
     address: str
     state: str
     why: str = ""

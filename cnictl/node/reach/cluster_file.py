@@ -31,7 +31,7 @@ from cnictl.node.spec.suggestions import meant_network
 
 MAX_FILE_NODES = 5000
 LARGEST_FILE = 4 << 20
-"""Bytes; each node needs about a hundred."""
+"""The most bytes of a cluster file; each node needs about a hundred."""
 
 _KEYS = ("network", "node_prefix", "nodes")
 _NODE_KEYS = ("name", "address", "addresses", "pod_cidr", "ssh")

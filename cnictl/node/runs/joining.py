@@ -106,7 +106,7 @@ class Joined:
 
     spec: NodeSpec
     record: Learned | None = None
-    """None if the node has no source."""
+    """The record of the source's list; None if the node has no source."""
     dropped: tuple[Peer, ...] = ()
     """Static peers to drop, because the source announces the same peers."""
     overriding: tuple[Peer, ...] = ()

@@ -42,7 +42,7 @@ class AttachedPod:
     ours: bool = True
     """Whether cnictl's plugin attached it; if not, another plugin did, with host-local."""
     lost_port: str = ""
-    """Its host veth, if no record names the pod, but the link's alias does."""
+    """The pod's host veth, if the link's alias names the pod but no record does."""
 
     def __str__(self) -> str:
         who = self.name or self.container[:13]

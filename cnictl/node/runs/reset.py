@@ -37,7 +37,7 @@ class Reset:
     pods: tuple[AttachedPod, ...]
     rest: Plan
     left: tuple[str, ...]
-    """In words: what looks like ours, but stays because another tool made it or needs it."""
+    """What looks like ours but stays, because another tool made it or needs it, in words."""
 
     @property
     def whole(self) -> Plan:

@@ -19,7 +19,7 @@ class Trace:
     known: list[State | None]
     """Every state that the run found or gave it."""
     half_made: bool
-    """Whether the run may have left it between two of these."""
+    """Whether the run may have left the resource between two of these states."""
     repair: bool = False
     """Whether the run only restored what the node was set up to be."""
 

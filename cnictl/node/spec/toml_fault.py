@@ -1,11 +1,11 @@
-"""Explain why a text is not TOML: the line, what is wrong with it, and for usual slips how to write it. Pure."""
+"""Explain why a text is not TOML: the line, what is wrong with it, and how to fix common mistakes. Pure."""
 
 import re
 
 from tomlkit.exceptions import TOMLKitError
 
 _LONGEST = 1000
-"""Characters of a line that is compared with slips."""
+"""The most characters of a line that is checked for common mistakes."""
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _KEY = r"(?P<key>[A-Za-z0-9_.-]+)\s*"
 _MISTAKES = (

@@ -40,7 +40,7 @@ class Entry:
     command: str
     summary: str
     repair: bool = False
-    """Whether it only restored what the node was set up to be."""
+    """Whether the change only restored what the node was set up to be."""
 
 
 class Journal:
