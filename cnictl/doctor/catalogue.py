@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime, source
 from cnictl.doctor.check import Check, Finding
@@ -37,7 +37,7 @@ class Examined:
 
     def with_read_failures(self) -> "Examined":
         """Return the results with the leases and records that could not be read, which `stale-lease` counts."""
-        return replace(self, unable=(*self.unable, *(("stale-lease", line) for line in odd.failures())))
+        return replace(self, unable=(*self.unable, *(("stale-lease", line) for line in skipped_entries.failures())))
 
     def is_healthy(self, is_node: bool) -> bool:
         """Return whether every check ran and found nothing, on a host that is a node."""
@@ -71,7 +71,7 @@ def examine(
     waiting = [check for check in chosen if check.waits]
     findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
-    with reading.once(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
+    with reading.cached_pass(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
         started = {check.id: pool.submit(_run_check, check, facts) for check in waiting}
         results: dict[str, tuple[list[Finding], str | None]] = {}
         for check in (check for check in chosen if not check.waits):

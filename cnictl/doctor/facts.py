@@ -74,7 +74,7 @@ class Facts:
     @cached_property
     def narrowest(self) -> Narrowest | None:
         """The smallest MTU on the path to other hosts; None if no link to them is known."""
-        narrowest = host_links.narrowest(self.spec) if self.spec is not None else None
+        narrowest = host_links.smallest_mtu(self.spec) if self.spec is not None else None
         return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property

@@ -269,7 +269,7 @@ def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     """Return the command that gives the peer its route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     cloud = "in a cloud, also turn off the source/destination check of both machines"
-    return PeerHints(spec).there(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
+    return PeerHints(spec).route_back(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
 
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[HostFault]:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
 from cnictl.doctor import ipam
@@ -29,7 +29,7 @@ def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            odd.pass_over_error(folder, error)
+            skipped_entries.skip_unreadable(folder, error)
             continue
         for name in names:
             if name.endswith(_ENDINGS) and not os.path.isdir(f"{folder}/{name}"):
@@ -123,7 +123,7 @@ def _unread(facts: Facts) -> Iterable[HostFault]:
     launchers = install.installed(runtimes.bin_dirs(found_runtimes)).bin_dirs
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
-    for runtime, fault in runtimes.unread(found_runtimes, launchers, confs):
+    for runtime, fault in runtimes.not_reading(found_runtimes, launchers, confs):
         yield HostFault(runtime, f"{fault}: cnictl's files are in another folder", hint.command("cnictl apply"))
 
 

@@ -99,7 +99,7 @@ def no_return_route(failure: Failure) -> FailureCause | None:
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
         f"but not pod {failure.pod.address}, whose request left through {failure.route.dev}"
     )
-    return FailureCause("no-return-route", words, failure.host.peer_hints.there(at.peer, subnet, own))
+    return FailureCause("no-return-route", words, failure.host.peer_hints.route_back(at.peer, subnet, own))
 
 
 def peer_forwarding_off(failure: Failure) -> FailureCause | None:

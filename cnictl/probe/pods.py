@@ -41,7 +41,7 @@ class CheckedPod:
     name: str
     netns: str
     addresses: tuple[str, ...]
-    """The first address of each family counts."""
+    """The pod's addresses; only the first one of each family is used."""
     host_veth: str = ""
     dns: tuple[str, ...] = ()
     """The DNS servers in the result of its ADD."""
@@ -69,7 +69,7 @@ def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[
 
     A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """
-    former = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    previous = {number: signal.signal(number, _interrupt) for number in _ENDING}
     making = [_Making(chain, mapped and number == count - 1) for number in range(count)]
     pool = ThreadPoolExecutor(count)
     failed = False
@@ -85,7 +85,7 @@ def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[
         pool.shutdown()
         with ThreadPoolExecutor(count) as undoing:
             problems = [problem for problem in undoing.map(_Making.unmake, making) if problem]
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         if problems and not failed:  # an earlier error is the one to report
             raise problems[0]

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import cnictl
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
@@ -25,7 +25,7 @@ from cnictl.views import network_views, source_view
 from cnictl.watch import repairs
 
 
-@reading.once()
+@reading.cached_pass()
 def collect(spec: NodeSpec) -> dict[str, Any]:
     """Return the whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
@@ -156,7 +156,7 @@ def routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]
 def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]:
     fault, what_to_do = owning.in_words(state.peer, pods, hints) if state.peer is not None and pods else ("", hint.NONE)
     if state.peer is not None and not fault and pods != owning.ANSWERS:
-        fault, what_to_do = hints.refused(state.peer)
+        fault, what_to_do = hints.refused_entry(state.peer)
     return {
         "pod_cidr": state.pod_cidr,
         "via": state.via,
@@ -180,5 +180,5 @@ def _confs(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        odd.pass_over_error(folder, error)
+        skipped_entries.skip_unreadable(folder, error)
         return []

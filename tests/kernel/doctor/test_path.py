@@ -278,7 +278,7 @@ def test_hint_for_a_link_without_carrier_names_its_other_end(world: World) -> No
     assert world.doctor() == []
 
 
-ADD_THERE = "node.reach.peer_hints.there: cnictl route add-peer {} {}"
+ADD_THERE = "node.reach.peer_hints.route_back: cnictl route add-peer {} {}"
 
 
 @applies(ADD_THERE)
