@@ -94,7 +94,7 @@ class Names:
         """The pod CIDRs of this node and its peers."""
         return (*self.spec.subnets, *(peer.pod_cidr for peer in self.spec.known_peers)) if self.spec else ()
 
-    def like(self, text: str, only_sources: bool = False) -> list[str]:
+    def similar_names(self, text: str, only_sources: bool = False) -> list[str]:
         """Return the known names that `text` probably means, the closest first. `only_sources`: those FROM can have."""
         short = [pod.rpartition("/")[2] for pod in self.pods if "/" in pod]
         targets = () if only_sources else (*self.peers, EXTERNAL)
@@ -125,7 +125,7 @@ def origin(text: str, known: Names, probe: CheckedPod | None = None) -> Origin:
         pod = existing.existing_pod(text)
         return Origin(pod.name, POD, pod)
     _refuse_target_as_source(text, known)
-    like = known.like(text, only_sources=True)
+    like = known.similar_names(text, only_sources=True)
     raise Problem(f"no pod of this node is called {text!r}", _suggestion(like, "FROM may also be host or pod"))
 
 
@@ -134,7 +134,7 @@ def target(
 ) -> Target:
     """Return the target that TO names. `ipv6` requires a family; `probe` is the pod that was made for it.
 
-    DNS names are resolved as `source` does. Raises UsageProblem, Problem.
+    DNS names are resolved as `source` resolves them. Raises UsageProblem, Problem.
     """
     place = parse_place(text)
     name = place.name
@@ -249,18 +249,18 @@ def _resolve(name: str, known: Names, source: Origin, ipv6: bool | None) -> Reso
     if meant := without_port(name):
         raise UsageProblem(f"{name!r}: a port is missing: {meant}")
     if "/" in name:
-        raise Problem(f"no pod of this node is called {name!r}", _suggestion(known.like(name), _AN_ADDRESS))
+        raise Problem(f"no pod of this node is called {name!r}", _suggestion(known.similar_names(name), _AN_ADDRESS))
     try:
         return resolvers.resolve(name, resolver, families)
     except NotResolved as failed:
         if failed.others:
             _choose(name, failed.others, source, ipv6)  # raises: it has none of the families
         message = f"{name!r} is not a pod of this node or a peer, and can't be resolved as a DNS name: {failed.message}"
-        if failed.silent and not known.like(name):
+        if failed.silent and not known.similar_names(name):
             asking = _typed(source) if resolver.netns else HOST
             to = as_target(failed.silent[0], 53, UDP)
             raise Problem(message, f"cnictl ping {asking} {to} shows why") from None
-        raise Problem(message, _suggestion(known.like(name), _AN_ADDRESS)) from None
+        raise Problem(message, _suggestion(known.similar_names(name), _AN_ADDRESS)) from None
 
 
 def _refuse_target_as_source(text: str, known: Names) -> None:

@@ -65,7 +65,7 @@ def no_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     [("wbe", "web"), ("default/wbe", "default/web"), ("nodeb", "node-b"), ("hots", "host"), ("externl", "external")],
 )
 def test_name_that_is_nearly_right_is_suggested(text: str, meant: str) -> None:
-    assert KNOWN.like(text)[0] == meant
+    assert KNOWN.similar_names(text)[0] == meant
 
 
 def test_unknown_source_says_what_is_possible() -> None:
@@ -91,8 +91,8 @@ def test_source_that_can_only_be_a_target_is_a_usage_error(text: str) -> None:
 
 
 def test_source_that_is_misspelled_is_never_taken_for_a_target() -> None:
-    assert KNOWN.like("externl", only_sources=True) == []
-    assert KNOWN.like("node_b", only_sources=True) == []
+    assert KNOWN.similar_names("externl", only_sources=True) == []
+    assert KNOWN.similar_names("node_b", only_sources=True) == []
 
 
 @pytest.mark.parametrize(
