@@ -47,6 +47,11 @@ class Command(TyperCommand):
         self.callback, self.params, self.help = callback, loaded.params, loaded.help
         return vars(self)[attribute]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the command (typer)."""
+        with _in_context(ctx):
+            return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help (typer)."""
         formatter.write(help_text.text(self, ctx))
@@ -60,7 +65,8 @@ class Group(TyperGroup):
         default = DEFAULTS.get(self.name or "")
         if default and args and args[0] not in (*self.commands, "--help", "-h"):
             args = [default, *args]
-        return super().parse_args(ctx, args)
+        with _in_context(ctx):
+            return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help (typer)."""
@@ -75,6 +81,17 @@ class Group(TyperGroup):
             message = f"No such command {args[0]!r} (see: {path} --help)"
             raise UsageProblem(message, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _in_context(context: Any) -> Iterator[None]:
+    """Give a usage error the context of its command: typer's parser omits it for an option without its argument."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "ctx", context) is None:
+            error.ctx = context  # type: ignore[attr-defined]
+        raise
 
 
 class _Postponing:
@@ -188,7 +205,7 @@ _COMMANDS = {
 """Where each command's function is: MODULE:NAME in `cnictl.cli`."""
 _GROUPS = {
     "bridge": "The pods' bridge: bring it up, remove it, show it.",
-    "nat": "Masquerade: what pods send outside leaves with the node's address.",
+    "nat": "Masquerade: packets that leave the pod network get the node's address.",
     "route": "Routes to the pods of other nodes.",
     "node": "The cluster's nodes as this one knows them.",
     "pod": "This node's pods: list them, and show one from both ends.",

@@ -45,10 +45,10 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
     status = _run()
-    odd = sys.modules.get("cnictl.core.odd")  # not loaded: nothing odd was found
-    if odd is not None:
-        matters = any(matters for _, matters in odd.passed_over.values())
-        for line in odd.reports():
+    skipped_entries = sys.modules.get("cnictl.core.skipped_entries")  # not loaded: nothing was skipped
+    if skipped_entries is not None:
+        matters = any(matters for _, matters in skipped_entries.skipped.values())
+        for line in skipped_entries.reports():
             say(f"cnictl: {line}")
         status = status or int(matters)
     try:
@@ -109,6 +109,9 @@ def _say_usage(error: Exception, fault: str) -> None:
     say(f"cnictl: {fault} (see: {command} --help)")
     if fault.endswith(f": {typed}") and (meant := mistyped.option(typed, context)):
         say(f"  hint: did you mean {meant}?")
+    missing = error.param if type(error).__name__ == "MissingParameter" and hasattr(error, "param") else None
+    if context is not None and missing is not None and (meant := mistyped.argument(missing.name, context)):
+        say(f"  hint: {meant}")
 
 
 def _undo_unconfirmed() -> None:

@@ -1,9 +1,11 @@
 """Suggest the command or option that a mistyped one probably means."""
 
+import shlex
 from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any
 
+_THIS_HOST = "host"
 _NEAR = 0.65
 """The required similarity of two words (difflib)."""
 
@@ -19,6 +21,14 @@ def command(typed: str, group: str, known: Collection[str]) -> str:
     if near:
         return f"{before}{near[0]}"
     return next((words for words in known if typed in words.split(" ")), "")
+
+
+def argument(missing: str, context: Any) -> str:
+    """Return the command that was meant if an argument is missing: `ping TO` is from this host. Empty if unknown."""
+    given = context.params.get("source")
+    if (context.info_name, missing) != ("ping", "to") or given in (None, _THIS_HOST):
+        return ""
+    return f"{context.command_path} {_THIS_HOST} {shlex.quote(given)}"
 
 
 def option(typed: str, context: Any) -> str:

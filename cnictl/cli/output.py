@@ -67,7 +67,7 @@ ListOption = Annotated[
 """The option of commands that list things."""
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
-"""The most characters of a line on stderr and of a line on stdout, on which a command to copy must stay whole."""
+"""The most characters of a line on stderr, and on stdout, where commands must stay complete to be copied."""
 
 
 def plain(text: str, longest: int = _LONGEST_LINE) -> str:
@@ -232,6 +232,10 @@ def print_names(names: Iterable[str]) -> None:
         print(untrusted_text.line(name, _LONGEST_LINE))
 
 
+_LEAST_ROOM = 24
+"""The least columns that a text is wrapped to."""
+
+
 def screen_width() -> int | None:
     """Return the columns of the terminal that stdout is; None if it is none, and lines have no limit."""
     if not sys.stdout.isatty():
@@ -248,6 +252,15 @@ def screen_size() -> os.terminal_size:
     given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
     chosen = [int(text) if text.isdecimal() else 0 for text in given]
     return os.terminal_size((chosen[0] or columns or 80, chosen[1] or lines or 24))
+
+
+def print_hanging(lead: str, text: str, style: str = "") -> None:
+    """Print `lead` and a text that is wrapped at spaces to the terminal, its further lines indented below the first."""
+    width = screen_width()
+    room = max(_LEAST_ROOM, width - layout.width_of(lead)) if width is not None else None
+    first, *others = layout.wrapped(plain(text), room) if room is not None else [plain(text)]
+    indent = " " * layout.width_of(lead)
+    print_lines([(style, lead + first), *((style, indent + line) for line in others)])
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cnictl.probe.icmp import Refusal
+from cnictl.probe.ports import UDP
 
 REPLY = "reply"
 REFUSED = "refused"
@@ -40,20 +41,30 @@ class Answer:
         """Whether the other side answered: with a reply, or with the refusal of a closed port."""
         return self.state in (REPLY, REFUSED)
 
+    def counts(self, protocol: str) -> bool:
+        """Whether the request was answered. In UDP, the refusal of a closed port is an answer; in TCP it is not."""
+        return self.state == REPLY or (self.state == REFUSED and protocol == UDP)
+
 
 @dataclass(frozen=True)
 class Times:
     """Round-trip times, in seconds."""
 
     least: float
+    mean: float
     p50: float
     p95: float
     p99: float
     most: float
 
     @property
+    def mean_ms(self) -> float:
+        """The mean in milliseconds, rounded to microseconds."""
+        return round(self.mean * 1000, 3)
+
+    @property
     def in_ms(self) -> dict[str, float]:
-        """The times in milliseconds by name, rounded to microseconds."""
+        """The others in milliseconds by name, rounded to microseconds."""
         named = {"min": self.least, "p50": self.p50, "p95": self.p95, "p99": self.p99, "max": self.most}
         return {name: round(seconds * 1000, 3) for name, seconds in named.items()}
 
@@ -63,7 +74,9 @@ def times(answers: Iterable[Answer]) -> Times | None:
     took = sorted(answer.seconds for answer in answers if answer.came)
     if not took:
         return None
-    return Times(took[0], percentile(took, 50), percentile(took, 95), percentile(took, 99), took[-1])
+    return Times(
+        took[0], sum(took) / len(took), percentile(took, 50), percentile(took, 95), percentile(took, 99), took[-1]
+    )
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:

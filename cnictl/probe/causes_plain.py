@@ -3,6 +3,7 @@
 This is for senders and hosts that no node file describes.
 """
 
+import ipaddress
 from collections.abc import Callable
 
 from cnictl.core.netlink import rtnetlink
@@ -21,7 +22,8 @@ Port = tuple[str, int]
 
 def loopback_down(source: Origin, to: Target) -> FailureCause | None:
     """Return the cause if a namespace sends to itself, but its loopback link is down."""
-    if to.address not in source.pod.addresses or not source.pod.netns:
+    sends_to_itself = to.address in source.pod.addresses or ipaddress.ip_address(to.address).is_loopback
+    if not sends_to_itself or not source.pod.netns:
         return None
 
     def is_down() -> bool:

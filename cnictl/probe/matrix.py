@@ -54,7 +54,7 @@ def lines(report: Report) -> Rows:
 
     A cause and its hint are given once; later checks that it explains refer to the first.
     """
-    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
+    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "avg ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
             check.check,
@@ -91,8 +91,8 @@ def _cell(checks: Sequence[CheckResult]) -> str:
 
 
 def _times(check: CheckResult) -> str:
-    """Return the shortest, mean and longest round trip, separated by slashes."""
-    return "/".join(f"{time:.2f}" for time in check.rtt_ms) if check.rtt_ms else ""
+    """Return the mean round trip. With the shortest and longest (see JSON), a check would not fit on one line."""
+    return f"{check.rtt_ms[1]:.2f}" if check.rtt_ms else ""
 
 
 def causes(reports: Sequence[tuple[str, Report]]) -> list[tuple[str, str, str]]:

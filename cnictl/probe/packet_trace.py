@@ -133,7 +133,7 @@ def _unforwarded(link: str, ipv6: bool) -> str:
 
 
 def _tracked(source: str, to: Target) -> list[Step]:
-    """Return the connection that the kernel tracks for the request; nothing if it tracks none."""
+    """Return the connection that the kernel tracks for the request."""
     protocol = socket.IPPROTO_ICMPV6 if to.place.port == 0 and is_ipv6(to.address) else _PROTOCOLS[to.place.protocol]
     wanted = (protocol, parse_address(source), parse_address(to.address), to.place.port)
     latest = None
@@ -144,7 +144,7 @@ def _tracked(source: str, to: Target) -> list[Step]:
     except OSError:
         return []
     if latest is None:
-        return []
+        return [Step(REQUEST, CONNECTION, "not tracked")]
     state = "established" if latest.assured else "answered" if latest.answered else "not answered"
     words = f"{to.place.service} {source} → {to.address}: {state}"
     if latest.answering not in (latest.target, b""):
