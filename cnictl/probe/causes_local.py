@@ -225,7 +225,7 @@ def no_route(failure: Failure) -> FailureCause | None:
         and not failure.host.routes_pods(failure.target)
     ):
         words = f"no peer of this node has {failure.target}, so packets go to {route.gateway or route.dev}"
-        return FailureCause("no-route", words, failure.host.peer_hints.nowhere(failure.target))
+        return FailureCause("no-route", words, failure.host.peer_hints.unknown_node(failure.target))
     if route.dev:
         return None
     if _is_unclaimed(failure):
