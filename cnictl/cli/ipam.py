@@ -27,6 +27,7 @@ from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.paths import NETWORKS_DIR
+from cnictl.node import command_line
 from cnictl.node.addresses import lease_list, reclaim
 from cnictl.node.spec import pod_names
 from cnictl.views import lease_details
@@ -222,7 +223,8 @@ def _show_stale(listings: list[lease_list.Listing]) -> list[lease_list.Listing]:
 
 def _require_root(command: str) -> None:
     if os.geteuid() != 0:
-        raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
+        why = "it removes interfaces, leases and records"
+        raise Problem(f"cnictl {command} needs root: {why}", command_line.as_root())
 
 
 def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:

@@ -12,7 +12,7 @@ import typer
 from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node import spine
+from cnictl.node import command_line, spine
 from cnictl.node.runs import engine, live_pods
 from cnictl.views import network_views
 
@@ -20,7 +20,7 @@ from cnictl.views import network_views
 def require_root(command: str, why: str) -> None:
     """Raise Problem unless this process is root (in its user namespace)."""
     if os.geteuid() != 0:
-        raise Problem(f"cnictl {command} needs root: it {why}", f"sudo cnictl {command}")
+        raise Problem(f"cnictl {command} needs root: it {why}", command_line.as_root())
 
 
 def options_of(
