@@ -91,9 +91,9 @@ def completion_words() -> str:
         placeholders = tuple(_placeholder(each) for each in command.params if each.param_type_name == "argument")
         lines += f"    {words!r}: ({command.short_help!r}, (\n{_options(command)}    ), {placeholders!r}),\n"
         for each in command.params:
-            if values := getattr(each.type, "choices", None):
-                listed = (each.metavar or "").strip("[]").split("|")  # some accept only a part of these values
-                choices[f"{words} {each.opts[0]}"] = tuple(map(str, listed if listed[1:] else values))
+            listed = (each.metavar or "").strip("[]").split("|")
+            if values := listed if listed[1:] else getattr(each.type, "choices", None):
+                choices[f"{words} {each.opts[0]}"] = tuple(map(str, values))
     choices |= {
         "CHECK": tuple(check.id for check in catalogue.CHECKS), "BACKEND": backends.BACKENDS,
         "VERB": ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"), "ROUTE": ("unreachable", "default-route"),

@@ -38,6 +38,13 @@ def refuse_list_format(chosen: Format, command: str) -> None:
         raise UsageProblem(f"-o {chosen}: {command} prints no list", "use -o table or -o json")
 
 
+def _known_format(text: str) -> Format:
+    """Return the format of that name. The error lists only the formats of a command that shows one thing."""
+    if text not in list(Format):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(repr(str(each)) for each in _SINGLE)}.")
+    return Format(text)
+
+
 def _of_one_thing(context: typer.Context, chosen: Format) -> Format:
     if not context.resilient_parsing:
         refuse_list_format(chosen, context.command_path)
@@ -50,6 +57,7 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="[table|json]",
+        parser=_known_format,
         callback=_of_one_thing,
         autocompletion=lambda: [str(each) for each in _SINGLE],
         help="table for people, json for programs.",

@@ -48,6 +48,15 @@ def test_closed_output_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("words", "formats"), [(["version"], "'table', 'json'"), (["logs"], "'table', 'wide', 'name', 'json'")]
+)
+def test_error_lists_the_formats_that_the_command_has(words: list[str], formats: str) -> None:
+    done = subprocess.run([*MAIN, *words, "-o", "jsonn"], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert f"'jsonn' is not one of {formats}. (see: " in done.stderr
+
+
 def test_interrupt_is_told_and_leaves_the_shells_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
