@@ -141,7 +141,9 @@ def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None
             )
         if not network.covers(subnets[bits]):
             subnet = subnets[bits]
-            raise UsageProblem(f"subnet {subnet} lies outside the network {network}{_meant_subnet(subnet, network)}")
+            raise UsageProblem(
+                f"subnet {subnet} lies outside the pod network {network}{_meant_subnet(subnet, network)}"
+            )
 
 
 def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[str, ...]:
