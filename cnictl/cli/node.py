@@ -216,7 +216,7 @@ def _init(
         raise
     terminal.json_extra |= {"node": node_spec.as_data(spec), "peers": chosen.as_json()}
     if options.dry_run:
-        terminal.preview(converge.plan(spec).whole, pods)
+        engine.preview("init-node", converge.plan(spec).whole, pods, options, terminal)
         return
     accepted = sorted({finding.name for finding in findings if finding.ignored})
     with joining.saved(joined):

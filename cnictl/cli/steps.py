@@ -67,20 +67,23 @@ class Terminal:
         asking.show(lines)
         asking.confirm(question)
 
-    def preview(self, plan: spine.Plan, pods: Sequence[live_pods.AttachedPod] | None = None) -> None:
-        """Show what a run would change, as a script; `pods` would lose their attachments."""
+    def preview(self, plan: spine.Plan, pods: Sequence[live_pods.AttachedPod] | None = None, refusal: str = "") -> None:
+        """Show what a run would change, as a script; `pods` would lose their attachments. `refusal`: why it can't run.
+
+        The caller raises the refusal afterwards.
+        """
         if self._output is Format.JSON:
             report = engine.Report(plan, {change.resource: "would change" for change in plan.changes})
             cut = {} if pods is None else {"pods_cut_off": [str(pod) for pod in pods]}
             print_json({"would_change": len(plan.changes), "steps": report.rows(), **self.json_extra, **cut})
         else:
-            script.show(plan)
-            for pod in pods or ():
+            script.show(plan, refusal)
+            for pod in () if refusal else pods or ():
                 self.say(f"would delete the attachment of {pod}")
             if not plan.changes and not plan.unknown:
                 self.say(script.NOTHING)
         plan.refuse_unknown()
-        if self._exit_code and plan.changes:
+        if self._exit_code and plan.changes and not refusal:
             raise typer.Exit(1)
 
     def report(self, done: engine.Report) -> None:

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from cnictl.cli import main, output, status_screen, steps
+from cnictl.core.errors import Problem
 from cnictl.node.resources.sysctl import Forwarding
+from cnictl.node.runs import engine
 from cnictl.node.runs.engine import Report
 from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import node_file
@@ -75,6 +77,20 @@ def test_preview_names_the_pods_that_force_would_detach(capsys: pytest.CaptureFi
     pod = AttachedPod("mynet", "c1", "eth0", "default/web", ("10.244.0.7",), "live", "")
     steps.Terminal(output.Format.TABLE).preview(Plan(()), [pod])
     assert "would delete the attachment of default/web (10.244.0.7, live)" in capsys.readouterr().err
+
+
+def test_refused_preview_shows_the_script_and_the_refusal_as_a_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    pod = AttachedPod("mynet", "c1", "eth0", "default/web", ("10.244.0.7",), "live", "")
+    change = Change("bridge/cni0", None, {"up": True}, "bring cni0 up", "ip link set cni0 up")
+    plan = Plan((Step(Forwarding(), None, change.summary, change),))
+    terminal = steps.Terminal(output.Format.TABLE, exit_code=True)
+    with pytest.raises(Problem, match="cnictl init-node would cut off 1 pod") as refused:
+        engine.preview("init-node", plan, [pod], engine.Options(dry_run=True), terminal)
+    assert refused.value.exit_status == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("# refused without --force: cnictl init-node would cut off 1 pod: default/web")
+    assert "\nip link set cni0 up\n" in shown.out
+    assert "would delete" not in shown.err
 
 
 @pytest.mark.parametrize(
