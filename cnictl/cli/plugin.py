@@ -180,7 +180,7 @@ def _show(outcome: versions.VersionOutcome, output: Format) -> None:
         if outcome.state == "would change":
             script.show_changes(changes)
         else:
-            print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
+            print_table(("state", "step"), [(outcome.state, change.summary) for change in changes])
 
 
 def _require_root(command: str, dry_run: bool) -> None:

@@ -97,7 +97,7 @@ class Terminal:
             print_json({"changed": sum(row["outcome"] == "changed" for row in rows), "steps": rows, **extra})
         else:
             if rows and (done.outcomes or not done.error):
-                print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])
+                print_table(("outcome", "step"), [(row["outcome"], row["summary"]) for row in rows])
             if not done.error and not done.plan.changes and not done.plan.unknown:
                 self.say(self._nothing)
         if done.spec is not None and not done.error and (note := network_views.mtu_note(done.spec, done.plan)):

@@ -79,6 +79,24 @@ def test_preview_names_the_pods_that_force_would_detach(capsys: pytest.CaptureFi
     assert "would delete the attachment of default/web (10.244.0.7, live)" in capsys.readouterr().err
 
 
+def test_outcomes_of_a_run_are_one_column(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step's sentence may be longer than a screen or the widest column, so it comes last."""
+    long = (
+        "masquerade packets from 10.244.0.0/24,fd00:244::/64 to destinations outside 10.244.0.0/20,fd00:244::/48 (nft)"
+    )
+    changes = [Change(f"id/{text}", None, {}, text, "") for text in (long, "add cni0")]
+    steps_of_run = tuple(Step(Forwarding(), None, change.summary, change) for change in changes)
+    for width in (None, 80):
+        monkeypatch.setattr(output, "screen_width", lambda width=width: width)
+        steps.Terminal(output.Format.TABLE).report(
+            Report(Plan(steps_of_run), dict.fromkeys(("id/add cni0",), "changed"))
+        )
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "OUTCOME      STEP"
+        assert [line[13:] for line in lines[1:] if not line.startswith(" ")][1:] == ["add cni0"]
+        assert width is None or max(map(len, lines)) <= width
+
+
 def test_refused_preview_shows_the_script_and_the_refusal_as_a_comment(capsys: pytest.CaptureFixture[str]) -> None:
     pod = AttachedPod("mynet", "c1", "eth0", "default/web", ("10.244.0.7",), "live", "")
     change = Change("bridge/cni0", None, {"up": True}, "bring cni0 up", "ip link set cni0 up")
