@@ -82,7 +82,8 @@ def init_node(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Address outside that test-connectivity pings, such as 1.1.1.1. One for each family.",
+            help="Address outside that test-connectivity pings, one for each family. On a new node: 1.1.1.1 and, "
+            "with an IPv6 route, 2606:4700:4700::1111.",
         ),
     ] = None,
     bin_dir: Annotated[
