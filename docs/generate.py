@@ -18,6 +18,7 @@ from typing import Any
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from cnictl.cli import help_text
 from cnictl.cli import main as program
 from cnictl.cli.groups import DEFAULTS
 from cnictl.core.masquerade import backends
@@ -43,7 +44,7 @@ def reference() -> str:
         check=True,
     )
     # typer replaces the \b that opens a help text's examples with an empty line, so two empty lines precede them
-    return re.sub(r"\n\n\n((?:.+\n)+)", _fence, html.unescape(done.stdout))
+    return re.sub(r"\n\n\n((?:.+\n)+)", _fence, help_text.ranges_in_words(html.unescape(done.stdout)))
 
 
 def _fence(examples: re.Match[str]) -> str:

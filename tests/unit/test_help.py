@@ -57,6 +57,16 @@ def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options == ["--backend", "--dry-run", "--exit-code", "--no-wait", "--confirm-within", "-o", "--help"]
 
 
+@pytest.mark.parametrize("words", commands())
+def test_range_is_in_words(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not re.search(r"x>=|<=x", rendered(words, WIDE, monkeypatch))
+
+
+def test_value_out_of_range_is_refused_in_the_words_of_the_help() -> None:
+    assert "17 is not in the range 1 to 16." in run("lab", "up", "--nodes", "17").stderr
+    assert "-1 is not in the range at least 0." in run("logs", "-n", "-1").stderr
+
+
 def test_program_and_group_without_a_word_show_their_commands() -> None:
     for words, command in (((), "init-node"), (("ipam",), "release")):
         done = run(*words)
