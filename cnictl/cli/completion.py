@@ -39,7 +39,9 @@ _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "FROM": (live_names.ends, live_names.pods, live_names.addresses),
     "TO": (live_names.ends, live_names.targets, live_names.pods, live_names.addresses),
     "lab exec NODE": (live_names.machines,),
+    "lab pod NODE": (live_names.machines,),
     "lab exec --lab": (live_names.labs,),
+    "lab pod --lab": (live_names.labs,),
     "lab down --lab": (live_names.labs,),
     "lab status --lab": (live_names.labs,),
 }
@@ -48,7 +50,7 @@ _NEW = frozenset(
     (
         "init-node --subnet", "init-node --network", "init-node --peer", "init-node --name", "init-node --external",
         "bridge up --subnet", "bridge up --network", "route add-peer PEER", "test-connectivity --external",
-        "kubernetes kubeconfig --server", "lab up --lab",
+        "kubernetes kubeconfig --server", "lab up --lab", "lab pod NAME",
     )
 )  # fmt: skip
 """Parameters whose values name nothing on this host."""

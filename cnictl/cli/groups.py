@@ -183,6 +183,7 @@ _COMMANDS = {
     "lab down": "lab:down",
     "lab status": "lab:status",
     "lab exec": "lab:execute",
+    "lab pod": "lab:pod",
     "lab demo": "lab_demo:demo",
 }
 """Where each command's function is: MODULE:NAME in `cnictl.cli`."""
