@@ -50,7 +50,7 @@ _NEW = frozenset(
     (
         "init-node --subnet", "init-node --network", "init-node --peer", "init-node --name", "init-node --external",
         "bridge up --subnet", "bridge up --network", "route add-peer PEER", "test-connectivity --external",
-        "kubernetes kubeconfig --server", "lab up --lab", "lab pod NAME",
+        "cluster test --external", "kubernetes kubeconfig --server", "lab up --lab", "lab pod NAME",
     )
 )  # fmt: skip
 """Parameters whose values name nothing on this host."""

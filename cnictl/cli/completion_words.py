@@ -353,6 +353,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--limit',), 'NAMES', True, 'Only these nodes, with commas between them'),
         (('--full',), '', False, 'Test every pair of more than 16 hosts too, not a sample'),
         (('--seed',), 'NUMBER', False, 'Use the sample of an earlier test'),
+        (('--external',), 'ADDRESS', True, "Address outside that each host's pod pings, one for each family"),
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),

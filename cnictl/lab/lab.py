@@ -205,7 +205,10 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
 
 
 def program(module: str) -> list[str]:
-    """Return the command that runs the `main` of a module such as `lab.enter`; it ignores `site` and the environment to start fast."""
+    """Return the command that runs the `main` of a module such as `lab.enter`.
+
+    The interpreter ignores `site` and the environment to start fast.
+    """
     start = f"import sys; sys.path.insert(0, {_source()!r}); from cnictl.{module} import main; main()"
     return [sys.executable, "-IS", "-c", start]
 

@@ -161,6 +161,15 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
     return tuple(address_by_bits.values())
 
 
+def parse_externals(texts: Iterable[str], networks: Iterable[str]) -> tuple[str, ...]:
+    """Return addresses outside a cluster with these pod networks, in canonical form. Raises UsageProblem."""
+    try:
+        cidrs = [parse_cidr(network) for network in networks]
+        return _check_externals(parse_list(texts), {cidr.bits: cidr for cidr in cidrs})
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
+
+
 def parse_list(texts: Iterable[str]) -> tuple[str, ...]:
     """Return the values of an option that may be repeated or hold several values separated by commas."""
     return tuple(part.strip() for text in texts for part in text.split(","))
