@@ -137,3 +137,14 @@ def test_wrapper_that_drops_the_variables_runs_no_command(tmp_path: Path) -> Non
     subprocess.run(["bash", "-c", f"{completion_scripts.BASH}\n{typed}"],
                    env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)  # fmt: skip
     assert (tmp_path / "arguments").read_text() == "0\n"
+
+
+def test_bash_offers_files_beside_words(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").touch()
+    (tmp_path / "cnictl").write_text("#!/bin/sh\necho kubernetes\nexit 3\n")
+    (tmp_path / "cnictl").chmod(0o755)
+    typed = "COMP_WORDS=(cnictl init-node --from ''); COMP_CWORD=3; _cnictl cnictl '' --from; echo ${COMPREPLY[*]}"
+    script, path = f"{completion_scripts.BASH}\n{typed}", {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, text=True, env=path, check=True, capture_output=True)
+    first, *files = done.stdout.split()
+    assert (first, sorted(files)) == ("kubernetes", ["cluster.toml", "cnictl"])
