@@ -151,6 +151,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'logs': ("Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error if a call failed.", (
         (('--verb',), 'VERB', False, 'Only these calls'),
         (('--failed',), '', False, 'Only calls that failed'),
+        (('--probes',), '', False, 'Also the probe pods of test-connectivity, ping and cluster test'),
         (('--lines', '-n'), 'COUNT', False, 'How many calls'),
         (('--follow', '-f'), '', False, 'Also show each new call, until Ctrl-C'),
         (('--output', '-o'), 'output', False, 'table for people; wide'),

@@ -42,6 +42,11 @@ class Call:
     outcome: str
     """`ok`, or the error."""
 
+    @property
+    def of_probe(self) -> bool:
+        """Whether the call is about a short-lived pod of cnictl's own tests."""
+        return self.pod.startswith(f"{pod_names.PROBE_NAMESPACE}/{pod_names.PROBE_PREFIX}")
+
     def is_of(self, who: str) -> bool:
         """Return whether the call is about this pod (`namespace/name` or `name`), container (id prefix) or address."""
         return bool(pod_names.named(who, [self], _names, _SHORTEST))
