@@ -8,6 +8,7 @@ import pytest
 from cnictl.node.host import route_lookup, uplinks
 from cnictl.node.runs import joining
 from cnictl.node.spec.node_spec import NodeSpec
+from cnictl.views import nodes
 
 CNI0, DOCKER0, BR0 = 4, 8, 9
 
@@ -55,3 +56,10 @@ def test_link_of_pods_is_no_uplink() -> None:
         _link("cni1", 10, "bridge", alias="cnictl:other"),
     ]
     assert uplinks.candidates(links, "cni0") == ["eth0", "docker0", "br0"]
+
+
+def test_peer_without_a_name_is_listed_by_its_pod_cidr() -> None:
+    row = {"name": "", "pod_cidr": "10.244.1.0/24", "address": "10.0.10.51", "state": "routed"}
+    assert nodes.name_of(row) == "10.244.1.0/24"
+    assert nodes.name_of({**row, "name": "node-b"}) == "node-b"
+    assert nodes.name_of({**row, "pod_cidr": ""}) == "10.0.10.51"
