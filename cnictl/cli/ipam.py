@@ -26,6 +26,7 @@ from cnictl.cli.output import (
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.leases import pool
 from cnictl.core.paths import NETWORKS_DIR
 from cnictl.node import command_line
 from cnictl.node.addresses import lease_list, reclaim
@@ -239,18 +240,22 @@ def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
         return [(listing.network, f"{listing.used} used; no conf here defines its ranges")]
     if len(listing.sets) == 1:
         outside = f", {listing.outside} of them outside" if listing.outside else ""
-        of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
+        of = f"{listing.used} used{outside}, {listing.free} free of {_first(listing.sets[0])}{listing.total}"
         used = bar(listing.used - listing.outside, listing.total)
         return [(f"{listing.network} {listing.ranges[0]}", f"{used} {of}")]
     rows = []
     for ranges in listing.sets:
         used_here = listing.used_of(ranges)
-        of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {ranges.size}"
+        of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {_first(ranges)}{ranges.size}"
         rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
         leases = f"lease{'s' if listing.outside != 1 else ''}"
         rows.append((listing.network, f"{listing.outside} {leases} outside these ranges"))
     return rows
+
+
+def _first(ranges: pool.RangeSet) -> str:
+    return "the first " if any(span.limited for span in ranges.ranges) else ""
 
 
 def _cells(row: lease_list.Row, wide: bool = False) -> tuple[str, ...]:

@@ -148,7 +148,12 @@ class Listing:
             "data_dir": self.data_dir,
             "ranges": self.ranges,
             "range_sets": [
-                {"ranges": list(map(str, range_set.ranges)), "used": self.used_of(range_set), "total": range_set.size}
+                {
+                    "ranges": list(map(str, range_set.ranges)),
+                    "used": self.used_of(range_set),
+                    "total": range_set.size,
+                    "limited": any(span.limited for span in range_set.ranges),
+                }
                 for range_set in self.sets
             ],
             "used": self.used,
