@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, ListOption, plain, print_items, print_json_line, print_list, print_names, say
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    pause,
+    plain,
+    print_items,
+    print_json_line,
+    print_list,
+    print_names,
+    say,
+)
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import plugin_log
 from cnictl.node.host.plugin_log import Call
@@ -61,7 +71,7 @@ def logs(
         rows = [(*_cells(call), call.container, call.ifname) for call in past_calls]
         print_list(output, columns, rows, map(_name, past_calls), more=2)
     if follow:
-        for call in filter(wanted, plugin_log.follow(path)):
+        for call in filter(wanted, plugin_log.follow(path, pause)):
             if output is Format.JSON:
                 print_json_line(vars(call))
             elif output is Format.NAME:

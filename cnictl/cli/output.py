@@ -7,7 +7,9 @@ to stderr. Colour never carries meaning alone: every state is also a word.
 import contextlib
 import json
 import os
+import select
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -111,6 +113,21 @@ def diversion_lines(diversions: Sequence[dict[str, Any]]) -> Iterator[str]:
 def write(text: str = "", flush: bool = False) -> None:
     """Print lines of the command's result on stdout; `flush`: immediately, also into a pipe."""
     print(plain(text), flush=flush)
+
+
+_STDOUT = 1
+
+
+def pause(seconds: float) -> None:
+    """Wait, and pass on what was printed before. Raises BrokenPipeError as soon as nobody reads stdout any more."""
+    sys.stdout.flush()
+    end = time.monotonic() + seconds
+    watch = select.poll()
+    watch.register(_STDOUT, 0)
+    events = watch.poll(seconds * 1000)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in events):
+        raise BrokenPipeError
+    select.select([], [], [], max(0.0, end - time.monotonic()))  # poll(2) returns early for a closed descriptor
 
 
 class Progress:
