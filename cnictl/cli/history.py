@@ -116,8 +116,7 @@ def undo(
     changes nothing. An interrupted run, and an undo, can be undone too.
 
     Without a number, undo takes the last run that is not a repair; faults that this run also repaired stay repaired.
-    With the number of a repair, the repaired fault returns. undo first shows the run and its changes; at a terminal it
-    asks.
+    Undoing a repair brings its fault back. undo first shows the run and its changes; at a terminal it asks.
 
     \b
     cnictl undo --dry-run
@@ -135,7 +134,7 @@ def undo(
         terminal.preview(shown.plan)
         return
     asking.show(f"to undo it: {change.summary}" for change in shown.plan.changes)
-    asked = terminal.asks() and bool(shown.plan.changes)
+    asked = terminal.can_ask() and bool(shown.plan.changes)
     if asked:
         _say_consequences(shown)
         asking.confirm(f"Undo run {shown.run.number}?")

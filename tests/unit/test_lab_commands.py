@@ -19,7 +19,7 @@ def test_outside_has_the_addresses_that_are_pinged_by_default() -> None:
 def test_demo_of_a_cluster_ends_with_one_verdict(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(lab_cluster, "play", lambda *_: ("", SimpleNamespace(passed=True)))
+    monkeypatch.setattr(lab_cluster, "run_cluster_demo", lambda *_: ("", SimpleNamespace(passed=True)))
     monkeypatch.setattr(cluster_test, "show", lambda *_: say("the verdict"))
     lab_demo._cluster(3, False, Format.TABLE)
     assert capsys.readouterr().err == "the verdict\n"
