@@ -34,7 +34,11 @@ def test_connectivity(
     ] = None,
     external: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="Address outside to ping, such as 1.1.1.1. One for each family."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address outside to ping, one for each family. Default: node.toml's, else 1.1.1.1 and, with an IPv6 "
+            "route, 2606:4700:4700::1111.",
+        ),
     ] = None,
     source: Annotated[
         str, typer.Option("--from", metavar="POD", help="Check from this pod instead of a probe pod.")

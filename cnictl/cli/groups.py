@@ -63,7 +63,7 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command if none was given, and return the remaining words (typer)."""
         default = DEFAULTS.get(self.name or "")
-        if default and args and args[0] not in (*self.commands, "--help", "-h"):
+        if default and args and args[0] not in (*self.commands, "--help", "-h") and not mistyped.is_usual(args[0]):
             args = [default, *args]
         with _in_context(ctx):
             return super().parse_args(ctx, args)
@@ -76,7 +76,7 @@ class Group(TyperGroup):
         """Return the command that the arguments name (typer). Raises UsageProblem, with the command that was meant."""
         if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             path = str(ctx.command_path)
-            near = mistyped.command(args[0], path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
+            near = mistyped.command(args, path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
             # `probing` recognizes other versions of cnictl by the first three words
             message = f"No such command {args[0]!r} (see: {path} --help)"
             raise UsageProblem(message, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
@@ -200,6 +200,7 @@ _COMMANDS = {
     "lab down": "lab:down",
     "lab status": "lab:status",
     "lab exec": "lab:execute",
+    "lab pod": "lab:pod",
     "lab demo": "lab_demo:demo",
 }
 """Where each command's function is: MODULE:NAME in `cnictl.cli`."""

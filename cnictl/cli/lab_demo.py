@@ -82,7 +82,6 @@ def _cluster(count: int, dual_stack: bool, output: Format) -> None:
         cluster_test.show(tested, seconds)
     if not tested.passed:
         raise typer.Exit(1)
-    say(f"{count} nodes set up from one file, every pair reached in {seconds:.1f} s; pods saw each other's addresses")
 
 
 def _show(number: int, played: Played) -> None:

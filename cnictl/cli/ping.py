@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli import steps
-from cnictl.cli.output import Format, OutputOption, print_hanging, print_json, say, working, write
+from cnictl.cli.output import Format, OutputOption, pause, print_hanging, print_json, say, working, write
 from cnictl.core import errors
 from cnictl.probe import packet_path, ping_words, pinging, pods, request, resolvers, trace
 
@@ -93,7 +93,7 @@ def _shown(run: pinging.Run, traced: bool, output: Format) -> bool:
         _say_ends(run, own)
     interrupted = False
     try:
-        run.send(lambda answer: write(ping_words.line(answer, run.options.timeout), flush=True) if lines else None)
+        run.send(lambda answer: write(ping_words.line(answer, run.options.timeout), flush=True) if lines else pause(0))
     except KeyboardInterrupt:
         interrupted = True
     if lines:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node import command_line
 from cnictl.node.host import runtimes
 from cnictl.node.runs import converge
 from cnictl.node.spec import addressing, node_file, pod_names
@@ -84,8 +85,8 @@ def _addresses_of(text: str) -> list[str]:
         return [format_address(packed)]
     if text.strip("0123456789./") and ":" not in text:
         if os.geteuid() != 0:
-            command = "cnictl test-connectivity"
-            raise Problem(f"{command} needs root: it looks up the pods of this node", f"sudo {command}")
+            message = "cnictl test-connectivity needs root: it looks up the pods of this node"
+            raise Problem(message, command_line.as_root())
         if known_as(text):
             return list(existing_pod(text).addresses)
         raise UsageProblem(

@@ -239,11 +239,11 @@ def test_long_text_is_wrapped_below_its_lead(
 
 def test_without_root_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("os.geteuid", lambda: 1000)
-    monkeypatch.setattr("sys.argv", ["cnictl", "ping", "host", "10.0.0.1"])
+    monkeypatch.setattr("sys.argv", ["cnictl", "ping", "host", "web page", "-c", "1"])
     with pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 1
     assert capsys.readouterr().err.splitlines() == [
         "cnictl: cnictl ping needs root: it opens raw sockets and enters the network namespaces of pods",
-        "  hint: sudo cnictl ping",
+        "  hint: sudo cnictl ping host 'web page' -c 1",
     ]
