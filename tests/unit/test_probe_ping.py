@@ -218,7 +218,7 @@ def test_target_alone_is_meant_from_this_host(
 def test_size_below_the_smallest_packet_is_refused_with_the_range(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert "60<=x<=65535" in usage(monkeypatch, capsys, "ping", "host", "10.0.0.1", "--size", "10")[0]
+    assert "60 to 65535" in usage(monkeypatch, capsys, "ping", "host", "10.0.0.1", "--size", "10")[0]
 
 
 def test_long_text_is_wrapped_below_its_lead(
