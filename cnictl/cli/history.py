@@ -84,7 +84,9 @@ def _show(run: journal.Run, output: Format) -> None:
         changes = run_history.changes(run)
         print_json({**row, "changes": changes})
         return
-    print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "kind", "outcome")])
+    keys = {"words": "command"}  # as the list of runs calls it
+    names = ("run", "time", "words", "user", "kind", "outcome")
+    print_table(("", ""), [(keys.get(name, name), str(row[name])) for name in names])
     if run.ignored:
         say(f"ignored preflight checks: {', '.join(run.ignored)}")
     lines = []

@@ -6,6 +6,7 @@ from typing import Any
 from cnictl.cli import output
 from cnictl.cli.differences import compact
 from cnictl.cli.layout import Line, Segment, bar, width_of
+from cnictl.core.counted import counted
 from cnictl.node import hint
 from cnictl.views import source_view
 from cnictl.views.status import DOUBTFUL, FAULTY, HEALTHY, UNKNOWN
@@ -33,7 +34,7 @@ def fitted(listed: list[Line], columns: int, rows: int, last: str) -> list[Line]
             break
         taken.append(line)
     missing = len(listed) - len(taken)
-    text = f"{last}; {missing} more lines: cnictl status" if missing else last
+    text = f"{last}; {counted(missing, 'more line')}: cnictl status" if missing else last
     return [*taken, [Segment(text[:columns], "skipped")]]
 
 
@@ -56,7 +57,7 @@ def _differences(shown: dict[str, Any], width: int | None) -> Iterator[Line]:
         yield from output.laid_out(("resource", "state", "now", "should be", "hint"), cells, width, whole=1)
     if shown["drifted"]:
         apply = hint.command("cnictl apply")
-        yield _text(f"{shown['drifted']} of {len(shown['resources'])} drifted; `{apply}` repairs them")
+        yield _text(f"`{apply}` repairs {'it' if shown['drifted'] == 1 else 'them'}")
     for peer in shown["peers"]:
         if peer["fault"]:
             yield _text(peer["fault"])
@@ -124,7 +125,7 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
     watch = shown["watch"]
     if watch is not None:
         given_up = f", no longer repaired: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
-        lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
+        lines.append(("watch", f"runs, {counted(sum(watch['repairs'].values()), 'repair')}{given_up}"))
     if shown["boot"]:
         lines.append(("boot", shown["boot"]))
     if shown["not_kept"]:
@@ -158,7 +159,7 @@ def _short(state: dict[str, Any] | None) -> str:
         return ""
     parts = []
     for key, value in state.items():
-        shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
+        shown = counted(len(value.splitlines()), "line") if key == "text" else compact(value)
         if key == "files":
             shown = ", ".join(value)
         if key == "digest":

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from cnictl.core.cidr import format_address
+from cnictl.core.counted import counted
 from cnictl.doctor import echo
 from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts
@@ -33,7 +34,11 @@ def _message(diversions: Sequence[Diversion]) -> str:
     rule = first.rule
     table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
     packets = list(dict.fromkeys(diversion.packets for diversion in diversions))
-    unnamed = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
+    unnamed = (
+        f" and {counted(len(packets) - _NAMED, 'more kind of packets', 'more kinds of packets')}"
+        if packets[_NAMED:]
+        else ""
+    )
     return f"{', '.join(packets[:_NAMED])}{unnamed} {first.fate}, {first.by}{table}"
 
 

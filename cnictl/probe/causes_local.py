@@ -37,8 +37,10 @@ def bridge_unfit(failure: Failure) -> FailureCause | None:
     elif not host.bridge.up:
         fault = f"bridge {name} is down"
     elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
-        has = ", ".join(host.bridge_addresses) or f"no {host.family} address"
-        fault = f"bridge {name} has {has} instead of the gateway address {wanted}"
+        has = (
+            f"has only {', '.join(host.bridge_addresses)}" if host.bridge_addresses else f"has no {host.family} address"
+        )
+        fault = f"bridge {name} {has}; the gateway address {wanted} is missing"
     else:
         return None
     return FailureCause("bridge-unfit", fault, hint.command("cnictl bridge up"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import odd
+from cnictl.core.counted import counted
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
@@ -69,11 +70,11 @@ def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the verdict on the node, and the reasons in words if it is not healthy."""
     faults = [f"{shown['drifted']} of {len(shown['resources'])} resources drifted"] if shown["drifted"] else []
     faulty_peers = [peer["via"] for peer in shown["peers"] if peer["fault"]]
-    faults += [f"pods' packets go elsewhere ({len(shown['strays'])})"] if shown["strays"] else []
+    faults += [counted(len(shown["strays"]), "routing fault")] if shown["strays"] else []
     faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
     source = shown["source"] or {"conflict": "", "trouble": ""}
     faults += ["the source of peers contradicts this node"] if source["conflict"] else []
-    unknown = [f"{shown['unknown']} resources could not be checked"] if shown["unknown"] else []
+    unknown = [f"{counted(shown['unknown'], 'resource')} could not be checked"] if shown["unknown"] else []
     doubts = _doubts(shown)
     for word, reasons in ((FAULTY, faults), (UNKNOWN, unknown), (DOUBTFUL, doubts)):
         if reasons:
