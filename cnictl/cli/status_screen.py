@@ -8,6 +8,7 @@ from cnictl.cli.differences import compact
 from cnictl.cli.layout import Line, Segment, bar, width_of
 from cnictl.core.counted import counted
 from cnictl.node import hint
+from cnictl.node.resources import boot_note
 from cnictl.views import source_view
 from cnictl.views.status import DOUBTFUL, FAULTY, HEALTHY, UNKNOWN
 
@@ -127,7 +128,7 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
         given_up = f", no longer repaired: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
         lines.append(("watch", f"runs, {counted(sum(watch['repairs'].values()), 'repair')}{given_up}"))
     if shown["boot"]:
-        lines.append(("boot", shown["boot"]))
+        lines.append(("boot", boot_note.short()))
     if shown["not_kept"]:
         lines.append(("not kept", shown["not_kept"]))
     waiting = shown["unconfirmed"]
