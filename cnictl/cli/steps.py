@@ -11,6 +11,7 @@ import typer
 
 from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import spine
 from cnictl.node.runs import engine, live_pods
@@ -30,6 +31,11 @@ def options_of(
     if exit_code and not dry_run:
         raise UsageProblem("--exit-code needs --dry-run: without it, the exit status says whether the run failed")
     return engine.Options(dry_run, force, no_wait, confirm_within)
+
+
+def with_count(nothing: str, plan: spine.Plan) -> str:
+    """Return the message of a run without changes, with the number of resources that it compared."""
+    return f"{nothing} ({counted(len(plan.steps), 'resource')} checked)" if plan.steps else nothing
 
 
 class Terminal:
@@ -78,7 +84,7 @@ class Terminal:
             for pod in pods or ():
                 self.say(f"would delete the attachment of {pod}")
             if not plan.changes and not plan.unknown:
-                self.say(script.NOTHING)
+                self.say(with_count(script.NOTHING, plan))
         plan.refuse_unknown()
         if self._exit_code and plan.changes:
             raise typer.Exit(1)
@@ -93,9 +99,12 @@ class Terminal:
         if self._output is Format.JSON:
             print_json({"changed": sum(row["outcome"] == "changed" for row in rows), "steps": rows, **extra})
         else:
-            if rows and (done.outcomes or not done.error):
-                print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in rows])
+            off = [row for row in rows if row["outcome"] != "unchanged"]
+            if off and (done.outcomes or not done.error):
+                print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in off])
+                if len(off) < len(rows):
+                    self.say(f"unchanged: {counted(len(rows) - len(off), 'resource')}")
             if not done.error and not done.plan.changes and not done.plan.unknown:
-                self.say(self._nothing)
+                self.say(with_count(self._nothing, done.plan))
         if done.spec is not None and not done.error and (note := network_views.mtu_note(done.spec, done.plan)):
             self.say(note)

@@ -95,6 +95,7 @@ class Bridge:
             return f"make the bridge {name}, MTU {after['mtu']}", "\n".join(
                 (
                     f"ip link add {name} address {rtnetlink.format_mac(gateway_mac(self._gateways))} type bridge",
+                    "# two steps: an MTU that the bridge already has would not be fixed, and its ports would change it",
                     f"ip link set {name} mtu {another_mtu(after['mtu'])}",
                     f"ip link set {name} mtu {after['mtu']} alias {shlex.quote(after['owner'])} up",
                     f"sysctl -w net/ipv6/conf/{name}/accept_ra=0 net/ipv6/conf/{name}/accept_dad=0",
