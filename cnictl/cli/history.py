@@ -130,24 +130,26 @@ def undo(
     require_root("undo", "changes the host's network")
     shown = past.plan_undo(engine.run_to_undo(run))
     _announce(shown, run is None)
-    terminal = Terminal(output, exit_code, yes)
+    terminal = Terminal(output, exit_code, yes, _nothing_left(shown))
     if dry_run:
         _say_consequences(shown)
         terminal.json_extra = _about(shown)
         terminal.preview(shown.plan)
         return
-    asking.show(f"to undo it: {change.summary}" for change in shown.plan.changes)
+    if shown.plan.changes:
+        say("to undo it:")
+        asking.show(change.summary for change in shown.plan.changes)
     asked = terminal.asks() and bool(shown.plan.changes)
     if asked:
         _say_consequences(shown)
-        asking.confirm(f"Undo run {shown.run.number}?")
+        asking.confirm(f"Undo {'only a part of ' if shown.later else ''}run {shown.run.number}?")
     terminal.json_extra = {"left": list(shown.left)}
     todo, done = engine.undo_run(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
     if todo.in_effect is not None:
         say(
             "/etc/cnictl/node.toml still contains what this run made: unless you edit it, `cnictl apply` makes it again"
         )
-    terminal = Terminal(output, nothing=f"run {todo.run.number} ({todo.run.command}): nothing of it is left to undo")
+    terminal = Terminal(output, nothing=f"{_nothing_left(todo)}; {past.next_to_undo()}")
     terminal.json_extra = _about(todo)
     terminal.report(done)
     _say_consequences(todo)
@@ -180,6 +182,13 @@ def _announce(todo: past.Undo, is_default: bool) -> None:
         )
     for note in todo.kept:
         say(f"stays: {note}")
+    words, what_to_do = past.in_the_way(todo)
+    if words:
+        say(f"{words}\n  hint: {what_to_do}")
+
+
+def _nothing_left(todo: past.Undo) -> str:
+    return f"run {todo.run.number} ({todo.run.command}): nothing of it is left to undo"
 
 
 def _say_consequences(todo: past.Undo) -> None:

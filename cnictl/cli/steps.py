@@ -33,6 +33,9 @@ def options_of(
     return engine.Options(dry_run, force, no_wait, confirm_within)
 
 
+_NOTHING = "nothing to change: the node is as it should be"
+
+
 def with_count(nothing: str, plan: spine.Plan) -> str:
     """Return the message of a run without changes, with the number of resources that it compared."""
     return f"{nothing} ({counted(len(plan.steps), 'resource')} checked)" if plan.steps else nothing
@@ -46,7 +49,7 @@ class Terminal:
         output: Format,
         exit_code: bool = False,
         yes: bool = False,
-        nothing: str = "nothing to change: the node is as it should be",
+        nothing: str = "",
     ) -> None:
         """`exit_code`: a preview with changes ends with status 1. `nothing`: the message of a run without changes."""
         self._output = output
@@ -84,7 +87,7 @@ class Terminal:
             for pod in pods or ():
                 self.say(f"would delete the attachment of {pod}")
             if not plan.changes and not plan.unknown:
-                self.say(with_count(script.NOTHING, plan))
+                self.say(with_count(self._nothing or script.NOTHING, plan))
         plan.refuse_unknown()
         if self._exit_code and plan.changes:
             raise typer.Exit(1)
@@ -105,6 +108,6 @@ class Terminal:
                 if len(off) < len(rows):
                     self.say(f"unchanged: {counted(len(rows) - len(off), 'resource')}")
             if not done.error and not done.plan.changes and not done.plan.unknown:
-                self.say(with_count(self._nothing, done.plan))
+                self.say(with_count(self._nothing or _NOTHING, done.plan))
         if done.spec is not None and not done.error and (note := network_views.mtu_note(done.spec, done.plan)):
             self.say(note)

@@ -25,7 +25,7 @@ def node(shared_node: Node) -> Node:
         (("route", "del-peer", "10.244.1.0/24"), "remove the route to 10.244.1.0/24"),
         (("bridge", "down"), "remove the bridge cni0"),
         (("plugin", "uninstall", "--force"), "remove the plugin"),
-        (("undo",), "to undo it: remove the route to 10.244.2.0/24"),
+        (("undo",), "remove the route to 10.244.2.0/24"),
         (("reset-node",), "remove the bridge cni0"),
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
