@@ -26,7 +26,7 @@ bench:
 	.venv/bin/python -m tests.bench.plugin $(BENCH)
 	.venv/bin/python -m tests.bench.commands
 
-# compare with the reference plugins, for every key, verb and family; PARITY=--write renews docs/dev/drop-in.md
+# compare with the reference plugins, for every key, verb and family; PARITY=--write rewrites docs/dev/drop-in.md
 parity:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.parity $(PARITY)
@@ -60,7 +60,7 @@ fuzz:
 	sh tests/setup.sh --tests
 	CNICTL_FUZZ=$(or $(FUZZ),20) .venv/bin/python -m pytest -q tests/unit/test_fuzz.py tests/kernel/plugin/test_fuzz.py
 
-# make and fix each fault that doctor knows on a lab node; renews the tables in docs/doctor.md
+# cause and fix each fault that doctor knows on a lab node; rewrites the tables in docs/doctor.md
 doctor:
 	sh tests/setup.sh --tests
 	.venv/bin/python -m tests.kernel.doctor.table

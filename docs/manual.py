@@ -18,7 +18,7 @@ from cnictl.cli.main import app
 from cnictl.core import paths
 
 _FILES = {
-    paths.NODE_FILE: "What this node should be. Edit it, then run cnictl apply.",
+    paths.NODE_FILE: "Desired state of this node. Edit it, then run cnictl apply.",
     paths.CLUSTER_FILE: "All nodes of the cluster, if the node learns its peers from this file.",
     paths.LIB_DIR: "The installed versions of the plugin, and the copy of cnictl that units start.",
     paths.NETWORKS_DIR: "Leases: one file for each address.",

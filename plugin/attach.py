@@ -71,7 +71,7 @@ def configure(
     ifname = record.ifname
     link = _pod_link(pod, ifname)
     six = next((address for address in addresses if address.bits == 128), None)
-    quiet(ifname, conf)
+    ignore_routers(ifname, conf)
     if conf.container_down:
         return []
     if six is not None:
@@ -89,7 +89,7 @@ def configure(
     return _made(pod, link, pod.refusals(*address_messages, *route_messages), addresses, routes)
 
 
-def quiet(ifname: str, conf: NetConf) -> None:
+def ignore_routers(ifname: str, conf: NetConf) -> None:
     """Keep a pod's interface, which is still down, from accepting addresses and routes from a router.
 
     This applies only if the addresses are leased here: on a layer-2 network, and with dhcp, they may come from a

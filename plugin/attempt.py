@@ -53,7 +53,7 @@ class Attempt:
         self._rules_new = False
         self._delegated = False
         self._switched: list[tuple[str, str]] = []
-        """Kernel settings that were changed, with their former values."""
+        """The changed kernel settings, with their old values."""
         self.record = _new_record(call, conf, netns)
         self.record.host_veth = host_veth.choose(host, self.record)
         self.held = -1
@@ -122,17 +122,17 @@ class Attempt:
 
             delegate.undo(self._call, conf)
         if self.held >= 0:
-            held, self.held = self.held, -1
-            detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, held=held)
+            locked_record, self.held = self.held, -1
+            detach(self._host, conf.name, record.container, record.ifname, conf.data_dir, locked_record=locked_record)
         bridge = self._bridge
         changed = bridge is not None and (
-            bridge.made or bridge.former or bridge.switched or self._switched or self._rules_new
+            bridge.made or bridge.undo_messages or bridge.switched or self._switched or self._rules_new
         )
-        if bridge is None or not changed or not lock.alone():
+        if bridge is None or not changed or not lock.make_exclusive():
             return
         if not self._is_relied_on():
-            for path, former in reversed(self._switched):
-                sysctl.put(path, former)
+            for path, old in reversed(self._switched):
+                sysctl.put(path, old)
             bridge.undo(self._host)
         if bridge.made:
             remove_if_empty(self._host, conf.bridge)
@@ -162,7 +162,7 @@ class Attempt:
                 undo = rtnetlink.set_promiscuous(bridge.name, False)
                 bridge.changing(undo)
                 self._host.call(rtnetlink.set_promiscuous(bridge.name, True))
-                bridge.former.append(undo)
+                bridge.undo_messages.append(undo)
         if conf.vlan or conf.vlan_trunk:
             from . import vlan
 
@@ -179,9 +179,9 @@ class Attempt:
                 bridge.switched.append(changed)
             return
         path = f"net/ipv6/conf/{bridge.name}/accept_ra"
-        former = "" if bridge.made else sysctl.read(path)
-        if former not in ("", "0") and sysctl.put(path, "0"):
-            bridge.switched.append((path, former))
+        old = "" if bridge.made else sysctl.read(path)
+        if old not in ("", "0") and sysctl.put(path, "0"):
+            bridge.switched.append((path, old))
 
     def _give_gateways(self, bridge: BridgeMade, gateways: "Sequence[Cidr]") -> Link | None:
         """Give the bridge the gateways' addresses; in a VLAN a separate interface gets them, which is returned."""
@@ -226,7 +226,7 @@ class Attempt:
         wanted = wanted_addresses(self._call, conf)
         try:
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
-        except Duplicate:  # host-local made the lease; it has a record to judge it by only now
+        except Duplicate:  # host-local made the lease; only now is there a record to judge it by
             refuse_second(self._host, self._call, conf, self._netns)
             leased = store.allocate(conf.sets, record.container, record.ifname, before, wanted)
         except (Exhausted, Taken):
@@ -241,11 +241,11 @@ class Attempt:
     def _delegate(self) -> Given:
         """Get the addresses from the IPAM plugin that the configuration names."""
         from . import delegate
-        from .delegated import given_by, wake
+        from .delegated import bring_up, given_by
 
         conf, record = self._conf, self.record
         with Inside(self._netns), Netlink() as pod:
-            wake(self._host, pod, conf, record)
+            bring_up(self._host, pod, conf, record)
         result = delegate.add(self._call, conf)
         self._delegated = True
         given = given_by(result, conf)

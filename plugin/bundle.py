@@ -68,9 +68,9 @@ def import_order(imported: dict[str, list[str]], wanted: list[str]) -> list[str]
 
 
 def imports(name: str, tree: ast.Module) -> list[str]:
-    """Return every name that a module's import statements may refer to, modules or not; of a `try` only its body.
+    """Return every name that a module's import statements may refer to, modules or not.
 
-    Imports in a function or under a condition are left out: they happen later.
+    Of a `try`, only the body is read. Imports in a function or under a condition are left out: they happen later.
     """
     names = []
     statements = tree.body + [tried for block in tree.body if isinstance(block, ast.Try) for tried in block.body]

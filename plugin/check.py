@@ -118,7 +118,7 @@ def _promised(call: Call, conf: NetConf) -> list[tuple[Cidr, Cidr | None]]:
     interfaces = objects(conf.prev_result, "interfaces", "name")
     mine = [place for place, link in enumerate(interfaces) if link["name"] == call.ifname and link.get("sandbox")]
     if not mine:
-        raise CniError(INVALID_CONFIG, f"prevResult: names no interface {call.ifname} in a container")
+        raise CniError(INVALID_CONFIG, f"prevResult names no interface {call.ifname} in a container")
     promised: list[tuple[Cidr, Cidr | None]] = []
     for entry in objects(conf.prev_result, "ips", "address"):
         if entry.get("interface") in mine:
@@ -179,7 +179,7 @@ def _check_settings(host: Netlink, conf: NetConf, bridge: Link, veth: Link) -> N
     if conf.promiscuous and not bridge.flags & rtnetlink.IFF_PROMISC:
         raise _failed(f"promiscMode: bridge {bridge.name} isn't promiscuous", f"ip link set {bridge.name} promisc on")
     if conf.hairpin and veth.port.get(rtnetlink.IFLA_BRPORT_MODE) != b"\1":
-        raise _failed(f"hairpinMode: {veth.name} has none", f"bridge link set dev {veth.name} hairpin on")
+        raise _failed(f"hairpinMode: hairpin mode is off on {veth.name}", f"bridge link set dev {veth.name} hairpin on")
     if conf.isolated and veth.port.get(rtnetlink.IFLA_BRPORT_ISOLATED) != b"\1":
         raise _failed(f"portIsolation: {veth.name} isn't isolated", f"bridge link set dev {veth.name} isolated on")
     if conf.vlan or conf.vlan_trunk:

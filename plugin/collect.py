@@ -85,7 +85,7 @@ def _undo(host: Netlink, call: Call, conf: NetConf, record: Record) -> None:
 
         remove_pair(host, record, bridge=conf.bridge)
 
-    detach(host, conf.name, record.container, record.ifname, conf.data_dir, before=remove_foreign)
+    detach(host, conf.name, record.container, record.ifname, conf.data_dir, before_release=remove_foreign)
     if failure is not None:
         raise failure
 

@@ -48,7 +48,7 @@ DELEGATE_WAIT = 30.0
 """Seconds for any other verb, which needs no answer from outside the node."""
 
 _OUTPUT_LIMIT = 4 << 20
-"""Bytes of an answer that are read at most."""
+"""The most bytes of an answer that are read."""
 _SHOWN = 200
 """Characters of an answer that a message repeats."""
 _SIGKILL, _SIGPIPE, _SIGXFSZ = 9, 13, 25
@@ -157,7 +157,7 @@ def _answer(
     try:
         status, output = _execute(path, environment, stdin or call.stdin, wait, where)
     except OSError as error:
-        raise CniError(DELEGATE_FAILED, f"{where}: can't be started: {error.strerror}") from None
+        raise CniError(DELEGATE_FAILED, f"{where} can't be started: {error.strerror}") from None
     if status == 0 and verb not in ("ADD", "VERSION"):
         return {}
     try:

@@ -10,19 +10,19 @@ from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 
 from .answer import Given
-from .attach import ACTIVATION_WAIT, await_up, quiet
+from .attach import ACTIVATION_WAIT, await_up, ignore_routers
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 
-def wake(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
+def bring_up(host: Netlink, pod: Netlink, conf: NetConf, record: Record) -> None:
     """Bring the pod's end up before it has an address, because dhcp sends its requests through it, only every 3 s.
 
     Called in the pod's namespace.
     """
-    quiet(record.ifname, conf)
+    ignore_routers(record.ifname, conf)
     end = rtnetlink.get_link(pod, record.ifname)
     if end is not None:
         pod.call(rtnetlink.set_up(end.index))

@@ -24,7 +24,7 @@ def delete(call: Call, conf: NetConf) -> str:
             remove_foreign_pair(host, call, conf, record)
 
         attachment = (conf.name, call.container, call.ifname, conf.data_dir)
-        record = detach(host, *attachment, before=remove_foreign, pod=call.pod, netns=call.netns)
+        record = detach(host, *attachment, before_release=remove_foreign, pod=call.pod, netns=call.netns)
         if record is None:
             from .unrecorded import delete_unrecorded
 

@@ -16,7 +16,7 @@ _NETNS_VERBS = ("ADD", "CHECK")
 _MOST_ARGS = 8 << 10
 """Characters of CNI_ARGS that a record keeps; longer ones are not kept at all, since a part would be misread."""
 _SHOWN = 40
-"""Characters of an offending value that a message repeats."""
+"""The most characters of an offending value that a message repeats."""
 
 _TRUTHS = ("1", "true", "0", "false")
 """The values of IgnoreUnknown in the reference (cni/pkg/types, UnmarshallableBool)."""

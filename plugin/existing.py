@@ -37,7 +37,7 @@ def refuse_second(host: Netlink, call: Call, conf: NetConf, netns: Netns) -> Non
                 from . import delegate
 
                 delegate.forget(call, conf, record)
-            detach(host, conf.name, call.container, call.ifname, conf.data_dir, still=is_dead, pod=call.pod)
+            detach(host, conf.name, call.container, call.ifname, conf.data_dir, proceed_if=is_dead, pod=call.pod)
             return
         if verdict.state == liveness.IN_FLIGHT:
             wait = max(0.0, deadline - time.monotonic())

@@ -10,7 +10,7 @@ from cnictl.core.netlink.messages import Netlink
 
 
 def open_forwarding(host: Netlink, family: int, switched: list[tuple[str, str]]) -> None:
-    """Turn on a family's forwarding; add each changed kernel setting and its former value to `switched`, in order.
+    """Turn on a family's forwarding; add each changed kernel setting and its old value to `switched`, in order.
 
     A host that forwards IPv6 ignores router advertisements and loses the default routes learned from them. So its links
     are set to accept them anyway (accept_ra 2), whether they have such a route yet or not. Raises CniError 103 if a

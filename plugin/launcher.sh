@@ -1,5 +1,5 @@
 #!/bin/sh
-# cnictl-bridge: starts the CNI plugin. Written by `cnictl plugin install`, which replaces it whole.
+# cnictl-bridge: starts the CNI plugin. Written by `cnictl plugin install`, which overwrites it.
 # It uses only builtins up to exec, because it runs at every pod's start and end.
 library=@LIBRARY@
 error=@NO_PYTHON@

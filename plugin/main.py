@@ -46,7 +46,7 @@ def main() -> None:
     except CniError as error:
         failure = error
         if error.code == INVALID_CONFIG and conf is None and not _is_utf8(call.stdin):
-            error.code = DECODING_FAILURE  # the text that replaced the malformed bytes caused it
+            error.code = DECODING_FAILURE  # the malformed bytes were replaced, and the replacement caused the fault
     except NetlinkError as error:
         failure = CniError(KERNEL_REFUSED, f"the kernel refused {call.verb}: {error.strerror}")
     except OSError as error:

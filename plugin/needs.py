@@ -202,10 +202,10 @@ def _check_folder(folder: str) -> None:
             break
         except FileNotFoundError:
             if _is_there(nearest):
-                raise _lacking(f"{nearest}: a symbolic link that leads nowhere") from None
+                raise _lacking(f"{nearest} is a symbolic link whose target is missing") from None
             nearest = nearest.rpartition("/")[0]
     if kind != _DIRECTORY:
-        raise _lacking(f"{nearest}: is not a folder")
+        raise _lacking(f"{nearest} is not a folder")
     disk = statvfs(nearest or "/")
     if disk.f_flag & _READ_ONLY:
         raise _lacking(f"{folder}: read-only file system", "see dmesg for why; mount -o remount,rw")

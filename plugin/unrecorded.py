@@ -21,7 +21,7 @@ def delete_unrecorded(host: Netlink, call: Call, conf: NetConf) -> Record | None
     def before(record: Record) -> None:
         remove_foreign_pair(host, call, conf, record)
 
-    record = detach(host, conf.name, call.container, "", conf.data_dir, before=before)
+    record = detach(host, conf.name, call.container, "", conf.data_dir, before_release=before)
     if record is None:
         _release_promised(call, conf)
         before(Record(conf.name, call.container, call.ifname))

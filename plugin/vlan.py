@@ -66,7 +66,7 @@ def ensure_filtering(netlink: Netlink, bridge: BridgeMade, subject: str) -> None
             f"{subject}: {reason}",
             "use a kernel with CONFIG_BRIDGE_VLAN_FILTERING, or give each VLAN its own bridge",
         )
-    bridge.former.append(_set_filtering(bridge.name, False))
+    bridge.undo_messages.append(_set_filtering(bridge.name, False))
 
 
 def can_filter(netlink: Netlink, name: str) -> bool:
@@ -184,7 +184,7 @@ def _make_gateway(netlink: Netlink, bridge: BridgeMade, name: str, port: str, ow
         if refused[0].errno != errno.EEXIST:  # another ADD created it first
             raise refused[0]
         return
-    bridge.former.append(undo)
+    bridge.undo_messages.append(undo)
     netlink.call(rtnetlink.set_alias(port, owner), rtnetlink.set_alias(name, owner))
 
 
@@ -197,13 +197,13 @@ def _guard_gateway(netlink: Netlink, bridge: BridgeMade, link: Link, owner: str)
     ours = link.alias.startswith(OWNER_MARK)
     keeps = not ours and link.index in advertisements.learned(netlink)
     path = advertisements.switch(link.name)
-    former = sysctl.read(path)
-    value = advertisements.wanted(former, keeps, sysctl.read(sysctl.FORWARDING[16]) == "1")
-    if value != former:
+    old = sysctl.read(path)
+    value = advertisements.wanted(old, keeps, sysctl.read(sysctl.FORWARDING[16]) == "1")
+    if value != old:
         if bridge.note is not None:
-            bridge.note.setting(path, former, value)
+            bridge.note.setting(path, old, value)
         if sysctl.put(path, value) and not ours:
-            bridge.switched.append((path, former))
+            bridge.switched.append((path, old))
     if link.alias == owner and not link.up:
         sysctl.put(f"net/ipv6/conf/{link.name}/accept_dad", "0")
 

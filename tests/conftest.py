@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from tests.machine import pytest_sessionfinish, pytest_sessionstart, pytest_terminal_summary
 from tests.rebuilt import pytest_runtest_makereport, pytest_runtest_teardown
 from tests.warm import commands
@@ -37,7 +37,7 @@ def loaded_commands() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def nothing_odd_met(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget the files that another test's code skipped, so that a command in this process does not report them."""
-    monkeypatch.setattr(odd, "passed_over", {})
+    monkeypatch.setattr(skipped_entries, "skipped", {})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -15,7 +15,7 @@ from cnictl.cli.output import say
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")]
 
 
-def asks(yes: bool) -> bool:
+def can_ask(yes: bool) -> bool:
     """Return whether there is a person to ask."""
     return not yes and sys.stdin.isatty()
 

@@ -25,7 +25,7 @@ FileOption = Annotated[
 ]
 LimitOption = Annotated[
     list[str] | None,
-    typer.Option("--limit", metavar="NAMES", help="Only these nodes, with commas between them. Repeatable."),
+    typer.Option("--limit", metavar="NAMES", help="Only these nodes, comma-separated. Repeatable."),
 ]
 ConfirmOption = Annotated[
     int | None,
@@ -143,7 +143,7 @@ def apply(
         raise UsageProblem("--keep and --revert need --confirm-within: without it, a failed host reverts its change")
     if keep and revert:
         raise UsageProblem("--keep and --revert exclude each other")
-    keeps = keep or not (revert or asking.asks(yes))
+    keeps = keep or not (revert or asking.can_ask(yes))
     known = inventory.read(file)
     text, assigned = _assigned(known)
     nodes = _nodes_of(known, text, limit)
@@ -158,7 +158,7 @@ def apply(
         _say_assigned(assigned, "gets")
         if output is Format.TABLE:
             _show_plan(planned)
-        if asking.asks(yes) and (assigned or any(row.steps for row in planned)):
+        if asking.can_ask(yes) and (assigned or any(row.steps for row in planned)):
             asking.confirm(f"Change {_count(planned)}?")
         if assigned:
             known.write(text)
@@ -197,7 +197,7 @@ def remove(
     everyone = inventory.hosts([*nodes, leaving])
     with everyone as hosts, change.ClusterChange(hosts, nodes, text) as changing:
         known.require_writable()
-        state = change.leaver(hosts, leaving, known.cluster)
+        state = change.status_of_leaving(hosts, leaving, known.cluster)
         reachable = state.state != survey.UNREACHABLE
         if not (reachable or gone):
             hint = (
@@ -217,7 +217,7 @@ def remove(
             _show_plan(planned)
         also = "and resets its host" if reachable else "but can't reach its host to reset it"
         say(f"this removes {node} from {known.path}, {also}")
-        if asking.asks(yes):
+        if asking.can_ask(yes):
             asking.confirm(f"Remove {node}?")
         leaver = change.reset(hosts, leaving)
         if leaver.state == change.FAILED or (leaver.state == change.UNREACHABLE and not gone):

@@ -34,7 +34,7 @@ def install(
 ) -> None:
     """Install cnictl on the hosts of the cluster file that don't have it, one after the other.
 
-    Each host gets a bundle over ssh: cnictl and everything that it imports. The host needs Python 3.11, but no
+    Each host gets a bundle over ssh: cnictl and everything that it imports. The host needs Python 3.11 or newer, but no
     registry. It checks the bundle's SHA-256 before it runs anything from it. cnictl is installed in
     /usr/local/lib/cnictl-cli, and /usr/local/bin/cnictl starts it. Nothing else on the host is changed: `cnictl cluster
     apply` sets it up as a node. If a host fails, the command stops there.
@@ -56,9 +56,9 @@ def upgrade(
 ) -> None:
     """Upgrade cnictl and the plugin on all hosts of the cluster file, one after the other.
 
-    Running pods keep their network. On each host, the new command is installed beside the former one, then its plugin,
-    as `cnictl plugin install` does. Before the next host, a probe pod must work, and `cnictl doctor` must find no
-    error that it did not find before. If that fails, the host's former plugin and command are restored, and the
+    Running pods keep their network. On each host, the new command is installed beside the previous one, then its
+    plugin, as `cnictl plugin install` does. Before the next host, a probe pod must work, and `cnictl doctor` must find
+    no error that it did not find before. If that fails, the host's previous plugin and command are restored, and the
     remaining hosts are not changed. Exit status 1 unless every host has the bundle's version.
 
     \b
@@ -85,7 +85,7 @@ def _roll_out(
         changing = [row.node.name for row in rows if row.state == rollout.WOULD_CHANGE]
         tell.pause()
         if changing and not dry_run:
-            if asking.asks(yes):
+            if asking.can_ask(yes):
                 _show(rows, sent)
                 asking.confirm(f"{'Upgrade' if is_upgrade else 'Install on'} {', '.join(changing)}?")
             try:

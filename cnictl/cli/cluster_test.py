@@ -36,8 +36,8 @@ def test(
 
     All hosts are tested at the same time over ssh, every pair in both directions. The receiving pod reports the source
     address of each ping, which proves that pods see each other's own addresses. Each host also pings the others' pods
-    itself, and its pod pings the other hosts and the outside. More than 16 hosts are tested by a sample. Exit status 1
-    if a pair failed or a host was not reached.
+    itself, and its pod pings the other hosts and an outside host. With more than 16 hosts, a sample of pairs is tested.
+    Exit status 1 if a pair failed or a host was not reached.
 
     \b
     cnictl cluster test

@@ -57,7 +57,7 @@ def main(environ: Mapping[str, str]) -> int:
     """Print the completions of a command line; return the exit status for the shell."""
     asked = environ["_CNICTL_COMPLETE"]
     if asked == "complete_zsh":
-        # the script of cnictl 0.1 evaluates the answer, so the answer is its successor
+        # the completion script of cnictl 0.1 evaluates the output, so print the new script
         print(completion_scripts.ZSH, end="")
         return 0
     script = completion_scripts.SCRIPTS.get(asked.removeprefix("source_"))

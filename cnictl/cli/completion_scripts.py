@@ -57,4 +57,4 @@ end
 complete --command cnictl --no-files --arguments '(__cnictl_words)'
 """
 SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
-"""The script of each shell."""
+"""The completion script of each shell."""

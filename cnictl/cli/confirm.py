@@ -36,7 +36,7 @@ def confirm(
     if status:
         _show(output)
         return
-    with engine.alone(engine.Options(no_wait=no_wait), Terminal(output), resume=False):
+    with engine.locked_run(engine.Options(no_wait=no_wait), Terminal(output), resume=False):
         kept = runs_confirm.confirm()
     confirm_guard.stop_timer()
     if output is Format.JSON:

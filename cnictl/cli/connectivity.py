@@ -75,8 +75,8 @@ def test_connectivity(
     """Try from a pod everything that a pod should reach, and name the cause of each failure.
 
     The installed plugin makes two short-lived pods, as it would for a runtime. The first pings this host, the second
-    pod, each peer, a pod on each peer, and the outside, in each address family of the node. Further checks try TCP and
-    UDP, the pod's DNS servers, a Service, a port of this host that is mapped to the second pod (from here, from the
+    pod, each peer, a pod on each peer, and an outside host, in each address family of the node. Further checks try TCP
+    and UDP, the pod's DNS servers, a Service, a port of this host that is mapped to the second pod (from here, from the
     first pod, and from itself: hairpin), the path MTU, and IPv6. A check that can't apply is skipped with the reason.
 
     For each failure, cnictl examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the

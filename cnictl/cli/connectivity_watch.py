@@ -48,14 +48,14 @@ def follow(
     tell: Progress,
     show: Callable[[Report], None],
 ) -> None:
-    """Run rounds, each `interval` seconds after the former, until KeyboardInterrupt.
+    """Run rounds, each `interval` seconds after the end of the previous one, until KeyboardInterrupt.
 
     A terminal shows the last round in place, a pipe the first round and then a line for each change; with `-o json`,
     each round is one line.
     """
     in_place = sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     while True:
-        former, report = last_round.report, run()
+        previous, report = last_round.report, run()
         tell.pause()
         last_round.report = report
         if output is Format.JSON:
@@ -64,18 +64,18 @@ def follow(
             print("\x1b[H\x1b[2J", end="")
             show(report)
             write(f"{time.strftime('%H:%M:%S')}, every {interval:g} s until Ctrl-C")
-        elif former is None:
+        elif previous is None:
             show(report)
         else:
-            for line in changes(former, report):
+            for line in changes(previous, report):
                 write(f"{time.strftime('%H:%M:%S')}  {line}")
         sys.stdout.flush()
         select.select([], [], [], interval)
 
 
-def changes(former: Report, report: Report) -> Iterator[str]:
-    """Yield a line for each row that is new, is gone, or has another state or cause than in the former round."""
-    before, after = _by_place(former), _by_place(report)
+def changes(previous: Report, report: Report) -> Iterator[str]:
+    """Yield a line for each row that is new, is gone, or has another state or cause than in the previous round."""
+    before, after = _by_place(previous), _by_place(report)
     for place, new in after.items():
         old = before.get(place)
         if old is None or _state(old) != _state(new):

@@ -49,7 +49,7 @@ def doctor(
 ) -> None:
     """Find what keeps this node's pods from working: one line for each fault, with its fix.
 
-    Exit status 1 on errors, if a check can't be made, or if this host is not set up as a node; 0 on warnings alone.
+    Exit status 1 on errors, if a check can't run, or if this host is not set up as a node; 0 on warnings alone.
     doctor only reads. With --fix it fixes what is safe to fix, notes that in `cnictl history`, and checks again.
 
     \b

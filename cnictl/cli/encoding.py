@@ -42,7 +42,7 @@ def make_lenient() -> None:
             stream.reconfigure(encoding=given if isinstance(given, str) else None, errors=errors)
 
 
-def takes(stream: object, text: str) -> bool:
+def can_encode(stream: object, text: str) -> bool:
     """Return whether a stream's encoding has every letter of a text."""
     try:
         text.encode(getattr(stream, "encoding", None) or "utf-8")

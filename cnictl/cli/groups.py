@@ -188,7 +188,7 @@ _COMMANDS = {
 """Where each command's function is: MODULE:NAME in `cnictl.cli`."""
 _GROUPS = {
     "bridge": "The pods' bridge: bring it up, remove it, show it.",
-    "nat": "Masquerade: what pods send outside leaves with the node's address.",
+    "nat": "Masquerade: packets that leave the pod network get the node's address.",
     "route": "Routes to the pods of other nodes.",
     "node": "The cluster's nodes as this one knows them.",
     "pod": "This node's pods: list them, and show one from both ends.",

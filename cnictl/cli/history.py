@@ -118,8 +118,7 @@ def undo(
     changes nothing. An interrupted run, and an undo, can be undone too.
 
     Without a number, undo takes the last run that is not a repair; faults that this run also repaired stay repaired.
-    With the number of a repair, the repaired fault returns. undo first shows the run and its changes; at a terminal it
-    asks.
+    Undoing a repair brings its fault back. undo first shows the run and its changes; at a terminal it asks.
 
     \b
     cnictl undo --dry-run
@@ -139,7 +138,7 @@ def undo(
     if shown.plan.changes:
         say("to undo it:")
         asking.show(change.summary for change in shown.plan.changes)
-    asked = terminal.asks() and bool(shown.plan.changes)
+    asked = terminal.can_ask() and bool(shown.plan.changes)
     if asked:
         _say_consequences(shown)
         asking.confirm(f"Undo {'only a part of ' if shown.later else ''}run {shown.run.number}?")

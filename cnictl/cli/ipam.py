@@ -73,9 +73,9 @@ def list_leases(
     """List a network's leased addresses: container, interface, pod, age and state.
 
     live: its veth exists. stale: it is proven that nobody holds it, and the proof is shown. in flight: an ADD or DEL is
-    working on it. unknown: a lease from another plugin, decided only at the next boot; in a shared store, possibly
-    another node's lease. torn: a lease file without an owner. The last lines show how much of each range set is used,
-    as a bar and in numbers. The command changes nothing. It also lists networks of host-local:
+    working on it. unknown: another plugin's lease, whose state becomes known only after a reboot, or in a shared store
+    possibly another node's lease. torn: a lease file without an owner. The last lines show how much of each range set
+    is used, as a bar and in numbers. The command changes nothing. It also lists networks of host-local:
 
     \b
       cnictl ipam list
@@ -156,7 +156,7 @@ def release(
     if dry_run:
         outcomes = [reclaim.ReleaseOutcome(row, "would free", row.reason) for row in rows]
     else:
-        if rows and asking.asks(yes):
+        if rows and asking.can_ask(yes):
             asking.show(f"free {row.address or row.ifname} of {row.holder} ({row.words}: {row.reason})" for row in rows)
             asking.confirm("Free this?" if len(rows) == 1 else "Free these?")
         with reclaim.journalled("ipam release") as journal, lease_list.refusals("ipam release"):
@@ -193,7 +193,7 @@ def gc(
         names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
     shown = None
-    if asking.asks(yes or dry_run):
+    if asking.can_ask(yes or dry_run):
         shown = _show_stale([observe(network, data_dir, "ipam gc") for network in names])
     with nullcontext() if dry_run else reclaim.journalled("ipam gc") as journal:
         for place, network in enumerate(names):
@@ -229,7 +229,7 @@ def _require_root(command: str) -> None:
 def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
     """Return the listing of the network that the options name. Raises Problem, UsageProblem."""
     with lease_list.refusals(command):
-        return lease_list.listing_asked_for(name, data_dir)
+        return lease_list.requested_listing(name, data_dir)
 
 
 def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
@@ -237,14 +237,14 @@ def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
     if listing.total is None:
         return [(listing.network, f"{listing.used} used; no conf here defines its ranges")]
     if len(listing.sets) == 1:
-        outside = f", {listing.outside} of them outside" if listing.outside else ""
-        of = f"{listing.used} used{outside}, {listing.free} free of {listing.total}"
+        outside = f" ({listing.outside} outside the range)" if listing.outside else ""
+        of = f"{listing.used} used{outside}, {listing.free} of {listing.total} free"
         used = bar(listing.used - listing.outside, listing.total)
         return [(f"{listing.network} {listing.ranges[0]}", f"{used} {of}")]
     rows = []
     for ranges in listing.sets:
         used_here = listing.used_of(ranges)
-        of = f"{used_here} used, {max(0, ranges.size - used_here)} free of {ranges.size}"
+        of = f"{used_here} used, {max(0, ranges.size - used_here)} of {ranges.size} free"
         rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
         rows.append((listing.network, f"{counted(listing.outside, 'lease')} outside these ranges"))

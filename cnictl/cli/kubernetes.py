@@ -14,7 +14,8 @@ from cnictl.node.reach import extras, kubernetes_access
 def rbac() -> None:
     """Print the ServiceAccount, the roles and the token Secret for `kubectl apply`.
 
-    They let cnictl read Nodes, and the two ConfigMaps that hold the cluster's pod networks. It may write nothing.
+    They let cnictl read Nodes, and the two ConfigMaps that hold the cluster's pod networks. The account can't change
+    anything.
 
     \b
     cnictl kubernetes rbac | kubectl apply -f -
@@ -33,7 +34,7 @@ def kubeconfig(
     ] = "",
     output: Annotated[str, typer.Option(metavar="FILE", help="The file to write.")] = kubernetes_access.KUBECONFIG,
     server: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="The API server as nodes reach it, a URL. Default: as in --from.")
+        str, typer.Option(metavar="ADDRESS", help="URL at which nodes reach the API server. Default: as in --from.")
     ] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Write nothing: say what would be written.")] = False,
 ) -> None:

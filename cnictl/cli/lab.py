@@ -50,7 +50,7 @@ def down(lab: LabOption = "lab", former: FormerLabOption = "", yes: YesOption = 
       cnictl lab down --lab second
     """
     name = former or lab
-    asks = asking.asks(yes)
+    asks = asking.can_ask(yes)
     shown = named.running(name) if asks else None
     if shown is not None:
         asking.show(f"{machine.name} ({machine.interface}), and everything in it" for machine, _ in shown.machines)

@@ -11,7 +11,7 @@ from cnictl.cli.output import Format, OutputOption, print_json, print_lines, say
 from cnictl.cluster import lab_cluster
 from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.lab.demo import Played, play
+from cnictl.lab.demo import Played, run_demo
 from cnictl.probe.checks import Report, report_from_json
 
 _PICTURE_WIDTH = 80
@@ -28,7 +28,7 @@ def demo(
 ) -> None:
     """Run the walk-through on two nodes of a new lab, or build a cluster there from one file.
 
-    With the bridge alone, pods reach their own host and each other on it. Masquerade adds the other host and the
+    With only the bridge, pods reach their host and the other pods on it. Masquerade adds the other host and the
     outside, and routes to the peers' pod CIDRs add the pods on other hosts. After each step, real pods try every path.
     Exit status 1 if the result for a path is not as expected.
 
@@ -47,7 +47,7 @@ def demo(
         return
     acts = []
     with working(lines=True) as progress:
-        for played in play(progress, dual_stack):
+        for played in run_demo(progress, dual_stack):
             acts.append(played)
             progress.pause()
             if output is Format.TABLE:
@@ -73,7 +73,7 @@ def _cluster(count: int, dual_stack: bool, output: Format) -> None:
     """Build a cluster from one file, and show the matrix of every pair."""
     start = time.monotonic()
     with working(lines=True) as progress:
-        text, tested = lab_cluster.play(count, progress, dual_stack)
+        text, tested = lab_cluster.run_cluster_demo(count, progress, dual_stack)
     seconds = time.monotonic() - start
     if output is Format.JSON:
         summary = tested.as_json(seconds)["summary"]

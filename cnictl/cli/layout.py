@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
     text: str
     cell: str = ""
-    """The whole cell that it is part of, which decides its colour; empty for spaces and headings."""
+    """The whole cell that this piece is part of, which decides its colour; empty for spaces and headings."""
     heading: bool = False
 
 
@@ -81,7 +81,7 @@ class _Table:
         self._headings, self._rows, self._width = columns, rows, width
         self._has_headings = any(columns)
         self._whole = len(columns) - whole
-        """The first column of those that hold commands."""
+        """The first of the columns that hold commands."""
         self._count = self._whole - prose
         """The number of columns that may share a line."""
         self._widths = self._natural(_WIDEST)

@@ -45,10 +45,10 @@ _INTERRUPTED = 130
 def main() -> None:
     """Run the command line; exit status 0 done, 1 failed or drifted, 2 usage."""
     status = _run()
-    odd = sys.modules.get("cnictl.core.odd")  # not loaded: nothing odd was found
-    if odd is not None:
-        matters = any(matters for _, matters in odd.passed_over.values())
-        for line in odd.reports():
+    skipped_entries = sys.modules.get("cnictl.core.skipped_entries")  # not loaded: nothing was skipped
+    if skipped_entries is not None:
+        matters = any(matters for _, matters in skipped_entries.skipped.values())
+        for line in skipped_entries.reports():
             say(f"cnictl: {line}")
         status = status or int(matters)
     try:

@@ -18,13 +18,13 @@ def metrics(
         bool, typer.Option("--no-doctor", help="Leave out doctor's findings, so that no packet is sent.")
     ] = False,
     ask_peers: Annotated[
-        bool, typer.Option("--ask-peers", help="Also make doctor's checks that wait for answers from peers.")
+        bool, typer.Option("--ask-peers", help="Also run doctor's checks that wait for answers from peers.")
     ] = False,
 ) -> None:
     """Print this node's metrics in Prometheus' text format, or write them to a file in one step.
 
     The metrics are: used and free addresses, stale leases, the plugin's calls by verb and outcome with their durations,
-    drift, doctor's findings, and repairs of `cnictl watch`. Doctor's checks that wait for answers from peers are made
+    drift, doctor's findings, and repairs of `cnictl watch`. Doctor's checks that wait for answers from peers are run
     only with --ask-peers; otherwise `cnictl_doctor_checks_not_made` names them. Run it from a timer for node_exporter:
 
     \b

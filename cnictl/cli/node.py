@@ -68,7 +68,8 @@ def init_node(
     backend: Annotated[
         str,
         typer.Option(
-            metavar="BACKEND", help="What masquerades: nft or iptables. On a new node: nft if it is installed."
+            metavar="BACKEND",
+            help="Packet filter for masquerade: nft or iptables. On a new node: nft if it is installed.",
         ),
     ] = "",
     forward: Annotated[
@@ -186,7 +187,7 @@ def init_node(
     steps.require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
     terminal = steps.Terminal(output, exit_code)
-    with engine.alone(options, terminal):
+    with engine.locked_run(options, terminal):
         _init(set_up, asked, options, terminal, ignored)
 
 
@@ -313,7 +314,7 @@ def reset_node(
 ) -> None:
     """Remove everything that cnictl made on this host, and restore what it changed.
 
-    Kernel settings get their former values; a bridge or route that was there before stays. reset-node refuses while
+    Kernel settings get their original values; a bridge or route that was there before stays. reset-node refuses while
     pods live: --force deletes their attachments first. It lists what it will remove, and asks at a terminal.
 
     If cnictl's files are lost, reset-node still finds its marks: chains CNICTL-*, rules with a comment that begins with

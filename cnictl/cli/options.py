@@ -23,7 +23,7 @@ ConfirmOption = Annotated[
         metavar="SECONDS",
         min=1,
         max=86400,
-        help="Undo the run after this many seconds, unless you run `cnictl confirm` before.",
+        help="Undo the run after this many seconds, unless you run `cnictl confirm` before then.",
     ),
 ]
 ForceOption = Annotated[

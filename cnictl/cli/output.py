@@ -67,7 +67,7 @@ ListOption = Annotated[
 """The option of commands that list things."""
 
 _LONGEST_MESSAGE, _LONGEST_LINE = 4000, 1 << 16
-"""The most characters of a line on stderr and of a line on stdout, on which a command to copy must stay whole."""
+"""The most characters of a line on stderr, and on stdout, where commands must stay complete to be copied."""
 
 
 def plain(text: str, longest: int = _LONGEST_LINE) -> str:

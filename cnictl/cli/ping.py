@@ -64,7 +64,7 @@ def ping(
     request was answered, 1 if any was not. Ctrl-C ends the requests and shows the summary.
 
     \b
-      cnictl ping web external                     # from pod web to the outside
+      cnictl ping web external                     # from pod web to an outside host
       cnictl ping default/web 10.96.0.1:443        # TCP, to a Service
       cnictl ping web db.example:53/udp --trace    # UDP; the rules that it meets
       cnictl ping host node-b --size 1500          # does a packet of 1500 bytes pass?

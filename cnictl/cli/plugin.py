@@ -113,7 +113,7 @@ def uninstall(
     _require_root("uninstall", dry_run)
     plugin = plugin_resource.Plugin(None, _absolute(lib_dir), _all_absolute(bin_dir))
     shown = None
-    if asking.asks(yes or dry_run) and (changes := versions.uninstall(plugin, version, force, True).changes):
+    if asking.can_ask(yes or dry_run) and (changes := versions.uninstall(plugin, version, force, True).changes):
         asking.show(change.summary for change in changes)
         asking.confirm("Delete this?")
         shown = next((change for change in changes if change.resource == plugin.id), None)
@@ -125,7 +125,7 @@ def list_versions(
     bin_dir: BinDir = [],  # noqa: B006
     output: ListOption = Format.TABLE,
 ) -> None:
-    """List the installed versions, their interpreters, which one is in use, and whether it is sound.
+    """List the installed versions, their interpreters, which one is in use, and whether it works.
 
     Exit status 1 if what the runtimes start is broken.
 

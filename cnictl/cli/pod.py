@@ -57,7 +57,7 @@ def _cells(row: dict[str, Any]) -> tuple[str, ...]:
 def show(
     who: Annotated[str, typer.Argument(metavar="POD", help="A pod by its address, name or container id.")],
     to: Annotated[
-        str, typer.Option("--to", metavar="ADDRESS", help="Where to: an address or a pod. Default: the outside.")
+        str, typer.Option("--to", metavar="ADDRESS", help="Where to: an address or a pod. Default: an outside host.")
     ] = "",
     name: NameOption = "",
     former: FormerNetworkOption = "",

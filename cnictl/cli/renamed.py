@@ -1,4 +1,4 @@
-"""Define the former names of renamed options. Each works for one release, with a warning; help leaves it out."""
+"""Define the old names of renamed options. Each works for one release, with a warning; help leaves it out."""
 
 from typing import Annotated, Any
 

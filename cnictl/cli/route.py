@@ -21,15 +21,13 @@ def add_peer(
         list[str],
         typer.Argument(
             metavar="PEER...",
-            help="Other nodes, each as CIDR=VIA[%LINK]: its pod CIDR, its own address, and the link to it. One node "
-            "may also be two words: CIDR VIA[%LINK].",
+            help="Other nodes, each as CIDR=VIA[%LINK]: its pod CIDR, its own address, and the link to it. You can "
+            "also give one node as two arguments: CIDR VIA[%LINK].",
         ),
     ],
     link: Annotated[
         str,
-        typer.Option(
-            "--dev", metavar="LINK", help="Link to the peers that name none. Default: the one the kernel takes."
-        ),
+        typer.Option("--dev", metavar="LINK", help="Link for peers given without one. Default: chosen by the kernel."),
     ] = "",
     replace: Annotated[
         bool,
@@ -48,7 +46,7 @@ def add_peer(
 
     \b
     cnictl route add-peer 10.244.1.0/24=10.0.10.51 10.244.2.0/24=10.0.2.53
-    cnictl route add-peer 10.244.1.0/24=10.0.10.51%eth1     # by that link
+    cnictl route add-peer 10.244.1.0/24=10.0.10.51%eth1     # through that link
     cnictl route add-peer 10.244.1.0/24 10.0.10.52 --replace
     """
     named = peers.parse_peers(words, link)

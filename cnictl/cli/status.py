@@ -45,7 +45,7 @@ def status(
 
     Exit status 1 if anything differs from /etc/cnictl/node.toml or can't be checked (`cnictl plan` shows the difference
     line by line); if the kernel sends pods' packets elsewhere, for example by a policy rule (ip rule); if a peer
-    answers but does not have its pod CIDR or does not forward to it; if a peer stays at its former address because the
+    answers but does not have its pod CIDR or does not forward to it; if a peer stays at its old address because the
     source's new entry for it is refused, and its pods do not answer there; or if the source of peers contradicts this
     node. A peer that does not answer is shown as silent, which is no fault. --watch shows as much as fits the terminal.
 
@@ -102,12 +102,12 @@ def _draw(shown: dict[str, Any], output: Format, at: str, fits: bool) -> None:
 def _resizes() -> Iterator[int]:
     """Yield a descriptor that becomes readable when the terminal's size changes."""
     reader, writer = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
-    former = signal.signal(signal.SIGWINCH, lambda *_: None)
+    previous = signal.signal(signal.SIGWINCH, lambda *_: None)
     wakeup = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     try:
         yield reader
     finally:
         signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGWINCH, former)
+        signal.signal(signal.SIGWINCH, previous)
         os.close(reader)
         os.close(writer)

@@ -16,7 +16,7 @@ _ANSWERS = {True: "answers", False: "silent", None: "not asked"}
 _LONGEST = 120
 """The most characters of a resource's state at a terminal; a longer one is cut between two words."""
 _COLOURS = {HEALTHY: "ok", FAULTY: "failed", UNKNOWN: "failed", DOUBTFUL: "uncertain"}
-"""Words with the colours of the verdicts."""
+"""Words that are shown in the colour of a verdict."""
 
 
 def lines(shown: dict[str, Any], width: int | None) -> list[Line]:

@@ -67,9 +67,9 @@ class Terminal:
         """Show on stderr what the run is doing."""
         return output.working(step)
 
-    def asks(self) -> bool:
+    def can_ask(self) -> bool:
         """Return whether there is a person to ask."""
-        return asking.asks(self._yes)
+        return asking.can_ask(self._yes)
 
     def approve(self, lines: Iterable[str], question: str) -> None:
         """Show what is about to change, and ask. Any answer but yes ends the command with exit status 1."""

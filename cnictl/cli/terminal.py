@@ -61,7 +61,7 @@ class Spinner:
 
     def __init__(self) -> None:
         """Show nothing yet."""
-        name = "dots" if encoding.takes(sys.stderr, "\u280b") else "line"
+        name = "dots" if encoding.can_encode(sys.stderr, "\u280b") else "line"
         self._status = console.Console(stderr=True).status("", spinner=name)
 
     def show(self, text: str) -> None:

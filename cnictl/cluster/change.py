@@ -1,8 +1,8 @@
 """Change all hosts of a cluster: plan each host's change, make it, verify it, and keep or revert it.
 
 The cluster file is copied to a temporary file on each host. `cnictl init-node --from` reads it there, and installs it
-as /etc/cnictl/cluster.toml in the same run as its other changes. An undo of that run therefore restores the former file
-too.
+as /etc/cnictl/cluster.toml in the same run as its other changes. An undo of that run therefore restores the previous
+file too.
 """
 
 import secrets
@@ -184,7 +184,7 @@ class ClusterChange:
         return Command(("cnictl", "init-node", "--from", self._path, *options, "-o", "json"))
 
 
-def leaver(hosts: Hosts, node: ClusterNode, cluster: Cluster) -> HostStatus:
+def status_of_leaving(hosts: Hosts, node: ClusterNode, cluster: Cluster) -> HostStatus:
     """Return the status of a host that is to leave. Raises Problem if ssh leads to another node of the cluster."""
     answer = hosts.run({node.name: survey.STATUS}, survey.STATUS_SECONDS, lambda _: None)[node.name]
     status = survey.read(node, Answer(node.name, 0, f"cnictl {cnictl.__version__}\n"), answer)

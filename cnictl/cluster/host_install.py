@@ -43,7 +43,7 @@ tar -xzf "$folder/bundle.tar.gz" -C "$folder/bundle" --strip-components=1 --no-s
 sh "$folder/bundle/install.sh" >&2
 """
 """Reads the bundle on stdin, and its digest as an argument. Only a bundle that matches the digest is run."""
-_BACK = f"""{_PATH}
+_RESTORE = f"""{_PATH}
 installer={HOME}/$1/install.sh
 if [ -z "$2" ]; then exec sh "$installer" uninstall >&2; fi
 exec sh "$installer" use "$2" >&2
@@ -71,7 +71,7 @@ class Installed:
     """What is installed on a host."""
 
     cnictl: str = ""
-    """The release of its command; empty without one."""
+    """The release of the installed command; empty if there is none."""
     bundle: str = ""
     """The bundle's version that the command is from; empty if it was installed in another way."""
     plugin: str = ""
@@ -79,9 +79,9 @@ class Installed:
     is_node: bool = False
     has_python: bool = True
     packaged: str = ""
-    """The command of a Debian package; empty without one."""
+    """The command that a Debian package installed; empty if none did."""
     is_from_kubernetes: bool = False
-    """Whether it learns its peers from Kubernetes."""
+    """Whether the host learns its peers from Kubernetes."""
 
 
 def install(bundle: Bundle) -> Command:
@@ -89,10 +89,10 @@ def install(bundle: Bundle) -> Command:
     return Command(("sh", "-c", _INSTALL, "sh", bundle.sha256), base64.encodebytes(bundle.contents).decode("ascii"))
 
 
-def back(installed: str, former: Installed) -> Command:
-    """Return the command that puts the former command in place of the bundle's version `installed`."""
-    name = former.bundle or (BEFORE_BUNDLE if former.cnictl else "")
-    return Command(("sh", "-c", _BACK, "sh", installed, name))
+def restore_command(installed: str, previous: Installed) -> Command:
+    """Return the command that replaces the bundle's version `installed` with the previous command."""
+    name = previous.bundle or (BEFORE_BUNDLE if previous.cnictl else "")
+    return Command(("sh", "-c", _RESTORE, "sh", installed, name))
 
 
 def use_plugin(version: str) -> Command:

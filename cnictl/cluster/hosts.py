@@ -31,7 +31,7 @@ class Answer:
     stdout: str = ""
     stderr: str = ""
     fault: str = ""
-    """Why the command was not run, or why its end is not known; empty if it ran to its end."""
+    """Why the command was not run, or why its outcome is not known; empty if it finished."""
     hint: str = ""
 
     @property

@@ -1,7 +1,7 @@
 """Install or upgrade cnictl on the hosts of a cluster file, one after the other, and roll back a host that fails.
 
 A host gets the bundle, then the plugin of its version, and is verified by doctor and a probe pod before the next host
-is touched. If a host fails, its former plugin and command are restored, and the hosts after it are not changed.
+is touched. If a host fails, its previous plugin and command are restored, and the hosts after it are not changed.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -100,7 +100,10 @@ class Rollout:
         return HostInstall(node, REFUSED if why else WOULD_CHANGE, why, hint, before)
 
     def _is_done(self, before: Installed) -> bool:
-        """Return whether a host has the bundle's version. Builds of a version count as equal, except of a `.dev`."""
+        """Return whether a host has the bundle's version.
+
+        Two builds of a version count as equal, unless it is a `.dev` version.
+        """
         if before.cnictl != self.bundle.version or not self.is_upgrade:
             return before.cnictl == self.bundle.version
         is_same = before.bundle == self.bundle.name or _DEVELOPMENT not in self.bundle.version
@@ -152,9 +155,9 @@ class Rollout:
         return host_install.probe_fault(probed) or host_install.doctor_fault(healthy, diagnosed)
 
     def _revert(self, row: HostInstall) -> HostInstall:
-        """Restore the former plugin and command, and return the host's outcome."""
+        """Restore the previous plugin and command, and return the host's outcome."""
         name, before = row.node.name, row.before
-        self.on_step(f"{name}: failed, restoring the former version")
+        self.on_step(f"{name}: failed, restoring the previous version")
         self.hosts.reconnect([name])
         now = row.after or self._installed_on(name)
         if now is None:
@@ -165,7 +168,9 @@ class Rollout:
             if run:  # the run also replaced the copy of cnictl that the units start
                 self._ask(name, host_install.undo(run), CHECK_SECONDS)
         if now.bundle != before.bundle and now.bundle:
-            faults.append(_fault_of(self._ask(name, host_install.back(now.bundle, before), SHORT_SECONDS))[0])
+            faults.append(
+                _fault_of(self._ask(name, host_install.restore_command(now.bundle, before), SHORT_SECONDS))[0]
+            )
         now = self._installed_on(name) or now
         if now.plugin != before.plugin and before.plugin:
             faults.append(_fault_of(self._ask(name, host_install.use_plugin(before.plugin), CHECK_SECONDS))[0])
@@ -175,7 +180,7 @@ class Rollout:
         is_back = (now.cnictl, now.bundle, now.plugin) == (before.cnictl, before.bundle, before.plugin)
         if is_back:
             return replace(row, state=REVERTED, after=now)
-        why = "; ".join([row.why, "and the former version could not be restored", *filter(None, faults)])
+        why = "; ".join([row.why, "and the previous version could not be restored", *filter(None, faults)])
         return replace(row, state=FAILED, why=why, after=now)
 
     def _installed_on(self, name: str) -> Installed | None:

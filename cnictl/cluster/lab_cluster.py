@@ -30,7 +30,7 @@ def _values(*texts: str) -> str:
     return quoted[0] if len(quoted) == 1 else f"[{', '.join(quoted)}]"
 
 
-def play(count: int, on_step: Callable[[str], None], dual_stack: bool = False) -> tuple[str, Matrix]:
+def run_cluster_demo(count: int, on_step: Callable[[str], None], dual_stack: bool = False) -> tuple[str, Matrix]:
     """Set up a lab of `count` nodes from one file; return the file and the matrix. Raises Problem."""
     on_step(f"bringing up {counted(count, 'node')} and a host outside")
     with Lab(nodes=count, dual_stack=dual_stack) as lab, ThreadPoolExecutor(count) as pool:

@@ -29,7 +29,7 @@ _WITHOUT_PEER = ("no-route", _UNCLAIMED)
 """Names of causes that a host finds on itself if it lacks a peer."""
 
 _BACK = {POD_POD: POD_POD, NODE_POD: POD_NODE, POD_NODE: NODE_POD}
-"""The check in the other direction."""
+"""The check in the opposite direction, by check."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,7 @@ class Matrix:
     pairs: Pairs
     cells: tuple[Cell, ...]
     notes: tuple[str, ...] = ()
-    """Differences between hosts that fail no cell."""
+    """Differences between hosts that do not fail a cell."""
 
     @property
     def not_reached(self) -> list[HostReport]:
@@ -227,7 +227,7 @@ class _Joining:
                     yield self._of_node(main, ping)
 
     def outside(self, sender: str) -> Iterator[Cell]:
-        """Yield the cells of a host's pings to the outside."""
+        """Yield the cells of a host's pings to outside hosts."""
         for cidr in self._ready[sender].pod_cidrs:
             family = "ipv6" if is_ipv6(cidr) else "ipv4"
             ping = self._pings.get((sender, "", POD_EXTERNAL, family))

@@ -21,8 +21,8 @@ def heading(matrix: Matrix) -> str:
     which = f"every pair of {hosts} hosts"
     if pairs.seed is not None:
         which = (
-            f"a sample of {pairs.count} of {hosts * (hosts - 1) // 2} pairs of {hosts} hosts, "
-            f"{EACH} of each host (seed {pairs.seed}; --full tests all)"
+            f"{pairs.count} of {hosts * (hosts - 1) // 2} pairs ({hosts} hosts, {EACH} partners each; "
+            f"seed {pairs.seed}; --full tests all)"
         )
     return f"{which}, pod to pod both ways"
 

@@ -44,7 +44,7 @@ class HostReport:
     pings: tuple[Ping, ...] | None = None
     seen: tuple[SeenRequests, ...] | None = None
     fault: str = ""
-    """Why it reported no more; empty if it reported everything."""
+    """Why the host stopped reporting; empty if it reported everything."""
     hint: str = ""
 
 

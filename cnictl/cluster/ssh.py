@@ -40,7 +40,7 @@ _DESTINATION = re.compile(r"(?:[A-Za-z_][A-Za-z0-9_.-]{0,63}@)?[A-Za-z0-9_:][A-Z
 _PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.-]{1,50}\Z")
 """A path that ssh does not expand, and that is short enough for a socket in that folder (unix(7): 107 bytes)."""
 
-_BEGINS = "cnictl: here begins what the command says"
+_BEGINS = "cnictl: command output follows"
 _AS_ROOT = f"""\
 echo "{_BEGINS}"; echo "{_BEGINS}" >&2
 PATH=$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
@@ -56,7 +56,7 @@ Output before the first line does not come from the command: a login shell reads
 _REFUSED = re.compile(
     r"sudo: (?!unable to resolve host )|Sorry, user |.* is not in the sudoers file|.* may not run sudo"
 )
-"""How sudo begins a refusal. If it can't resolve the host's own name, it only warns, and runs the command."""
+"""The beginnings of sudo's refusals. If it can't resolve the host's own name, it only warns, and runs the command."""
 _END_ON_THE_WAY = "UNKNOWN port 65535"
 """How ssh names the other end if a ProxyCommand has ended."""
 _CHANGED_KEY = re.compile(r"Host key for (\S+) has changed")
@@ -72,7 +72,7 @@ class _Host:
     control: str
     lock: threading.Lock = field(default_factory=threading.Lock)
     first: Answer | None = None
-    """The answer of the connection's first command; None before it."""
+    """The answer of the connection's first command; None until it has answered."""
 
 
 class Ssh:
@@ -88,8 +88,8 @@ class Ssh:
             if not _DESTINATION.match(destination):
                 raise UsageProblem(f"{name}: {untrusted_text.line(repr(destination))} is not a host or user@host")
         self._folder = ""
-        self._former: dict[int, Any] = {}
-        """The former handlers of the signals that end this command, so that it leaves no connection behind."""
+        self._previous_handlers: dict[int, Any] = {}
+        """The previous handlers of signals that end this command; replaced so that no connection is left behind."""
         self._destinations = dict(destinations)
         self._hosts: dict[str, _Host] = {}
         self._connecting = threading.Semaphore(_CONNECTS_AT_ONCE)
@@ -102,8 +102,8 @@ class Ssh:
     def __enter__(self) -> Self:
         if not programs.find("ssh"):
             raise Problem("ssh: command not found", "install OpenSSH's client (Debian: openssh-client)")
-        self._former = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
-        for number, handler in self._former.items():
+        self._previous_handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+        for number, handler in self._previous_handlers.items():
             if handler == signal.SIG_DFL:  # otherwise it is ignored (nohup), or has another handler
                 signal.signal(number, signal.default_int_handler)
         self._folder = tempfile.mkdtemp(prefix="cnictl-", dir=_runtime_folder())  # mode 0700
@@ -121,7 +121,7 @@ class Ssh:
                     list(pool.map(self._disconnect, connected))
         finally:
             shutil.rmtree(self._folder, ignore_errors=True)
-            for number, handler in self._former.items():
+            for number, handler in self._previous_handlers.items():
                 signal.signal(number, handler)
 
     def connect(self, on_answer: Callable[[Answer], None] = lambda _: None) -> dict[str, Answer]:
@@ -360,7 +360,7 @@ def _unreached(stderr: str, last: str, destination: str) -> tuple[str, str]:
         )
     if last.endswith(_END_ON_THE_WAY):
         said = [line.strip() for line in stderr.splitlines() if line.strip() and _END_ON_THE_WAY not in line]
-        words = untrusted_text.line("; ".join(said[-2:]), 300) if said else "it let nothing through"
+        words = untrusted_text.line("; ".join(said[-2:]), 300) if said else "it forwarded no data"
         return f"can't be reached: a host on the path (ProxyJump, ProxyCommand): {words}", f"try: ssh {destination}"
     if "Host key verification failed" in stderr or "host key is known" in stderr:
         return "the host's key is not known yet", f"connect once and compare the fingerprint: ssh {destination}"

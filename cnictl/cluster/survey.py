@@ -165,7 +165,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     ]
     diversions = document.get("strays")
     if isinstance(diversions, list) and diversions:
-        troubles.append(counted(len(diversions), "routing fault"))
+        troubles.append(f"the host misroutes pods' packets ({len(diversions)})")
     waits = unconfirmed(_table(document.get("unconfirmed")))
     why = "; ".join([*troubles, *faults[:2], *filter(None, [waits])])
     hint = f"cnictl status on {node.name} shows it" if why else ""

@@ -43,7 +43,7 @@ class Record:
         self.container = container
         self.ifname = ifname
         self.addresses: list[str] = []
-        """Leased or delegated, without prefix length."""
+        """The addresses that are leased here or given by an IPAM plugin, without prefix length."""
         self.bridge = ""
         self.host_veth = ""
         self.mac = ""
@@ -74,7 +74,7 @@ class Record:
         self.cni_args = ""
         """CNI_ARGS as the runtime gave it, for the DEL of the plugin in `ipam`; empty if none, or too long to keep."""
         self.complete = False
-        """Whether ADD has made everything."""
+        """Whether the attachment is complete."""
 
     @property
     def path(self) -> str:
@@ -177,9 +177,9 @@ def _parsed(record: Record, raw: bytes) -> Record | None:
     for field in _FIELDS[:3]:
         written = document.get(field) if isinstance(document, dict) else None
         if isinstance(written, str) and written != getattr(record, field):
-            from cnictl.core import odd
+            from cnictl.core import skipped_entries
 
-            odd.pass_over(record.path, f"is a copy of another attachment's record: its {field} differs")
+            skipped_entries.skip(record.path, f"is a copy of another attachment's record: its {field} differs")
             return None
     for field in _FIELDS[3:]:
         value = document.get(field) if isinstance(document, dict) else None
@@ -231,9 +231,9 @@ def _contents(network: str) -> "Iterator[tuple[tuple[str, str], bytes]]":
         except IsADirectoryError:
             yield owner, b""
         except OSError as error:
-            from cnictl.core import odd
+            from cnictl.core import skipped_entries
 
-            odd.pass_over_error(path, error)
+            skipped_entries.skip_unreadable(path, error)
 
 
 def every_record() -> "Iterator[Record]":
@@ -259,9 +259,9 @@ def _paths(network: str) -> dict[tuple[str, str], str]:
             if at and not name.startswith(".") and name.isprintable():
                 paths.setdefault((container, ifname), f"{folder}/{name}")
             elif name != CLAIM_MARK and not name.startswith(durable.TEMPORARY):
-                from cnictl.core import odd
+                from cnictl.core import skipped_entries
 
-                odd.pass_over(f"{folder}/{name}", "is not an attachment's record")
+                skipped_entries.skip(f"{folder}/{name}", "is not an attachment's record")
     return paths
 
 
@@ -280,9 +280,9 @@ def networks() -> list[str]:
             if not fault:
                 names.add(name)
             else:
-                from cnictl.core import odd
+                from cnictl.core import skipped_entries
 
-                odd.pass_over(path, fault)
+                skipped_entries.skip(path, fault)
     return sorted(names)
 
 
@@ -292,12 +292,12 @@ def _names(folder: str) -> list[str]:
     except FileNotFoundError:
         return []
     except OSError as error:
-        from cnictl.core import odd
+        from cnictl.core import skipped_entries
 
         if isinstance(error, NotADirectoryError):
-            odd.pass_over(folder, "is a file, not a folder")
+            skipped_entries.skip(folder, "is a file, not a folder")
         else:
-            odd.pass_over_error(folder, error)
+            skipped_entries.skip_unreadable(folder, error)
         return []
 
 

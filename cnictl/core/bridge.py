@@ -24,7 +24,7 @@ _GATEWAY_MAC = b"\x0e\x63"
 class BridgeMade:
     """A bridge that is set up, and what this call changed to get it there."""
 
-    __slots__ = ("addressed", "former", "index", "mac", "made", "mtu", "name", "note", "ours", "switched")
+    __slots__ = ("addressed", "index", "mac", "made", "mtu", "name", "note", "ours", "switched", "undo_messages")
 
     def __init__(self, link: Link, made: bool) -> None:
         self.name = link.name
@@ -36,13 +36,13 @@ class BridgeMade:
         self.ours = made or link.alias.startswith(OWNER_MARK)
         """Whether cnictl created the link; if not, the bridge is adopted."""
         self.note: Note | None = None
-        """Where changes of an adopted bridge are noted first; None: the caller notes them, or nobody does."""
+        """Records changes of an adopted bridge before they are made. None: the caller records them, or nobody does."""
         self.addressed = False
         """Whether this call added an address."""
-        self.former: list[tuple[int, int, bytes]] = []
-        """The messages that undo its changes, or those of a link that belongs to it, in the order of the changes."""
+        self.undo_messages: list[tuple[int, int, bytes]] = []
+        """The messages that undo changes of the bridge and of links that belong to it, in the order of the changes."""
         self.switched: list[tuple[str, str]] = []
-        """Its kernel settings that were changed, with their former values, in the order of the changes."""
+        """The changed kernel settings of the bridge, with their old values, in the order of the changes."""
 
     def changing(self, undo: tuple[int, int, bytes], of_node: bool = False) -> None:
         """Note the message that undoes a change of an adopted bridge that is about to be made.
@@ -54,10 +54,10 @@ class BridgeMade:
 
     def undo(self, netlink: Netlink) -> None:
         """Undo the changes, last one first. A bridge that this call created stays."""
-        netlink.refusals(*reversed(self.former))
-        self.former.clear()
-        for switch, former in reversed(self.switched):
-            sysctl.put(switch, former)
+        netlink.refusals(*reversed(self.undo_messages))
+        self.undo_messages.clear()
+        for switch, old in reversed(self.switched):
+            sysctl.put(switch, old)
         self.switched.clear()
         if self.note is not None:
             self.note.withdraw()
@@ -103,7 +103,7 @@ def ensure_bridge(
             if bridge.note is not None and bridge.note.whole:
                 bridge.note.down()
             netlink.call(rtnetlink.set_up(link.index))
-            bridge.former.append((rtnetlink.RTM_NEWLINK, 0, ifinfo(link.index, 0, rtnetlink.IFF_UP)))
+            bridge.undo_messages.append((rtnetlink.RTM_NEWLINK, 0, ifinfo(link.index, 0, rtnetlink.IFF_UP)))
     except CniError:
         if made:
             remove_if_empty(netlink, name)
@@ -171,7 +171,7 @@ def has_bridge_netfilter() -> bool:
 
 
 def another_mtu(mtu: int) -> int:
-    """Return an MTU next to `mtu`. It is not below a minimum (68, or 1280 for IPv6) unless `mtu` is."""
+    """Return `mtu` - 1 or + 1. It is not below the minimum (68, or 1280 for IPv6) unless `mtu` is."""
     return mtu - 1 if mtu >= DEFAULT_MTU else mtu + 1
 
 
@@ -226,7 +226,7 @@ def _take(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, other: 
     for message in undo:
         bridge.changing(message, of_node=True)
     if not netlink.refusals(rtnetlink.delete_address(link.index, other.packed, other.prefix)):
-        bridge.former += undo
+        bridge.undo_messages += undo
 
 
 def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway: Cidr) -> None:
@@ -246,4 +246,4 @@ def _give(netlink: Netlink, bridge: BridgeMade, link: Link | BridgeMade, gateway
             raise CniError(KERNEL_REFUSED, f"bridge {link.name}: address {gateway}: {error.strerror}") from None
     else:
         bridge.addressed = True
-        bridge.former.append(undo)
+        bridge.undo_messages.append(undo)

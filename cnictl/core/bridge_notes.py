@@ -29,11 +29,11 @@ class Note:
         self._descriptor = descriptor
         self._added: list[str] = []
         self.whole = whole
-        """Whether to note every change; if not, addresses and the link's state are left to the node file."""
+        """Whether to note every change. If not, the node file decides about addresses and the link's state."""
 
-    def setting(self, path: str, former: str, value: str) -> None:
+    def setting(self, path: str, old: str, value: str) -> None:
         """Note a kernel setting that is about to be changed."""
-        self._add(f"sysctl {path} {former} {value}")
+        self._add(f"sysctl {path} {old} {value}")
 
     def message(self, undo: tuple[int, int, bytes]) -> None:
         """Note the message that undoes what is about to be changed."""
@@ -45,7 +45,7 @@ class Note:
         self._add("down")
 
     def settings(self, path: str) -> list[tuple[str, str]]:
-        """Return the noted changes of a kernel setting, each as its former and its new value."""
+        """Return the noted changes of a kernel setting, each as its old and its new value."""
         return _settings(self._lines()).get(path, [])
 
     def withdraw(self) -> None:
@@ -87,7 +87,7 @@ def take(name: str, index: int, whole: bool) -> Note:
 
 
 def guard(netlink: Netlink, bridge: Link, note: Note) -> tuple[str, str] | None:
-    """Set accept_ra of an adopted bridge that gets a pod; return the setting and its former value if it was changed.
+    """Set accept_ra of an adopted bridge that gets a pod; return the setting and its old value if it was changed.
 
     An uplink keeps accepting advertisements. Any other bridge stops: a pod must not become the node's router.
     """
@@ -160,8 +160,8 @@ def _settings(lines: list[str]) -> dict[str, list[tuple[str, str]]]:
     changes: dict[str, list[tuple[str, str]]] = {}
     for line in lines:
         if line.startswith("sysctl "):
-            _, path, former, value = line.split()
-            changes.setdefault(path, []).append((former, value))
+            _, path, old, value = line.split()
+            changes.setdefault(path, []).append((old, value))
     return changes
 
 

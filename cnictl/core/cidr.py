@@ -10,9 +10,9 @@ except ImportError:  # the private module may be missing in another interpreter;
 
 
 _SHOWN = 60
-"""Characters of an offending value that a message repeats."""
+"""The most characters of an offending value that a message repeats."""
 _LONGEST_NUMBER = 3
-"""Digits of an octet or a prefix length: Python refuses to read a number of thousands of digits."""
+"""The most digits of an octet or a prefix length. Python refuses to read a number of thousands of digits."""
 
 
 MAPPED = b"\0" * 10 + b"\xff\xff"
@@ -28,7 +28,7 @@ def parse_address(text: str, subject: str = "address") -> bytes:
     try:
         return inet_pton(AF_INET6 if ":" in text else AF_INET, text)
     except (OSError, ValueError, UnicodeEncodeError, TypeError):
-        raise AddressError(f"{subject} {show(text)}: {_fault(text)}") from None
+        raise AddressError(f"{subject} {show(text)}{_fault(text)}") from None
 
 
 def is_address(text: object) -> bool:
@@ -55,24 +55,25 @@ def format_address(packed: bytes) -> str:
 
 
 def _fault(text: str) -> str:
+    """Return what is wrong with an address, as the rest of a sentence that begins with the address."""
     if not isinstance(text, str) or not text:
-        return "is empty, expected an address such as 10.244.0.1"
+        return " is empty, expected an address such as 10.244.0.1"
     if ":" in text:
-        return "is not an IPv6 address"
+        return " is not an IPv6 address"
     octets = text.split(".")
     if len(octets) != 4:
         from cnictl.core.counted import counted  # an ordinary call does not need it
 
-        return f"has {counted(len(octets), 'part')}, an IPv4 address has 4 octets"
+        return f" has {counted(len(octets), 'part')}, an IPv4 address has 4 octets"
     for octet in octets:
         if not (octet.isascii() and octet.isdigit()):
-            return f"octet {show(octet)} is not a number"
+            return f": octet {show(octet)} is not a number"
         significant = octet.lstrip("0") or "0"
         if len(significant) > _LONGEST_NUMBER or int(significant) > 255:
-            return f"octet {octet[:_SHOWN]} is over 255"
+            return f": octet {octet[:_SHOWN]} is over 255"
         if len(octet) > 1 and octet[0] == "0":
-            return f"octet {octet[:_SHOWN]} has a leading zero, write {significant}"
-    return "is not an IPv4 address"
+            return f": octet {octet[:_SHOWN]} has a leading zero, write {significant}"
+    return " is not an IPv4 address"
 
 
 def show(value: object) -> str:
@@ -159,13 +160,13 @@ class Cidr:
 def parse_interface(text: str, subject: str = "address") -> Cidr:
     """Parse `ADDRESS/PREFIX`; the address may be any in its subnet. Raises AddressError."""
     if not isinstance(text, str) or not text:
-        raise AddressError(f"{subject} {show(text)}: is empty, expected a CIDR such as 10.244.0.0/24")
+        raise AddressError(f"{subject} {show(text)} is empty, expected a CIDR such as 10.244.0.0/24")
     address, slash, length = text.partition("/")
     packed = parse_address(address, subject)
     bits = len(packed) * 8
     if not slash:
         raise AddressError(
-            f"{subject} {show(text)}: has no prefix length; did you mean {address}/{24 if bits == 32 else 64}?"
+            f"{subject} {show(text)} has no prefix length; did you mean {address}/{24 if bits == 32 else 64}?"
         )
     numeral = length.isascii() and length.isdigit() and len(length) <= _LONGEST_NUMBER
     if not numeral or int(length) > bits or (length[0] == "0" and length != "0"):
@@ -177,7 +178,7 @@ def parse_cidr(text: str, subject: str = "subnet") -> Cidr:
     """Parse a subnet, whose host bits must be clear. Raises AddressError naming the subnet that was probably meant."""
     cidr = parse_interface(text, subject)
     if cidr.value != cidr.first:
-        raise AddressError(f"{subject} {show(text)}: has host bits set; did you mean {cidr.network}?")
+        raise AddressError(f"{subject} {show(text)} has host bits set; did you mean {cidr.network}?")
     return cidr
 
 

@@ -22,28 +22,28 @@ def detach(
     container: str,
     ifname: str,
     data_dir: str = NETWORKS_DIR,
-    held: int = -1,
-    still: "Callable[[Record], bool] | None" = None,
-    before: "Callable[[Record], None] | None" = None,
+    locked_record: int = -1,
+    proceed_if: "Callable[[Record], bool] | None" = None,
+    before_release: "Callable[[Record], None] | None" = None,
     pod: str = "",
     netns: str = "",
 ) -> Record | None:
     """Remove an attachment's veth pair, its leases and its record; what is missing is not an error.
 
     A link is removed only if it is proven to be this attachment's (`core.host_veth`). The record is removed last, so
-    that an interrupted undo can be repeated. `held`: the record's descriptor if the caller has locked it. `still` is
-    called once the record is locked; if it returns False, nothing is done. `before` is called with a record that names
-    no link before its leases are freed: another plugin may have made a link. `pod` and `netns` are the pod's name and
-    its namespace's path as the runtime gives them, needed if the record is lost.
+    that an interrupted undo can be repeated. `locked_record`: the record's descriptor if the caller has locked it.
+    `proceed_if` is called once the record is locked; if it returns False, nothing is done. `before_release` is called
+    before the leases are freed if the record names no link, because another plugin may have made a link. `pod` and
+    `netns` are the pod's name and its namespace's path as the runtime gives them, needed if the record is lost.
     Returns the record that was undone, or None. Raises CniError 11, NetlinkError, OSError.
     """
-    descriptor = held if held >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
+    descriptor = locked_record if locked_record >= 0 else attachments.seize(network, container, ifname, SEIZE_WAIT)
     if descriptor < 0:
         Store(network, data_dir).ensure_claimed((container, ifname))
         descriptor = attachments.seize(network, container, ifname, SEIZE_WAIT)
     try:
         record = attachments.read(network, container, ifname)
-        if record is not None and still is not None and not still(record):
+        if record is not None and proceed_if is not None and not proceed_if(record):
             return None
         if record is not None and record.host_veth:
             ours = host_veth.remove_recorded(netlink, record)
@@ -61,8 +61,8 @@ def detach(
             if not known.pod:
                 known.pod_namespace, _, known.pod_name = pod.rpartition("/")
             names = host_veth.remove_unrecorded(netlink, known, netns)
-            if record is not None and before is not None:
-                before(record)
+            if record is not None and before_release is not None:
+                before_release(record)
             # a link without a record: the record is lost, so its leases have to be searched for
             if known.host_veth or record is not None:
                 _release(known, data_dir)
@@ -92,7 +92,7 @@ def detach_stale(netlink: Netlink, network: str, data_dir: str = NETWORKS_DIR) -
     for record in attachments.all_records(network):
         if liveness.judge(record, netlink, foreign).state == liveness.STALE:
             undone = detach(
-                netlink, network, record.container, record.ifname, record.data_dir or data_dir, still=_stale
+                netlink, network, record.container, record.ifname, record.data_dir or data_dir, proceed_if=_is_stale
             )
             if undone is not None:
                 freed.append(undone)
@@ -113,7 +113,7 @@ def torn_leases(network: str, data_dir: str = NETWORKS_DIR) -> list[str]:
     return [address for address in torn if address not in named]
 
 
-def _stale(record: Record) -> bool:
+def _is_stale(record: Record) -> bool:
     """Return whether an attachment is stale, judged again under the record's lock."""
     from cnictl.core import liveness
 

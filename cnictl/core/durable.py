@@ -39,7 +39,7 @@ _NO_TMPFILE = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL)
 TEMPORARY = ".cnictl-new-"
 
 LARGEST = 16 << 20
-"""Bytes of a file that are read at most. Most files have a few KiB; a log and a journal may have more."""
+"""The most bytes of a file that are read. Most files have a few KiB; a log and a journal may have more."""
 AT_ONCE = O_NONBLOCK | O_NOCTTY | O_CLOEXEC
 """Flags of open(2) for a file that may have been replaced by a pipe or terminal, on which open must not block."""
 

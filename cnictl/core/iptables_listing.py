@@ -10,7 +10,7 @@ from cnictl.core.netlink import nftables
 from cnictl.core.process import run
 
 FAMILIES = {"iptables": 2, "ip6tables": 10}
-"""NFPROTO_IPV4 and NFPROTO_IPV6, linux/netfilter.h, by the program of the family."""
+"""NFPROTO_IPV4 and NFPROTO_IPV6 (linux/netfilter.h), by the iptables program."""
 _BUILT_IN = {
     "filter": ("INPUT", "FORWARD", "OUTPUT"),
     "nat": ("PREROUTING", "INPUT", "OUTPUT", "POSTROUTING"),

@@ -30,7 +30,7 @@ def allow(name: str, wanted: str, note: "Note | None" = None) -> tuple[str, str]
     """Enable IPv6 on the link `name` if the namespace's default disables it, as many runtimes do.
 
     `wanted` is the address that the link is about to get, for the message. `note`: where the change is noted first.
-    Returns the kernel setting and its former value if it was changed.
+    Returns the kernel setting and its old value if it was changed.
     Raises CniError 2 on a kernel without IPv6, 103 if the setting can't be changed.
     """
     setting = f"net/ipv6/conf/{name}/disable_ipv6"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 CHAINS = "CNICTL-ISO-"
 """Prefix of the chains' names."""
 _PROGRAMS = {4: "iptables", 16: "ip6tables"}
-"""By the number of bytes in an address of the family."""
+"""The iptables program of a family, by the bytes in an address."""
 
 
 def chain(interface: str) -> str:

@@ -86,7 +86,7 @@ def loads(data: bytes, replacing: bool = False) -> "Any":
         raise JsonError(str(error)) from None
     rest = text[end:].lstrip(WHITESPACE)
     if rest:
-        raise JsonError(f"something follows the document at character {len(text) - len(rest)}")
+        raise JsonError(f"unexpected text after the document, at character {len(text) - len(rest)}")
     if "\\u" in text or text.count("{") + text.count("[") > DEEPEST:
         return _checked(value, replacing)
     return value

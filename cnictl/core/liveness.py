@@ -80,7 +80,7 @@ def judge_unmarked(
 ) -> Verdict:
     """Judge an attachment by its leases alone: host-local made them, and no link is recorded for them.
 
-    `created` is in seconds since the epoch; `earlier`: the leases were seen in a former boot. They are live if an
+    `created` is in seconds since the epoch; `earlier`: the leases were seen in an earlier boot. They are live if an
     interface has one of the addresses. If other nodes may lease from the same store, nothing else proves anything.
     """
     from cnictl.core.foreign_links import ForeignLinks
@@ -103,7 +103,7 @@ def judge_unmarked(
         return Verdict(STALE, _EARLIER)
     if created and created < boot_time():
         return Verdict(STALE, "its lease is from before the last boot")
-    return Verdict(UNKNOWN, "host-local leased it and left no trace of its interface")
+    return Verdict(UNKNOWN, "host-local leased it; its interface is not known")
 
 
 def boot_time() -> float:

@@ -42,7 +42,7 @@ class Locked:
             raise
         return self
 
-    def alone(self) -> bool:
+    def make_exclusive(self) -> bool:
         """Make a shared lock exclusive if no other process shares it; return whether it is exclusive now.
 
         flock(2) releases the lock before it takes the other kind, so another process may take it meanwhile. Raises

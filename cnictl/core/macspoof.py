@@ -1,11 +1,11 @@
-"""`macspoofchk`: drop frames that a pod sends with a MAC other than its own, where they enter the bridge.
+"""Drop frames that a pod sends from a MAC other than its own (`macspoofchk`), where they enter the bridge.
 
 This needs nftables, as in the reference (pkg/link/spoofcheck.go). Each attachment has a chain that is named after its
 host veth. A verdict map finds it by the link that a frame came through, so a frame costs the same with one pod and with
 a thousand. The chain also drops ARP and neighbour discovery packets that announce a MAC other than their frame's,
-because neighbours believe what these say. VLAN tags don't get around it. A receiver removes any number of tags with
-VLAN 0, but the kernel removes the first one before the chain (net/core/dev.c, __netif_receive_skb_core), and the chain
-looks behind a second one and drops a frame with a third.
+because neighbours believe what these say. VLAN tags don't get around it, although a receiver
+removes any number of tags with VLAN 0. The kernel removes the first tag before the chain runs (net/core/dev.c,
+__netif_receive_skb_core). The chain reads the frame behind a second tag, and drops a frame with a third.
 """
 
 from cnictl.core.errors import UNSUPPORTED_FIELD, ProgramError

@@ -41,7 +41,7 @@ class Netns:
         return (here.st_dev, here.st_ino) == (self.device, self.inode)
 
     def enter(self) -> None:
-        """Move the calling thread into the namespace. Open sockets stay in the former one."""
+        """Move the calling thread into the namespace. Open sockets stay in the previous one."""
         try:
             _setns(self.descriptor)
         except OSError as error:

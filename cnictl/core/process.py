@@ -38,8 +38,10 @@ class _Reuse(_local):
 
 
 reuse = _Reuse()
-"""This thread's outputs of listing programs, reused while it reads the host (`cnictl.node.host.reading`); None: run
-each."""
+"""This thread's outputs of listing programs, reused while it reads the host (`cnictl.node.host.reading`).
+
+None: run each program again.
+"""
 
 
 def run(
@@ -57,7 +59,7 @@ def run(
     The program is searched for as `programs.find` does, and gets a PATH with the same folders.
 
     Raises MissingProgram if it can't be started; ProgramError if it is still running at the time limit, or (with
-    `check`) exits with another status than 0. `purpose`: what the program is for, shown in the message. `most`: the
+    `check`) exits with a status other than 0. `purpose`: what the program is for, shown in the message. `most`: the
     bytes that it may write. `leaves_child`: the program leaves a process that may keep its outputs open, so reading
     stops when the program ends.
     """

@@ -35,7 +35,7 @@ def objects(previous: "dict[str, Any] | None", key: str, named_by: str) -> "list
         isinstance(entry, dict) and isinstance(entry.get(named_by), str) for entry in listed
     )
     if not whole:
-        raise CniError(INVALID_CONFIG, f"prevResult.{key}: is not a list of objects with `{named_by}`")
+        raise CniError(INVALID_CONFIG, f"prevResult.{key} is not a list of objects with `{named_by}`")
     return list(listed)
 
 

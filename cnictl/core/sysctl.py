@@ -5,7 +5,7 @@ from posix import open as open_descriptor
 from posix import read as read_descriptor
 
 FORWARDING = {4: "net/ipv4/ip_forward", 16: "net/ipv6/conf/all/forwarding"}
-"""By the number of bytes in an address of the family."""
+"""The kernel setting that turns on forwarding of a family, by the bytes in an address."""
 
 
 def read(path: str) -> str:

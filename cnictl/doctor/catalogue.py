@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.doctor import drift, firewall, ipam, kernel, links, managers, path, remnants, routing, runtime, source
 from cnictl.doctor.check import Check, Finding
@@ -33,18 +33,18 @@ class Examined:
 
     findings: tuple[Finding, ...]
     unable: tuple[tuple[str, str], ...]
-    """The checks that could not be made, with the reasons."""
+    """The checks that could not be run, with the reasons."""
 
     def with_read_failures(self) -> "Examined":
         """Return the results with the leases and records that could not be read, which `stale-lease` counts."""
-        return replace(self, unable=(*self.unable, *(("stale-lease", line) for line in odd.failures())))
+        return replace(self, unable=(*self.unable, *(("stale-lease", line) for line in skipped_entries.failures())))
 
     def is_healthy(self, is_node: bool) -> bool:
-        """Return whether every check was made and found nothing, on a host that is a node."""
+        """Return whether every check ran and found nothing, on a host that is a node."""
         return is_node and not self.findings and not self.unable
 
     def fails(self, is_node: bool) -> bool:
-        """Return whether doctor ends with exit status 1: on errors, checks not made, or a host that is not a node."""
+        """Return whether the exit status is 1: on errors, if a check did not run, or if the host is not a node."""
         return not is_node or bool(self.unable) or any(finding.severity == "error" for finding in self.findings)
 
 
@@ -62,7 +62,8 @@ def examine(
 ) -> Examined:
     """Run the checks. Findings that another finding explains are left out. Raises UsageProblem if no check is left.
 
-    Checks that wait for other hosts run in parallel with the rest. `tell` is called with each check's name first.
+    Checks that wait for other hosts run in parallel with the rest. `tell` is called with each check's name before it
+    runs.
     """
     chosen = [check for check in CHECKS if (not only or check.id in only) and check.id not in skip]
     if not chosen:
@@ -70,17 +71,17 @@ def examine(
     waiting = [check for check in chosen if check.waits]
     findings_by_check: dict[str, list[Finding]] = {}
     unable: list[tuple[str, str]] = []
-    with reading.once(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
-        begun = {check.id: pool.submit(_made, check, facts) for check in waiting}
-        made: dict[str, tuple[list[Finding], str | None]] = {}
+    with reading.cached_pass(), ThreadPoolExecutor(max(1, len(waiting)), initializer=reading.joining()) as pool:
+        started = {check.id: pool.submit(_run_check, check, facts) for check in waiting}
+        results: dict[str, tuple[list[Finding], str | None]] = {}
         for check in (check for check in chosen if not check.waits):
-            tell(f"check {len(made) + 1} of {len(chosen)}: {check.id}")
-            made[check.id] = _made(check, facts)
-        for name, future in begun.items():
-            tell(f"check {len(made) + 1} of {len(chosen)}: {name} (waits for other hosts)")
-            made[name] = future.result()
+            tell(f"check {len(results) + 1} of {len(chosen)}: {check.id}")
+            results[check.id] = _run_check(check, facts)
+        for name, future in started.items():
+            tell(f"check {len(results) + 1} of {len(chosen)}: {name} (waits for other hosts)")
+            results[name] = future.result()
     for check in chosen:
-        findings, why = made[check.id]
+        findings, why = results[check.id]
         if why is not None:
             unable.append((check.id, why))
         else:
@@ -88,8 +89,8 @@ def examine(
     return Examined(tuple(_explained(chosen, findings_by_check)), tuple(unable))
 
 
-def _made(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
-    """Return a check's findings and None, or no findings and the reason why it could not be made."""
+def _run_check(check: Check, facts: Facts) -> tuple[list[Finding], str | None]:
+    """Return a check's findings and None, or no findings and the reason why it could not be run."""
     try:
         return check.findings(facts), None
     except Problem as problem:

@@ -126,19 +126,20 @@ _PARTS = (
     _Part(
         "peer-route", 31, "error", ("route/", "routes/"), "the route to a peer's pods is missing or wrong",
         "RTM_GETROUTE of each peer's pod CIDR in the main table",
-        "Without it, pods' packets to that node take the default route and are lost.",
+        "Without this route, pods' packets to the peer's pods take the default route and are lost.",
         "ip route show 10.244.1.0/24\nip route add 10.244.1.0/24 via 10.0.10.51 proto 67",
         ("peer-link", "uplink-down"),
     ),
     _Part(
         "plugin", 41, "error", ("plugin",), "the plugin that runtimes call is missing, broken or has another version",
         "each runtime's bin dir, the version the launcher starts, and the one that node.toml names",
-        "Without it, no pod can start or end.",
+        "Without the plugin, no pod can start or stop.",
         "cnictl plugin list\ncnictl apply             # puts the chosen version into use", ("runtime-folders",),
     ),
     _Part(
         "cni-conf", 40, "error", ("cni-conf",), "the conf that makes runtimes call the plugin is missing or changed",
-        "10-cnictl.conflist in each runtime's conf dir", "Without it, the node is not ready, or pods get no network.",
+        "10-cnictl.conflist in each runtime's conf dir",
+        "Without this conf, the node is not ready, or pods get no network.",
         "ls /etc/cni/net.d\ncnictl apply", ("runtime-folders",),
     ),
     _Part(
@@ -158,7 +159,7 @@ _PARTS = (
         "networkd-routes", 21, "warning", ("file/etc/systemd/networkd.conf.d/", "file/etc/systemd/network/"),
         "systemd-networkd would delete the routes to peers when it restarts",
         "/etc/systemd/networkd.conf.d/99-cnictl.conf, 99-cnictl.conf beside the .network file of the links to peers",
-        "When it starts, it deletes routes that it did not create, and addresses along with other programs' routes.",
+        "When systemd-networkd starts, it deletes other programs' routes, directly or by removing a link's addresses.",
         "networkctl status eth0; ip route show proto 67\ncnictl apply",
     ),
     _Part(
@@ -206,14 +207,14 @@ _TOO_EARLY = "cnictl's accept rule comes before another program's drop rule and 
 
 
 def _is_ahead(change: Change) -> bool:
-    """Return whether one of our rules comes before another program's drop of particular packets."""
+    """Return whether one of cnictl's rules comes before another program's drop of particular packets."""
     return change.resource.startswith("forward/") and placed_rules.any_ahead(change.before or {})
 
 
 def _matters(facts: Facts, change: Change) -> bool:
     """Return whether the difference affects packets; a missing jump does not if nothing drops packets.
 
-    The present rules are read, because other programs may have rewritten them since the difference was found.
+    The current rules are read, because other programs may have rewritten them since the difference was found.
     """
     program = change.resource.removeprefix("forward/")
     family = "ip6" if program.startswith("ip6") else "ip"

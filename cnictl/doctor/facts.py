@@ -74,7 +74,7 @@ class Facts:
     @cached_property
     def narrowest(self) -> Narrowest | None:
         """The smallest MTU on the path to other hosts; None if no link to them is known."""
-        narrowest = host_links.narrowest(self.spec) if self.spec is not None else None
+        narrowest = host_links.smallest_mtu(self.spec) if self.spec is not None else None
         return narrowest if narrowest is not None and narrowest.link else None
 
     @cached_property
@@ -137,7 +137,7 @@ class Facts:
 
     @cached_property
     def conf(self) -> dict[str, Any] | None:
-        """The plugin's configuration in our conf on this host; None if no conf can be read."""
+        """The plugin's configuration in cnictl's conf on this host; None if no conf can be read."""
         for folder in runtimes.conf_dirs(runtimes.find()):
             try:
                 return dict(json.loads(text_of(f"{folder}/{FILE_NAME}"))["plugins"][0])

@@ -98,7 +98,7 @@ def _option(words: list[str], name: str) -> str:
 
 
 def _pods_masqueraded(facts: Facts) -> Iterable[HostFault]:
-    """Report rules that masquerade pod-to-pod packets. With `nat`, our own rules come first and keep the source."""
+    """Report rules that masquerade pod-to-pod packets. With `nat`, cnictl's rules come first and keep the source."""
     spec = facts.spec
     if spec is None or spec.nat:
         return
@@ -147,7 +147,7 @@ def _returned_before(rules: list[list[str]], rule: list[str], node: NodeSpec) ->
 
 
 def _subnet(text: str) -> Cidr:
-    """Return the subnet of a rule's `-s` or `-d`: every address if the mask is not a prefix length."""
+    """Return the subnet of a rule's `-s` or `-d`; all addresses if the mask is not a prefix length."""
     return model.network(text) or Cidr(bytes(16 if ":" in text else 4), 0)
 
 
@@ -238,8 +238,8 @@ CHECKS = (
         "own-host", 9, "error",
         "base chains at prerouting, input and output (nftables, iptables INPUT and OUTPUT): TCP and UDP of pods' "
         "addresses on the bridge",
-        "Pods use DNS, published ports and agents on their node, and the node probes its pods: a ping tests none "
-        "of it.",
+        "Pods use DNS, published ports and agents on their node, and the node probes its pods. A ping tests none of "
+        "these.",
         "iptables -S INPUT; nft -a list ruleset | grep -A8 'hook input'\n"
         "iptables -I INPUT -i cni0 -s 10.244.0.0/24 -j ACCEPT",
         _own_host,
@@ -247,7 +247,7 @@ CHECKS = (
     Check(
         "leaked-chain", 13, "error",
         "iptables -t nat -S POSTROUTING: chains CNI-… whose comment names a container that holds no lease",
-        "A late DEL leaves the reference plugin's masquerade chain behind, and it affects the address's next pod.",
+        "After a late DEL, the reference plugin's masquerade chain remains and affects the address's next pod.",
         "iptables -t nat -S POSTROUTING | grep CNI-\n"
         "iptables -t nat -D POSTROUTING …; iptables -t nat -F CNI-…; iptables -t nat -X CNI-…",
         _remnant_chains, _remove_remnant_chain,

@@ -164,14 +164,14 @@ CHECKS = (
         "forwarding-at-boot", 1, "error",
         "sysctl.d in the boot's order (/etc, /run, /usr/lib by name, then /etc/sysctl.conf): the last value of "
         "net.ipv4.ip_forward and net.ipv6.conf.all.forwarding",
-        "A file that sorts after ours wins at every boot and at every `sysctl --system`.",
+        "A file that sorts after cnictl's wins at every boot and at every `sysctl --system`.",
         "sysctl --system | grep -e '^\\*' -e forward\nrm or edit the file; cnictl apply",
         _forwarding_at_boot,
     ),
     Check(
         "reverse-path", 2, "warning",
-        "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of the links to others and bridge, TcpExt "
-        "IPReversePathFilter in /proc/net/netstat",
+        "max(net.ipv4.conf.all.rp_filter, net.ipv4.conf.LINK.rp_filter) of the bridge and of the links to other hosts, "
+        "TcpExt IPReversePathFilter in /proc/net/netstat",
         "The strict filter silently drops a packet if the reply would take a different link.",
         "nstat -az TcpExtIPReversePathFilter\nsysctl -w net.ipv4.conf.eth0.rp_filter=2",
         _strict_reverse_path, _loosen,
@@ -194,8 +194,8 @@ CHECKS = (
     ),
     Check(
         "kernel-lacks", 8, "error",
-        "a bridge, a veth pair and the masquerade rule set made in a scratch network namespace, without lsmod",
-        "Pods need all of these from the kernel.",
+        "whether a bridge, a veth pair and the masquerade rule set can be created in a scratch network namespace",
+        "Pods need all of these kernel features.",
         "unshare -n ip link add b type bridge\nmodprobe bridge veth nf_nat",
         _kernel_lacks,
     ),

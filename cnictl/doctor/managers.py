@@ -18,7 +18,7 @@ _NO = ("0", "no", "n", "false", "f", "off")
 
 
 def _ours(facts: Facts) -> list[str]:
-    """Return the bridge, its ports, and recorded host veths, which may have been taken off the bridge."""
+    """Return the bridge, its ports, and recorded host veths even if they are no longer on the bridge."""
     if facts.spec is None:
         return []
     recorded = {record.host_veth for record in facts.records if record.bridge == facts.spec.bridge}
@@ -98,7 +98,8 @@ CHECKS = (
     Check(
         "networkd-takes", 21, "warning",
         "NETWORK_FILE of the bridge and its ports in /run/systemd/netif/links",
-        "The first matching .network file by name applies: one for `*` before ours takes the bridge and its ports.",
+        "The first matching .network file by name applies. A file for `*` that sorts before cnictl's applies to the "
+        "bridge and its ports.",
         "networkctl status cni0 | grep 'Network File'\n"
         "mv /etc/systemd/network/00-all.network /etc/systemd/network/90-all.network; networkctl reload",
         _taken, _reload, ("networkd-links",),
@@ -106,7 +107,7 @@ CHECKS = (
     Check(
         "networkd-override", 21, "warning",
         "ManageForeignRoutes in networkd.conf.d of /etc/systemd, /run/systemd and /usr/lib/systemd, by name",
-        "The last file by name wins, and ours is not the last.",
+        "The last file by name wins, so a file that sorts after cnictl's overrides it.",
         "systemd-analyze cat-config systemd/networkd.conf | grep ManageForeignRoutes",
         _overridden, None, ("networkd-routes",),
     ),

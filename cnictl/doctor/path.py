@@ -53,7 +53,7 @@ def _uplink_down(facts: Facts) -> Iterable[HostFault]:
             peers = [peer.via for peer, other in facts.peer_links.items() if other == name]
             lost = "nothing leaves this node" if facts.others == [name] else f"nothing reaches {', '.join(peers[:3])}"
             if not peers and facts.others != [name]:
-                lost = "nothing reaches the outside"
+                lost = "nothing reaches outside hosts"
             yield _no_way_out(link, lost)
 
 
@@ -269,7 +269,7 @@ def _route_back(facts: Facts, spec: NodeSpec, peer: Peer) -> Hint:
     """Return the command that gives the peer its route to this node's pods."""
     own = route_lookup.source_to(peer.via, facts.peer_links.get(peer, ""))
     cloud = "in a cloud, also turn off the source/destination check of both machines"
-    return PeerHints(spec).there(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
+    return PeerHints(spec).route_back(peer, of_family(spec.subnets, peer.pod_cidr), own, cloud)
 
 
 def _pod_cidr_elsewhere(facts: Facts) -> Iterable[HostFault]:
@@ -325,7 +325,7 @@ CHECKS = (
     Check(
         "peer-link", 33, "error", "RTM_GETROUTE to each peer: RTA_GATEWAY, RTA_OIF; the host's own addresses",
         "A plain route needs the peer as its next hop, on a shared link.",
-        "ip route get 10.0.10.51            # names no gateway if it is on the link",
+        "ip route get 10.0.10.51            # prints no gateway if the peer is on the link",
         preflight_check("peer-link"), behind=("uplink-down",),
     ),
     Check(
@@ -351,25 +351,26 @@ CHECKS = (
     ),
     Check(
         "same-pod-cidr", 36, "error",
-        "the peers in node.toml among themselves; ARP on the links to others for the bridge's own address",
+        "pod CIDRs of the peers in node.toml; ARP for the bridge's own address on the links to other hosts",
         "Two nodes with one pod CIDR assign the same addresses, and each peer's route leads to only one of them.",
         "arping -I eth0 10.244.0.1          # only this node may answer", _same_pods,
         behind=("uplink-down",), waits=True,
     ),
     Check(
-        "mtu", 37, "error", "IFLA_MTU of the links to others, of their routes (RTAX_MTU), bridge and ports",
+        "mtu", 37, "error",
+        "IFLA_MTU of the bridge, its ports and the links to other hosts; RTAX_MTU of the routes to peers",
         "Packets above the next link's MTU are fragmented or rejected: small requests work, large replies are lost.",
         "ip -br link; ip -d link show cni0\ncnictl bridge up --mtu 1450", _too_large,
     ),
     Check(
-        "mtu-path", 37, "error", "an echo of the pods' MTU to each peer, never fragmented; then smaller ones",
+        "mtu-path", 37, "error", "unfragmented echo requests to each peer: as large as the pods' MTU, then smaller",
         "If no router reports that a packet was too large, connections open and then hang.",
         "ping -M do -s 1472 10.0.10.51\ncnictl bridge up --mtu 1400     # then restart the pods", _black_hole,
         behind=("uplink-down", "peer-link"), waits=True,
     ),
     Check(
         "pods-filtered", 38, "error",
-        "an echo to each peer's gateway address from the node's own and from the bridge's; "
+        "an echo request to each peer's gateway address from the node's own address and from the bridge's; "
         "/sys/class/dmi/id/sys_vendor",
         "Clouds drop packets with a source address that they did not assign, such as pods' addresses.",
         "ping -I 10.0.0.210 10.244.1.1; ping -I 10.244.0.1 10.244.1.1", _pods_filtered,
@@ -378,7 +379,7 @@ CHECKS = (
     ),
     Check(
         "peer-pods", 38, "error",
-        "echo requests with a time to live of 1 to each peer's gateway address, and to the last one of its pod CIDR",
+        "echo requests with a time to live of 1 to the gateway address and the last address of each peer's pod CIDR",
         "A node that was reset, or now has another pod CIDR, still answers ping but drops packets to the pods.",
         "ping -t 1 10.244.1.1               # answers only if the peer itself has it\n"
         "cnictl route del-peer 10.244.1.0/24",

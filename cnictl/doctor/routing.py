@@ -113,7 +113,7 @@ CHECKS = (
     Check(
         "pod-routing", 31, "error",
         "RTM_GETROUTE with a pod's source, the bridge as RTA_IIF and kube-proxy's mark, to each peer's pods and node "
-        "and to the outside, and back; RTM_GETRULE; routes of every table inside a pod CIDR",
+        "and to outside hosts, and back; RTM_GETRULE; routes of every table inside a pod CIDR",
         "Policy rules come before the main table, and more specific routes before a peer's, so a VPN may divert pods' "
         "packets.",
         "ip rule; ip route get 10.244.1.2 from 10.244.0.2 iif cni0\n"

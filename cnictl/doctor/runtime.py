@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.core.counted import counted
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
@@ -30,7 +30,7 @@ def confs() -> Iterator[tuple[str, dict[str, Any] | None]]:
         try:
             names = sorted(os.listdir(folder))
         except OSError as error:
-            odd.pass_over_error(folder, error)
+            skipped_entries.skip_unreadable(folder, error)
             continue
         for name in names:
             if name.endswith(_ENDINGS) and not os.path.isdir(f"{folder}/{name}"):
@@ -47,7 +47,7 @@ def _chained(document: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _chain(facts: Facts) -> Iterable[HostFault]:
-    """Report chained plugins of our conf that are missing, or too old for its CNI version."""
+    """Report chained plugins of cnictl's conf that are missing, or too old for its CNI version."""
     if facts.spec is None:
         return
     folders = runtimes.bin_dirs(runtimes.find())
@@ -124,7 +124,7 @@ def _unread(facts: Facts) -> Iterable[HostFault]:
     launchers = install.installed(runtimes.bin_dirs(found_runtimes)).bin_dirs
     written = (CniConf(facts.spec).observe() or {"files": ()})["files"]
     confs = [os.path.dirname(path) for path in written if not is_foreign(path)]
-    for runtime, fault in runtimes.unread(found_runtimes, launchers, confs):
+    for runtime, fault in runtimes.not_reading(found_runtimes, launchers, confs):
         yield HostFault(runtime, f"{fault}: cnictl's files are in another folder", hint.command("cnictl apply"))
 
 
@@ -175,17 +175,19 @@ CHECKS = (
     ),
     Check(
         "conf-broken", 40, "error", "every conf in the runtimes' conf dirs, read as JSON",
-        "containerd stops reading at a broken conf that sorts before ours.",
+        "containerd stops reading at a broken conf that sorts before cnictl's.",
         "jq . /etc/cni/net.d/*", _unreadable, behind=("conf-order",),
     ),
     Check(
-        "chained-plugin", 41, "error", "each plugin that our conf chains: in a bin dir, executable, and its VERSION",
+        "chained-plugin", 41, "error",
+        "for each plugin that cnictl's conf chains: whether a bin dir has it, its mode, and its VERSION",
         "If a plugin of the chain is missing, every pod fails.",
         "CNI_COMMAND=VERSION /opt/cni/bin/portmap </dev/null", _chain, behind=("cni-conf", "plugin"),
     ),
     Check(
         "loopback", 41, "error", "the `loopback` plugin in the CRI runtime's bin dir",
-        "The CRI runs it for each pod: without it, every pod fails although the node is reported as ready.",
+        "The CRI runtime calls this plugin for each pod. If it is missing, every pod fails, although the node is "
+        "reported as ready.",
         "containerd config dump | grep -A3 cni\napt install containernetworking-plugins", preflight_check("loopback"),
     ),
     Check(

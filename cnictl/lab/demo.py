@@ -95,7 +95,7 @@ class Played:
     seconds: float
 
 
-def play(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[Played]:
+def run_demo(on_step: Callable[[str], None], dual_stack: bool = False) -> Iterator[Played]:
     """Run the walk-through in a private lab. Raises Problem if a command fails."""
     on_step("bringing up two nodes and a host outside")
     with Lab(nodes=2, dual_stack=dual_stack) as lab, ExitStack() as stack, ThreadPoolExecutor(len(lab.nodes)) as pool:

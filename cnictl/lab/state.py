@@ -89,7 +89,7 @@ def read(path: Path) -> Running | None:
         machines = tuple((Machine(**entry["machine"]), int(entry["pid"])) for entry in form["machines"])
         running = Running(int(form["holder"]), form["started"], machines)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # files are replaced atomically, so another version wrote any other form
+        return None  # the file is replaced atomically, so a file of another form is another version's
     return running if form.get("version") == _VERSION and identity(running.holder) == running.started else None
 
 

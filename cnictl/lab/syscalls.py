@@ -69,19 +69,19 @@ def make_read_only(target: str) -> None:
 
 
 def pivot_root(new: str, old: str) -> None:
-    """Make the mount `new` the root and put the former root at `old`. Raises OSError."""
+    """Make the mount `new` the root and put the old root at `old`. Raises OSError."""
     status = _libc.syscall(ctypes.c_long(_SYS_PIVOT_ROOT), os.fsencode(new), os.fsencode(old))
     _check(status, f"pivot_root to {new}")
 
 
 def leave_for(root: str) -> None:
-    """Make the mount `root` the root and unmount the former one with all mounts below it.
+    """Make the mount `root` the root and unmount the old one with all mounts below it.
 
     Raises OSError.
     """
     os.chdir(root)
-    pivot_root(".", ".")  # the former root now lies on top of the new one
-    _check(_libc.umount2(b".", _MNT_DETACH), "umount the former root")
+    pivot_root(".", ".")  # the old root now lies on top of the new one
+    _check(_libc.umount2(b".", _MNT_DETACH), "umount the old root")
     os.chdir("/")
 
 

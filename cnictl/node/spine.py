@@ -56,15 +56,15 @@ class Resource(Protocol):
 
 
 @runtime_checkable
-class Remembering(Protocol):
-    """A resource that may exist before cnictl's first run."""
+class KeepsOriginal(Protocol):
+    """A resource that may exist before cnictl's first run, and whose original state is recorded."""
 
     def remember(self) -> None:
         """Record the present state as the original one unless one is recorded; called before the first change."""
 
 
 @runtime_checkable
-class Restored(Protocol):
+class RestoredByReset(Protocol):
     """A resource that may have existed before cnictl, and is restored when cnictl leaves the host."""
 
     def state_after_reset(self) -> State | None:
@@ -72,47 +72,47 @@ class Restored(Protocol):
 
 
 @runtime_checkable
-class Parted(Protocol):
+class HasParts(Protocol):
     """A resource of several parts, such as files: an undo reverts the parts that nobody has changed since."""
 
-    parted: bool
-    """True."""
+    has_parts: bool
+    """Always True: only such a class has the attribute."""
 
 
 @runtime_checkable
-class Merging(Protocol):
-    """A resource that can revert a change although somebody has changed it again since."""
+class MergeableUndo(Protocol):
+    """A resource that can revert a run's change even if somebody has changed it again since."""
 
     def revert(self, now: State, before: State | None, after: State | None) -> tuple[State | None, list[str]]:
-        """Return `now` with the change from `before` to `after` reverted, and in words what has to stay."""
+        """Return `now` with the change from `before` to `after` reverted, and messages about what has to stay."""
 
 
 @runtime_checkable
-class Following(Protocol):
-    """A resource whose state is decided outside this node: an undo applies what is decided by then."""
+class FollowsSource(Protocol):
+    """A resource whose state a source outside this node decides. An undo applies the source's present state."""
 
-    def followed(self) -> State | None:
+    def state_from_source(self) -> State | None:
         """Return the state that an undo has to apply."""
 
 
 @runtime_checkable
-class Skipping(Protocol):
+class MayBeUnwritable(Protocol):
     """A resource that a node needs only after the next boot or restart. It is skipped if it can't be written."""
 
-    def skipped(self, spec: NodeSpec) -> list[str]:
+    def unwritable_paths(self, spec: NodeSpec) -> list[str]:
         """Return the paths that `spec` needs and that can't be written on this host."""
 
 
 @runtime_checkable
-class Carrying(Protocol):
-    """A resource that other things on the host may come to need."""
+class MayBeNeeded(Protocol):
+    """A resource that other things on the host may need after cnictl made it."""
 
-    def carries(self) -> str:
+    def needed_by(self) -> str:
         """Return the message that says what needs it; empty if nothing does."""
 
 
 class Batch(Protocol):
-    """Carries out the changes of many resources of one kind together."""
+    """A group of resources of one kind whose changes are carried out together."""
 
     def carry_out(self, changes: Sequence[Change]) -> dict[str, Problem]:
         """Make as many of the changes as possible; return the failures by resource."""
@@ -191,15 +191,15 @@ def plan_removal(resources: Sequence[Resource]) -> Plan:
 
 def state_after_reset(resource: Resource) -> State | None:
     """Return the state that a reset leaves a resource in."""
-    return resource.state_after_reset() if isinstance(resource, Restored) else None
+    return resource.state_after_reset() if isinstance(resource, RestoredByReset) else None
 
 
 def remember(todo: Plan) -> None:
     """Record the original state of everything in the plan, even of what only a later run may change."""
-    remembering = {kind for kind in {type(step.resource) for step in todo.steps} if issubclass(kind, Remembering)}
+    remembering = {kind for kind in {type(step.resource) for step in todo.steps} if issubclass(kind, KeepsOriginal)}
     for step in todo.steps:
         if type(step.resource) in remembering and not step.unknown:
-            cast(Remembering, step.resource).remember()
+            cast(KeepsOriginal, step.resource).remember()
 
 
 def joined(*plans: Plan) -> Plan:
@@ -352,7 +352,7 @@ def _reason(error: BaseException) -> Problem:
     return error if isinstance(error, Problem) else Problem(str(error))
 
 
-@reading.once()
+@reading.cached_pass()
 def _verify(done: Done) -> None:
     for resource, change in done:
         now = resource.observe()

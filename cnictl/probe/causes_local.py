@@ -176,19 +176,19 @@ def no_route(failure: Failure) -> FailureCause | None:
         words = f"no route to the peer's pod CIDR {peer.pod_cidr} through {peer.via}: "
         if peer not in failure.host.spec.known_peers and _is_unclaimed(failure):
             words += f"{_NO_NODE}, according to {failure.host.peer_hints.source}"
-            return FailureCause("unclaimed", words, failure.host.peer_hints.here(peer))
+            return FailureCause("unclaimed", words, failure.host.peer_hints.route_here(peer))
         return FailureCause("no-route", words + where, _route_to(failure, peer))
     if route.dev:
         return None
     if _is_unclaimed(failure):
         words = f"no route to {failure.target}: {_NO_NODE}, according to {failure.host.peer_hints.source}"
-        return FailureCause("unclaimed", words, failure.host.peer_hints.nowhere(failure.target))
+        return FailureCause("unclaimed", words, failure.host.peer_hints.unknown_node(failure.target))
     what_to_do = hint.advice(
         "add a default route to this host: ip route add default via GATEWAY",
         because="the uplink's gateway is not known here",
     )
     if failure.within_network:
-        what_to_do = failure.host.peer_hints.nowhere(failure.target)
+        what_to_do = failure.host.peer_hints.unknown_node(failure.target)
     return FailureCause("no-route", f"no route to {failure.target}: {route}", what_to_do)
 
 
@@ -201,7 +201,7 @@ def _is_unclaimed(failure: Failure) -> bool:
 def _route_to(failure: Failure, peer: Peer) -> Hint:
     """Return the hint for packets to a peer's pods that take another route: add, repair or inspect a route."""
     if peer not in failure.host.spec.known_peers:
-        return failure.host.peer_hints.here(peer)
+        return failure.host.peer_hints.route_here(peer)
     if failure.host.differs("route/", "routes/"):
         return hint.command("cnictl apply")
     return hint.advice(
@@ -271,7 +271,7 @@ def reverse_path(failure: Failure) -> FailureCause | None:
 
 
 def not_masqueraded(failure: Failure) -> FailureCause | None:
-    """The request left with the pod's own address, so a host outside can't answer it."""
+    """The request left with the pod's own address, so an outside host can't answer it."""
     if failure.within_network or failure.left_as != failure.pod.address:
         return None
     left = f"the request left with the pod's own address {failure.left_as}"

@@ -90,7 +90,7 @@ def _bridge_gone(failure: Failure, peer: Peer, words: str) -> FailureCause:
 
 
 def no_return_route(failure: Failure) -> FailureCause | None:
-    """The peer answers this node's own address, but not our pods."""
+    """The peer answers this node's own address, but not this node's pods."""
     at = failure.at_peer
     if at is None or failure.check != OTHER_HOST_POD or at.gateway_from_pod.answered or failure.of_host:
         return None
@@ -99,11 +99,11 @@ def no_return_route(failure: Failure) -> FailureCause | None:
         f"peer {at.peer.via} lacks the return route to {subnet}: its gateway {at.gateway.to} answers this node, "
         f"but not pod {failure.pod.address}, whose request left through {failure.route.dev}"
     )
-    return FailureCause("no-return-route", words, failure.host.peer_hints.there(at.peer, subnet, own))
+    return FailureCause("no-return-route", words, failure.host.peer_hints.route_back(at.peer, subnet, own))
 
 
 def peer_forwarding_off(failure: Failure) -> FailureCause | None:
-    """The peer's gateway answers our pod, but the peer forwards nothing."""
+    """The peer's gateway answers this node's pod, but the peer forwards nothing."""
     at = failure.at_peer
     if at is None or at.expiring is None or at.expiring.refusals:
         return None

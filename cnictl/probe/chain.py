@@ -86,14 +86,14 @@ class Chain:
         return any(plugin["type"] == kind and _maps_ports(plugin) for plugin in self.plugins)
 
     def add(self, attachment: Attachment) -> Json:
-        """ADD through the chain; return the last plugin's result. After PluginFailed the caller must call `delete`."""
+        """Call ADD for each plugin; return the last result. After PluginFailed the caller must call `delete`."""
         result: Json | None = None
         for plugin in self.plugins:
             result = self._call("ADD", plugin, attachment, result)
         return result or {}
 
     def delete(self, attachment: Attachment, result: Json | None) -> None:
-        """DEL in reverse order, with the cached result of ADD if there is one. The first error raises PluginFailed."""
+        """Call DEL in reverse order, with ADD's cached result if there is one. The first error raises PluginFailed."""
         cached = result if _at_least(self.version, (0, 4, 0)) else None
         for plugin in reversed(self.plugins):
             self._call("DEL", plugin, attachment, cached)

@@ -117,7 +117,7 @@ class Report:
 
     @property
     def overall(self) -> str:
-        """The worst state: `failed`, `uncertain` or `ok`; `failed` if no check was made."""
+        """The worst state: `failed`, `uncertain` or `ok`; `failed` if no check ran."""
         states = {check.state for check in self.checks}
         return next((state for state in (FAILED, UNCERTAIN, OK) if state in states), FAILED)
 
@@ -175,7 +175,7 @@ def run_checks(
             outside = stack.enter_context(echo_socket("", host.ipv6))
             neighbour = other.in_family_of(family_spec.subnet) if other else None
             targets = Targets(extended, host, neighbour, wanted, inside, outside)
-            planned_here = [planned for planned in targets.everything() if planned.check in chosen]
+            planned_here = [planned for planned in targets.all_checks() if planned.check in chosen]
             families.append((family_pod, host, planned_here))
         listeners: list[Listener] = []
         for family_pod, _, family_planned in families:

@@ -85,7 +85,7 @@ class Names:
     pods: tuple[str, ...]
     """The pods of this node: `namespace/name`, or the container id of one without a name."""
 
-    def like(self, text: str) -> list[str]:
+    def similar_names(self, text: str) -> list[str]:
         """Return the known names that `text` probably means, the closest first."""
         short = [pod.rpartition("/")[2] for pod in self.pods if "/" in pod]
         known = dict.fromkeys([*self.pods, *short, *self.peers, HOST, POD, EXTERNAL])
@@ -122,7 +122,7 @@ def target(
 ) -> Target:
     """Return the target that TO names. `ipv6` requires a family; `probe` is the pod that was made for it.
 
-    DNS names are resolved as `source` does. Raises UsageProblem, Problem.
+    DNS names are resolved as `source` resolves them. Raises UsageProblem, Problem.
     """
     place = parse_place(text)
     name = place.name
@@ -229,7 +229,7 @@ def _resolve(name: str, known: Names, source: Origin, ipv6: bool | None) -> Reso
         return resolvers.resolve(name, resolvers.resolver_of(source.pod.netns), families)
     except NotResolved as failed:
         message = f"{name!r} is neither a pod of this node nor a peer, and {failed.message}"
-        if failed.silent and not known.like(name):
+        if failed.silent and not known.similar_names(name):
             raise Problem(message, f"cnictl ping {_typed(source)} {failed.silent[0]}:53/udp shows why") from None
         raise Problem(message, _suggestion(name, known, _AN_ADDRESS)) from None
 
@@ -241,7 +241,7 @@ def _typed(source: Origin) -> str:
 
 def _suggestion(text: str, known: Names, others: str) -> str:
     """Return the hint for a name that is not known."""
-    like = known.like(text)
+    like = known.similar_names(text)
     if like:
         return f"did you mean {_alternatives(like)}?"
     return f"cnictl ipam list shows the pods; {others}"

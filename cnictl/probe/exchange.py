@@ -44,11 +44,11 @@ class Exchange:
         self._requests, self._count, self._interval, self._timeout = requests, count, interval, timeout
         self._open: dict[int, float] = {}
         self.answers: dict[int, Answer] = {}
-        """The outcome of each request, by sequence number. A request without an outcome so far is missing."""
+        """The outcome of each request, by sequence number. Requests that still wait for one are missing."""
 
     @property
     def all_came(self) -> bool:
-        """Whether at least one request was made, and every request was answered."""
+        """Whether at least one request was sent, and every request was answered."""
         return bool(self.answers) and all(answer.came for answer in self.answers.values())
 
     def run(self, on_answer: Callable[[Answer], None]) -> None:

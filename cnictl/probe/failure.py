@@ -29,20 +29,20 @@ class FailureCause:
 
 @dataclass
 class PeerEvidence:
-    """The other pings to the peer of a failed check, sent at the same time."""
+    """The additional pings to the peer of a failed check, sent at the same time."""
 
     peer: Peer
     node: Series
     """From this node to the peer's node address."""
     gateway: Series
-    """From this node to the first address of the peer's pod CIDR. The reply needs no route to our pods."""
+    """From this node to the first address of the peer's pod CIDR. The reply needs no route to this node's pods."""
     gateway_from_pod: Series
-    """From our pod to that address. The reply needs a route to our pods, but no forwarding on the peer."""
+    """From this node's pod to that address. The reply needs a route to the pod, but no forwarding on the peer."""
     expiring: Series | None = None
-    """From our pod to their pod, with a time to live that ends at the peer. A peer that forwards packets reports that
-    the request expired, before its FORWARD chain sees it."""
+    """From this node's pod to the peer's pod, with a time to live that ends at the peer. A peer that forwards packets
+    reports that the request expired, before its FORWARD chain sees it."""
     pod_from_node: Series | None = None
-    """From this node to their pod, with a time to live that ends one hop after the peer. A peer without its bridge
+    """From this node to the peer's pod, with a time to live that ends one hop after the peer. A peer without its bridge
     forwards the request by another route: it sends a redirect, or the next router reports that the request expired."""
 
 

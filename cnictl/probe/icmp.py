@@ -101,7 +101,7 @@ class Series:
     number: int = field(default_factory=itertools.count().__next__)
     """Identifies the series within this process."""
     sent: dict[int, float] = field(default_factory=dict)
-    """When each sequence number left, in seconds since the epoch, the clock of the kernel's time stamps."""
+    """When each request was sent, in seconds since the epoch (the clock of the kernel's time stamps)."""
     rtts: dict[int, float] = field(default_factory=dict)
     """Round-trip time of each answered request, in seconds."""
     refusals: list[Refusal] = field(default_factory=list)

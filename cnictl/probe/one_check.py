@@ -37,7 +37,7 @@ def check_one(
     with closing(Capture()) as capture, echo_socket(sender.netns, ipv6) as inside, echo_socket("", ipv6) as own:
         outside = own if sender.netns else inside
         targets = Targets(part, host, to_pod, Wanted(_COUNT, _TIMEOUT), inside, outside)
-        planned = targets.toward(address)
+        planned = targets.check_of(address)
         assert planned.series is not None
         on_step(f"pinging {address} to find the cause")
         ping([planned.series, *companions([planned])], _INTERVAL, _TIMEOUT, [planned.series])

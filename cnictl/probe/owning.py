@@ -35,11 +35,11 @@ class PeerPings:
     """The echo requests to one peer."""
 
     node: Series
-    """To the peer's own address."""
+    """The request to the peer's own address."""
     gateway: Series
-    """To the gateway of its pods, with a time to live of 1."""
+    """The request to the gateway of its pods, with a time to live of 1."""
     expiring: Series
-    """To the last address of its pod CIDR; it expires at the peer."""
+    """The request to the last address of its pod CIDR, which expires at the peer."""
 
 
 def ask(peers: Sequence[Peer]) -> dict[Peer, str]:
@@ -105,7 +105,7 @@ def in_words(peer: Peer, state: str, hints: PeerHints) -> tuple[str, Hint]:
         return (
             f"peer {peer.via} answers, but does not have the pod CIDR {peer.pod_cidr}: "
             f"no link there has its gateway {gateway_of(peer.pod_cidr)}",
-            hints.gone(peer),
+            hints.missing_pod_cidr(peer),
         )
     if state == NOT_FORWARDED:
         return (

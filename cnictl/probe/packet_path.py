@@ -96,10 +96,10 @@ class _Packet:
     hook: str = ""
     gateway: str = ""
     marked: set[str] = field(default_factory=set)
-    """The families whose first chain it has met."""
+    """The families whose first tracing chain the packet has passed."""
     ended: bool = False
     bridged: bool = False
-    """Whether the bridge passed it from port to port. Then br_netfilter called the IP hooks that it met."""
+    """Whether the bridge forwarded the packet from port to port. Then br_netfilter called its IP hooks."""
 
 
 def steps(events: Iterable[Event], sources: Sources) -> list[Step]:

@@ -144,7 +144,7 @@ def _tracked(source: str, to: Target) -> list[Step]:
     except OSError:
         return []
     if latest is None:
-        return [Step(REQUEST, CONNECTION, "none is tracked now")]
+        return [Step(REQUEST, CONNECTION, "not tracked")]
     state = "established" if latest.assured else "answered" if latest.answered else "not answered"
     words = f"{to.place.service} {source} → {to.address}: {state}"
     if latest.answering not in (latest.target, b""):

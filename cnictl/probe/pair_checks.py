@@ -113,14 +113,14 @@ def run_pairs(spec: NodeSpec, pod: CheckedPod, request: PairRequest, on_step: Ca
 def _plan(part: _Part, request: PairRequest) -> Iterator[_TargetPings]:
     """Yield the pings of one address family.
 
-    They go to each target's pod from our pod and from our node, to each target's node from our pod, and to the outside.
+    They go from our pod to each target's pod and node and to an outside host, and from our node to each target's pod.
     """
     targets = [target for target in request.targets if of_family(target.pod, part.pod.address)]
     peers = {target.name: _peer(part.host.spec, target) for target in targets}
     pods = dict.fromkeys(of_family(target.pod, part.pod.address) for target in targets)
     extended = replace(part.host.spec, peers=tuple(dict.fromkeys(filter(None, peers.values()))), learned=())
     wanted = Wanted(request.count, request.timeout, tuple(pods))
-    planned = Targets(extended, part.host, None, wanted, part.inside, part.outside).everything()
+    planned = Targets(extended, part.host, None, wanted, part.inside, part.outside).all_checks()
     to_pods = {plan.series.to: plan for plan in planned if plan.check == OTHER_HOST_POD and plan.series}
     to_nodes = {plan.series.to: plan for plan in planned if plan.check == OTHER_HOST and plan.series}
     for target in targets:

@@ -29,7 +29,7 @@ def path_mtu(netns: str, to: str, most: int = 0, timeout: float = 0.3) -> PathMt
     """Return the largest echo request, up to `most` bytes, that `to` answers.
 
     `netns` is the path of the sender's namespace (empty: our own); without `most`, its link's MTU is the limit.
-    `timeout` is for each answer, in seconds. A reported MTU is tried next; without reports, the sizes are halved.
+    `timeout` is for each answer, in seconds. A reported MTU is tried next; without reports, the search is binary.
     """
     most = most or first_link_mtu(netns, to)
     smallest = icmp.smallest(is_ipv6(to))

@@ -41,14 +41,14 @@ class CheckedPod:
     name: str
     netns: str
     addresses: tuple[str, ...]
-    """The first address of each family counts."""
+    """The pod's addresses; only the first one of each family is used."""
     host_veth: str = ""
     dns: tuple[str, ...] = ()
     """The DNS servers in the result of its ADD."""
     host_port: int = 0
     """The TCP port of this host that is mapped to the pod's `SERVED_PORT`; 0 if none is."""
     port_fault: str = ""
-    """Why the plugin did not map a port; empty if it did, or was not asked to."""
+    """Why the plugin did not map a port; empty if it did, or if no mapping was requested."""
     host_end: str = ""
     """The host's end of a probe pod's link, on whichever bridge its conf puts it."""
 
@@ -69,7 +69,7 @@ def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[
 
     A signal that would end this process removes them too and raises KeyboardInterrupt. Raises PluginFailed, Problem.
     """
-    former = {number: signal.signal(number, _interrupt) for number in _ENDING}
+    previous = {number: signal.signal(number, _interrupt) for number in _ENDING}
     making = [_Making(chain, mapped and number == count - 1) for number in range(count)]
     pool = ThreadPoolExecutor(count)
     failed = False
@@ -85,7 +85,7 @@ def probe_pods(chain: Chain, count: int, mapped: bool = False) -> Iterator[list[
         pool.shutdown()
         with ThreadPoolExecutor(count) as undoing:
             problems = [problem for problem in undoing.map(_Making.unmake, making) if problem]
-        for number, handler in former.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)
         if problems and not failed:  # an earlier error is the one to report
             raise problems[0]
@@ -135,7 +135,7 @@ class _Making:
         )  # fmt: skip
 
     def _add(self) -> tuple[Json, str]:
-        """ADD, without the port mapping if its plugin refuses it; return the result and that plugin's error."""
+        """Call ADD, without the port mapping if its plugin refuses it; return the result and that plugin's error."""
         try:
             return self._chain.add(_attachment(self._name, self._port)), ""
         except PluginFailed as failed:
@@ -167,7 +167,7 @@ def _await_carrier(links: list[str]) -> None:
     """Wait until the host ends of a pod have a carrier, at most `_CARRIER_SECONDS`.
 
     A bridge gets its carrier from its first port in deferred work of the kernel (net/core/link_watch.c), and drops
-    packets until then. A container takes longer than that to start; a ping does not.
+    packets until then. A container takes longer than that to start, but a ping does not.
     """
     deadline = time.monotonic() + _CARRIER_SECONDS
     with Netlink() as netlink:
@@ -198,7 +198,7 @@ def _attachment(name: str, host_port: int = 0) -> Attachment:
 
 
 def undo(path: str) -> Problem | None:
-    """DEL a probe pod by its state file, remove its namespace, then the file. Return the first Problem, or None."""
+    """Call DEL for a state file's pod, remove its namespace, then the file. Return the first Problem, or None."""
     name = os.path.basename(path)
     problem: Problem | None = None
     text = durable.contents(path)

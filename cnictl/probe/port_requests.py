@@ -28,7 +28,7 @@ _DNS_PORT = 53
 
 
 @dataclass
-class _Asking:
+class _Pending:
     """A request without an outcome so far."""
 
     socket: socket.socket
@@ -42,24 +42,24 @@ class PortRequests:
         """`protocol` is `ports.TCP` or `ports.UDP`. `size`: bytes of UDP's IP packets, which stay unfragmented."""
         self.protocol, self._netns, self._to, self._port, self._scope = protocol, netns, to, port, scope
         self._ipv6, self._size = is_ipv6(to), size
-        self._asking: dict[int, _Asking] = {}
+        self._pending: dict[int, _Pending] = {}
 
     def send(self, sequence: int) -> Answer | None:
         """Open a connection or send a datagram (`Requests.send`)."""
         try:
-            asking = inside(self._netns, self._socket)
+            pending = inside(self._netns, self._socket)
         except OSError as error:  # so many requests wait that this process may open no more
             return Answer(sequence, UNSENT, words=error.strerror or "")
-        error_queue.ask_for_errors(asking)
+        error_queue.ask_for_errors(pending)
         if self._size:
-            forbid_fragments(asking)
-        self._asking[sequence] = _Asking(asking, time.monotonic())
-        number = asking.connect_ex(self._place())
+            forbid_fragments(pending)
+        self._pending[sequence] = _Pending(pending, time.monotonic())
+        number = pending.connect_ex(self._place())
         if number not in (0, errno.EINPROGRESS):
             return self._ended(sequence, number)
         if self.protocol != TCP:
             try:
-                asking.send(self._datagram(sequence))
+                pending.send(self._datagram(sequence))
             except OSError as error:
                 return self._ended(sequence, error.errno or -1)
         return None
@@ -67,20 +67,20 @@ class PortRequests:
     def waiting(self) -> Iterable[tuple[socket.socket, int]]:
         """Return a socket for each open request (`Requests.waiting`)."""
         events = select.POLLOUT if self.protocol == TCP else select.POLLIN
-        return [(asking.socket, events) for asking in self._asking.values()]
+        return [(pending.socket, events) for pending in self._pending.values()]
 
     def read(self) -> list[Answer]:
         """Return new answers (`Requests.read`)."""
-        answers = [self._read_answer(sequence) for sequence in list(self._asking)]
+        answers = [self._read_answer(sequence) for sequence in list(self._pending)]
         return [answer for answer in answers if answer is not None]
 
     def give_up(self, sequence: int) -> None:
         """Close the request's socket (`Requests.give_up`)."""
-        self._asking.pop(sequence).socket.close()
+        self._pending.pop(sequence).socket.close()
 
     def close(self) -> None:
         """Close every socket."""
-        for sequence in list(self._asking):
+        for sequence in list(self._pending):
             self.give_up(sequence)
 
     def _socket(self) -> socket.socket:
@@ -98,13 +98,13 @@ class PortRequests:
         return dns.query(".", dns.NS, sequence & 0xFFFF) if self._port == _DNS_PORT else _PAYLOAD
 
     def _read_answer(self, sequence: int) -> Answer | None:
-        asking = self._asking[sequence]
-        number = asking.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        pending = self._pending[sequence]
+        number = pending.socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         try:
             if number == 0 and self.protocol == TCP:
-                asking.socket.getpeername()  # raises ENOTCONN until it is connected
+                pending.socket.getpeername()  # raises ENOTCONN until it is connected
             elif number == 0:
-                asking.socket.recv(512)
+                pending.socket.recv(512)
         except BlockingIOError:
             return self._if_reported(sequence)
         except OSError as error:
@@ -115,18 +115,18 @@ class PortRequests:
 
     def _if_reported(self, sequence: int) -> Answer | None:
         """Return the answer for an ICMP error that does not end the connection or datagram; None if there is none."""
-        refusal = error_queue.reported(self._asking[sequence].socket)
+        refusal = error_queue.reported(self._pending[sequence].socket)
         if refusal is None:
             return None
-        self._asking.pop(sequence).socket.close()
+        self._pending.pop(sequence).socket.close()
         return self._of_refusal(sequence, refusal, 0.0)
 
     def _ended(self, sequence: int, number: int) -> Answer:
         """Return the outcome of a request that ended with an error number; 0 is success."""
-        asking = self._asking.pop(sequence)
-        took = time.monotonic() - asking.sent_at
-        refusal = error_queue.reported(asking.socket) if number else None
-        asking.socket.close()
+        pending = self._pending.pop(sequence)
+        took = time.monotonic() - pending.sent_at
+        refusal = error_queue.reported(pending.socket) if number else None
+        pending.socket.close()
         if number == 0:
             return Answer(sequence, REPLY, took, self._to)
         if refusal is not None:

@@ -89,7 +89,7 @@ class Targets:
         self._pods = [pod for pod in wanted.pods if is_ipv6(pod) == host.ipv6]
         self._evidence = {peer: self._peer_evidence(peer) for peer in spec.known_peers}
 
-    def everything(self) -> list[Planned]:
+    def all_checks(self) -> list[Planned]:
         """Return every check, in the order of `CHECKS`."""
         return [
             Planned(OWN_HOST, self._main(own_address(self._spec, self._host, self._external_address()))),
@@ -99,7 +99,7 @@ class Targets:
             self._external(),
         ]
 
-    def toward(self, address: str) -> Planned:
+    def check_of(self, address: str) -> Planned:
         """Return the check of any address, with the pings that distinguish causes."""
         packed = parse_address(address)
         if self._host.route(address).kind == LOCAL:

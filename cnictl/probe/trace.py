@@ -150,7 +150,7 @@ def clean() -> None:
 
 
 def table_text(family: str, chains: str) -> str:
-    """Return the text that loads a tracing table with these chains, replacing a former one."""
+    """Return the text that loads a tracing table with these chains, replacing an older one."""
     return f"add table {family} {TABLE}\ndelete table {family} {TABLE}\ntable {family} {TABLE} {{\n{chains}}}\n"
 
 

@@ -60,7 +60,7 @@ def conf_text(text: str, words: Words) -> str:
     try:
         return json.dumps(conf(json.loads(text), words), indent=1)
     except ValueError as error:
-        return f"{HIDDEN}: is not valid JSON: {words.prose(str(error))}"
+        return f"{HIDDEN} is not valid JSON: {words.prose(str(error))}"
 
 
 _SETTING = re.compile(r"(?P<key>[A-Za-z][\w./-]{0,80})(?P<between>\s*=\s*)(?P<value>.*)")
@@ -71,7 +71,8 @@ _FILE_KEYS = listed(
     Gateway"""
 )  # fmt: skip
 _SECTIONS = listed("plugin peers Unit Service Install Match Link Network Route keyfile")
-_OURS = ("# What this node should be.", "# Written by cnictl")
+_OURS = ("# Desired state of this node.", "# What this node should be.", "# Written by cnictl")
+"""The beginnings of comments that cnictl writes; the second is that of older node files."""
 
 
 def settings(text: str, words: Words) -> str:

@@ -30,7 +30,7 @@ def text(with_doctor: bool, ask_peers: bool) -> str:
     """
     registry = CollectorRegistry()
     registry.register(_Node(with_doctor, ask_peers))
-    with reading.once():
+    with reading.cached_pass():
         return generate_latest(registry).decode()
 
 

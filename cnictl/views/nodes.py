@@ -11,7 +11,7 @@ from cnictl.probe import neighbours
 from cnictl.views import source_view
 
 
-@reading.once()
+@reading.cached_pass()
 def listed(spec: NodeSpec) -> dict[str, Any]:
     """Return the source and its state, and a row for each node and address family, as JSON values."""
     learned = learned_peers.load() if spec.reach.source else None

@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import cnictl
-from cnictl.core import odd, programs, untrusted_text
+from cnictl.core import programs, skipped_entries, untrusted_text
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node.plugin import versions
@@ -39,7 +39,7 @@ def _version_of(path: str) -> str:
     try:
         output = run([path, "--version"], timeout=_SECONDS).stdout
     except (Problem, OSError) as fault:
-        odd.pass_over(path, f"does not print its version: {fault}")
+        skipped_entries.skip(path, f"does not print its version: {fault}")
         return ""
     number = _NUMBER.search(output)
     return untrusted_text.line(number[0]) if number is not None else ""

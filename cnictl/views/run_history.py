@@ -59,4 +59,4 @@ def _outcome(run: Run) -> str:
     waiting = pending.read()
     if waiting is not None and waiting.run == run.number and run.end:
         return f"to be confirmed: {max(0.0, waiting.left()):.0f} s left"
-    return history.outcome(run, at_work=run_lock.is_held())
+    return history.outcome(run, is_running=run_lock.is_held())

@@ -11,7 +11,7 @@ from cnictl.node.state.learned_peers import Learned
 def shown(spec: NodeSpec, learned: Learned | None) -> dict[str, Any]:
     """Return the source as JSON values. `learned` is its last list, if any."""
     if learned is None:
-        title = f"{spec.reach.source}, never read" if spec.reach.source else "node.toml alone"
+        title = f"{spec.reach.source}, never read" if spec.reach.source else "only node.toml"
         return {"title": title, "version": "", "age": None, "stale_since": 0.0, "trouble": "", "conflict": ""}
     return {
         "title": learned.source,

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import cnictl
-from cnictl.core import odd
+from cnictl.core import skipped_entries
 from cnictl.core.counted import counted
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list
@@ -26,7 +26,7 @@ from cnictl.views import network_views, source_view
 from cnictl.watch import repairs
 
 
-@reading.once()
+@reading.cached_pass()
 def collect(spec: NodeSpec) -> dict[str, Any]:
     """Return the whole screen as JSON values."""
     rows = [_row(step) for step in converge.plan(spec).whole.steps]
@@ -72,7 +72,7 @@ def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
     """Return the verdict on the node, and the reasons in words if it is not healthy."""
     faults = [f"{shown['drifted']} of {len(shown['resources'])} resources drifted"] if shown["drifted"] else []
     faulty_peers = [peer["via"] for peer in shown["peers"] if peer["fault"]]
-    faults += [counted(len(shown["strays"]), "routing fault")] if shown["strays"] else []
+    faults += [f"the host misroutes pods' packets ({len(shown['strays'])})"] if shown["strays"] else []
     faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
     source = shown["source"] or {"conflict": "", "trouble": ""}
     faults += ["the source of peers contradicts this node"] if source["conflict"] else []
@@ -168,7 +168,7 @@ def _routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]
 def _route(state: PeerRouteState, pods: str, hints: PeerHints) -> dict[str, Any]:
     fault, what_to_do = owning.in_words(state.peer, pods, hints) if state.peer is not None and pods else ("", hint.NONE)
     if state.peer is not None and not fault and pods != owning.ANSWERS:
-        fault, what_to_do = hints.refused(state.peer)
+        fault, what_to_do = hints.refused_entry(state.peer)
     return {
         "pod_cidr": state.pod_cidr,
         "via": state.via,
@@ -192,5 +192,5 @@ def _confs(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as error:
-        odd.pass_over_error(folder, error)
+        skipped_entries.skip_unreadable(folder, error)
         return []

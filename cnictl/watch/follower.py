@@ -78,7 +78,7 @@ class Follower:
         waits = pauses()
         while not self._ended.is_set():
             try:
-                self._source = sources.opened(NodeSpec((), (), reach=self.reach))
+                self._source = sources.open_source(NodeSpec((), (), reach=self.reach))
                 version = self._list(self._source)
                 waits = pauses()
                 for snapshot in self._source.watch(version):

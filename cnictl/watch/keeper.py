@@ -127,7 +127,7 @@ class Keeper:
             self._finish_undo()
             changed = self._repair()
         except Held:
-            self._retry = 0.2  # another command is at work: check its result soon
+            self._retry = 0.2  # another command is changing the node: check its result soon
         except (Problem, OSError) as error:
             self._tell(f"error: {error}")
             self._retry = 5.0
@@ -165,8 +165,8 @@ class Keeper:
 
     def _follows(self, step: Step) -> bool:
         """Return whether a change follows from a change of the source's peers. Such a change is not a repair."""
-        former = self._wanted.get(step.resource.id, _NEVER)
-        return self._source_changed and former != _wanted(step)
+        previous = self._wanted.get(step.resource.id, _NEVER)
+        return self._source_changed and previous != _wanted(step)
 
     def _due(self, plan: Plan, now: float) -> Plan:
         """Return the part of a plan that may be repaired now, and schedule the next check for the rest."""

@@ -15,7 +15,7 @@ from cnictl.core.paths import RUN_DIR, WATCH_FILE
 FIGHT = 5
 """Repairs of one resource within `WINDOW` after which watch gives up, because another program keeps changing it."""
 WINDOW = 60.0
-"""Seconds."""
+"""Seconds in which repairs of a resource are counted."""
 CALM = 300.0
 """Seconds that a resource has to stay right before watch repairs it again after giving up."""
 _FIRST_PAUSE = 0.5

@@ -125,7 +125,7 @@ def node_addresses(number: int) -> tuple[str, str]:
 
 
 def outside_addresses(number: int) -> tuple[str, str]:
-    """Return the addresses of the outside on a host's uplink, IPv4 and IPv6."""
+    """Return the outside host's addresses on a host's uplink, IPv4 and IPv6."""
     return f"198.51.{number}.1", f"2001:db8:{number}::1"
 
 

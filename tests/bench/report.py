@@ -63,11 +63,11 @@ def write(cases: list[Case], steps: list[Step], parts: list[Parts], load: float)
     )
     tables = [where, _compared(cases)]
     if steps:
-        tables += ["### A call's start\n\nThe quickest of many, in ms.", _start(steps)]
+        tables += ["### A call's start\n\nThe fastest of many runs, in ms.", _start(steps)]
     if parts:
         tables += [
-            "### Where each verb's time goes\n\nThe quickest of many calls, in ms, with ipMasq, watched by the "
-            "profiler's hook, which makes our own code look slower than it is.",
+            "### Where each verb's time goes\n\nThe fastest of many calls, in ms, with ipMasq. The profiler's hook "
+            "makes our own code look slower than it is.",
             _where(parts),
         ]
     page.write_text(before + begin + "\n" + "\n\n".join(tables) + "\n\n" + end + after, encoding="utf-8")

@@ -121,7 +121,7 @@ class Side:
     def must_masquerade(self, pod: str) -> None:
         """Raise Unequal unless a receiver outside sees the expected source address on the pod's datagrams.
 
-        With masquerade that is the host's address. Without masquerade it is the pod's own address; the outside has no
+        With masquerade that is the host's address. Without masquerade it is the pod's own address; the receiver has no
         route back to it, so only the arriving datagram is checked.
         """
         targets, own = place.outside_addresses(self.number), place.node_addresses(self.number)

@@ -14,9 +14,9 @@ KINDS = {
     "JSON": "JSON read and written",
     "files": "leases, records, log: files",
     "lock": "locks",
-    "netlink": "netlink, the kernel's work included",
-    "setns": "the way into the pod's namespace",
-    "wait": "the link's end, until the kernel has answered",
+    "netlink": "netlink, including kernel time",
+    "setns": "entering the pod's namespace",
+    "wait": "link deletion until the kernel's reply",
     "code": "everything else: our own code",
 }
 _ROUNDS = 40

@@ -60,8 +60,8 @@ def _steps(folder: str, program: str) -> list[tuple[str, list[str]]]:
 
     return [
         ("a process that does nothing (/bin/true)", ["/bin/true"]),
-        ("the launcher's shell, which turns into it", ["/bin/sh", "-c", "[ -x /bin/true ] && exec /bin/true"]),
-        ("the interpreter instead, ending in _exit", python("")),
+        ("sh, then exec of /bin/true", ["/bin/sh", "-c", "[ -x /bin/true ] && exec /bin/true"]),
+        ("sh, then Python ending in _exit", python("")),
         ("the bundle read", python(start)),
         ("its modules executed: all that ADD imports", python(verb)),
         ("stdin, JSON, the configuration checked", python(conf)),

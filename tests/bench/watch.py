@@ -57,8 +57,8 @@ def _measure(node: Node) -> str:
     assert watching.stderr is not None
     while "watching" not in watching.stderr.readline():
         pass
-    where = f"Linux {os.uname().release}, load {os.getloadavg()[0]:.1f}"
-    lines = [f"{_ROUNDS} times each, {where}; ms until it is there again.", ""]
+    where = f"load {os.getloadavg()[0]:.1f}, Linux {os.uname().release}"
+    lines = [f"{_ROUNDS} runs each, {where}; milliseconds until restored.", ""]
     lines += ["| removed | median | longest |", "|---|--:|--:|"]
     for what, (taken, there) in _CASES.items():
         milliseconds = []

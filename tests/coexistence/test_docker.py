@@ -73,7 +73,7 @@ class Dockerd:
         return [line for line in lines if line[0] != "#" and "cnictl" not in line.lower()]
 
     def containers_work(self) -> bool:
-        """Return whether a container reaches the outside."""
+        """Return whether a container reaches an outside host."""
         ping = ["box", "/bin/busybox", "ping", "-c1", "-W2", EXTERNAL]
         return self.node.run([_DOCKER, "run", "--rm", *ping], check=False).status == 0
 

@@ -111,7 +111,7 @@ def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
     firewall_cmd(node, "--reload")
     assert world.missing() == []
     assert doctor(node) == []
-    note("firewalld", FAULT, "pods of other nodes can't connect to this node's")
+    note("firewalld", FAULT, "pods of other nodes can't connect to this node's pods")
 
 
 def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> None:

@@ -44,7 +44,7 @@ _LATER = "/etc/systemd/networkd.conf.d/zz.conf"
 _WILDCARD, _FIRST = "/etc/systemd/network/50-all.network", "/etc/systemd/network/00-all.network"
 _OTHERS = "/run/systemd/network/10-eth0.network.d"
 GATEWAY = "10.244.0.1"
-NO_GATEWAY, NO_PEER = "a pod can't reach its own host", "a pod can't reach a pod of the peer's"
+NO_GATEWAY, NO_PEER = "a pod can't reach its own host", "a pod can't reach a pod of a peer"
 _ADDRESSES = "/etc/systemd/network/10-eth0.network.d/99-cnictl.conf"
 
 

@@ -68,7 +68,7 @@ def test_unit_that_was_disabled(machine: Booted) -> None:
     assert "cni0" not in shell(machine.node, "ip -br link")
     assert findings(machine.node, "--fix") == []
     assert machine.systemctl("is-enabled", "cnictl.service") == "enabled"
-    note("boot-unit", fault, "after a reboot no pod has a network")
+    note("boot-unit", fault, "no pod has a network after a reboot")
 
 
 @pytest.mark.parametrize("verbs", [("restart",), ("reload",), ("stop", "start")], ids=" and ".join)

@@ -12,16 +12,16 @@ _INSIDE = "CNICTL_PARITY_INSIDE"
 
 
 def main() -> int:
-    """Run the chosen jobs, and return 1 if ours is worse in a row or if a job could not be judged, else 0."""
+    """Run the chosen jobs. Return 1 if cnictl-bridge is worse in a row or a job could not be judged, else 0."""
     parser = argparse.ArgumentParser(prog="python -m tests.parity", description=sys.modules["tests.parity"].__doc__)
-    parser.add_argument("--write", action="store_true", help="renew docs/dev/drop-in.md from the whole list")
+    parser.add_argument("--write", action="store_true", help="rewrite docs/dev/drop-in.md from the whole list")
     parser.add_argument("--part", default="1/1", help="N/M: run every M-th job of the list, beginning with the N-th")
     parser.add_argument("--jobs", type=int, default=0, help="scenarios at the same time (default: three per core)")
     parser.add_argument("--verbose", action="store_true", help="also show where the reference falls short")
     parser.add_argument("words", nargs="*", help="run only scenarios whose name contains one of these")
     options = parser.parse_args()
     if options.write and (options.words or options.part != "1/1"):
-        parser.error("--write takes the whole list")
+        parser.error("--write needs the whole list: leave out --part and the words")
     _as_root()
     first, every = (int(number) for number in options.part.split("/"))
     chosen = [job for job in run.jobs() if not options.words or any(word in run.label(job) for word in options.words)]

@@ -79,7 +79,7 @@ def lies(result: Json, snapshot: Snapshot, pod: str) -> list[str]:
             else "host veth"
         )
         if link is None:
-            untrue.append(f"{role} isn't there")
+            untrue.append(f"{role} is missing")
             continue
         untrue += [
             f"{key} of {role}"

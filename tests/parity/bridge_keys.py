@@ -231,5 +231,5 @@ BRIDGE = (
         "ignored",
         _conf(note="of the operator", ipam={"note": 1}, capabilities={"mac": True}, runtimeConfig={"portMappings": []}),
     ),
-    Variant("unknown keys", "every known one null", _conf(**dict.fromkeys(_OPTIONAL, NULL))),
+    Variant("unknown keys", "every known key null", _conf(**dict.fromkeys(_OPTIONAL, NULL))),
 )

@@ -16,12 +16,12 @@ IPV4, IPV6, DUAL = FAMILIES
 
 
 NOTHING_LEFT: Facts = {"outcome": answers.REFUSED, "left": []}
-"""The facts that are wanted of an ADD that can't succeed."""
+"""The facts that must hold after an ADD that can't succeed."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that goes wrong around a verb, and the facts that are wanted afterwards."""
+    """A fault around a call of a verb, and the facts that must hold afterwards."""
 
     name: str
     verb: str
@@ -63,7 +63,7 @@ def add(
 
 
 def added(place: Place, pod: str, conf: Json, extra: Mapping[str, str] = MappingProxyType({})) -> Json:
-    """Call ADD and return its result; {} if it was refused, which shows in later steps."""
+    """Call ADD and return its result; {} if it was refused, which later steps report."""
     return answers.result_of(add(place, pod, conf, extra)) or {}
 
 

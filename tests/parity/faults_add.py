@@ -83,15 +83,16 @@ def _at_once(place: Place, family: Family) -> Facts:
     with ThreadPoolExecutor(3) as pool:
         ended = list(pool.map(lambda pod: add(place, pod, conf), ("a", "b", "c")))
     now = observe.take(place, ("a", "b", "c"))
-    told = {
+    macs = {
         interface["mac"]
         for answer in ended
         for interface in (answers.result_of(answer) or {}).get("interfaces", [])[:1]
     }
+    bridge_mac = now.links.get("cni0", {}).get("address")
     given = [address for pod in now.pods for address in observe.addresses(now.pod_link(pod))]
     return {
         **worst(*ended),
-        "bridge MACs told": "the bridge's" if told == {now.links.get("cni0", {}).get("address")} else "others",
+        "bridge MACs in the results": "the bridge's" if macs == {bridge_mac} else "others",
         "addresses": len(set(given)),
     }
 
@@ -114,7 +115,7 @@ def _address_used_again(place: Place, family: Family) -> Facts:
 
 
 def _former_flows(place: Place, family: Family) -> Facts:
-    """Send an answer from outside to an address's former owner, which was masqueraded; it must not reach pod c."""
+    """Send an answer to the masqueraded previous owner of an address; it must not reach pod c, the new owner."""
     (net,) = family.nets
     kind = socket.AF_INET6 if net.version == 6 else socket.AF_INET
     conf = conf_of(family, ipMasq=True)
@@ -136,7 +137,7 @@ def _former_flows(place: Place, family: Family) -> Facts:
             owner.bind((net.at(3), 6000))
             server.sendto(b"for the former owner", source)
             reaches = bool(select.select([owner], [], [], 0.5)[0])
-    return {**facts, "the former owner's answers reach the new one": reaches}
+    return {**facts, "the new owner gets the previous owner's answers": reaches}
 
 
 def _ipv6_off_in_the_pod(place: Place, family: Family) -> Facts:
@@ -173,7 +174,7 @@ def _two_networks(place: Place, family: Family) -> Facts:
 FAULTS = (
     *(
         Fault(
-            "isDefaultGateway with an ipam route to everywhere",
+            "isDefaultGateway with a default route in ipam",
             "ADD",
             {"outcome": OK, "default routes": _one_default(family)},
             _default_route_twice,
@@ -185,7 +186,7 @@ FAULTS = (
         Fault("a route that the kernel refuses", "ADD", NOTHING_LEFT, _impossible_route, family)
         for family in (IPV4, IPV6)
     ),
-    Fault("the pod has an interface of that name", "ADD", NOTHING_LEFT, _interface_there),
+    Fault("the pod already has an interface of that name", "ADD", NOTHING_LEFT, _interface_there),
     Fault("the namespace doesn't exist", "ADD", NOTHING_LEFT, _no_namespace),
     Fault(
         "the IPAM plugin fails",
@@ -200,14 +201,14 @@ FAULTS = (
     ),
     Fault("the IPAM plugin returns invalid JSON", "ADD", NOTHING_LEFT, _ipam_answers_nonsense),
     Fault(
-        "three at the same time on a fresh bridge",
+        "three ADDs at the same time on a new bridge",
         "ADD",
-        {"outcome": OK, "bridge MACs told": "the bridge's", "addresses": 3},
+        {"outcome": OK, "bridge MACs in the results": "the bridge's", "addresses": 3},
         _at_once,
     ),
     *(
         Fault(
-            "an address used again immediately",
+            "an address is reused immediately",
             "ADD",
             {"outcome": OK, "first datagram from another pod": POD, "first datagram from the node": POD},
             _address_used_again,
@@ -217,9 +218,9 @@ FAULTS = (
     ),
     *(
         Fault(
-            "an address whose former owner had connections",
+            "an address whose previous owner had connections",
             "ADD",
-            {"outcome": OK, "the former owner's answers reach the new one": False},
+            {"outcome": OK, "the new owner gets the previous owner's answers": False},
             _former_flows,
             family,
         )

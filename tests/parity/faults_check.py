@@ -1,4 +1,4 @@
-"""List what CHECK must report, and what it must accept, on an attachment that was correct after ADD."""
+"""List the changes after a correct ADD that CHECK must report, and those that it must accept."""
 
 from collections.abc import Callable
 
@@ -78,16 +78,16 @@ _BROKEN: tuple[tuple[str, Break, Json], ...] = (
     ("the bridge's gateway address is gone", _on_host("address del {gateway} dev cni0"), {}),
     ("the masquerade rules are gone", _flush_rules, {"ipMasq": True}),
     ("the lease is gone", _drop_lease, {}),
-    ("the lease is another's", _other_lease, {}),
+    ("the lease belongs to another container", _other_lease, {}),
 )
 """What CHECK must report in each family."""
 
 _BROKEN_LINKS: tuple[tuple[str, Break, Json], ...] = (
     ("the pod's interface is gone", _in_pod("link del eth0"), {}),
     ("the pod's interface is down", _in_pod("link set eth0 down"), {}),
-    ("the pod's MAC is another", _in_pod("link set eth0 address 02:00:5e:00:53:77"), {}),
+    ("the pod's MAC has changed", _in_pod("link set eth0 address 02:00:5e:00:53:77"), {}),
     ("the host end is down", _on_host("link set {veth} down"), {}),
-    ("the host end is off the bridge", _on_host("link set {veth} nomaster"), {}),
+    ("the host end is not on the bridge", _on_host("link set {veth} nomaster"), {}),
     ("the bridge is down", _on_host("link set cni0 down"), {}),
     ("hairpin is off", _port("hairpin", "off"), {"hairpinMode": True}),
     ("the port is no longer isolated", _port("isolated", "off"), {"portIsolation": True}),
@@ -111,7 +111,7 @@ FAULTS = (
     ),
     Fault("a port with a lower MAC joins the bridge", "CHECK", {"outcome": OK}, _after(_on_host(*_LOW_PORT))),
     Fault(
-        "the pod has got another route of its own",
+        "the pod has an additional route",
         "CHECK",
         {"outcome": OK},
         _after(_in_pod("route add 192.0.2.0/24 via {other}")),

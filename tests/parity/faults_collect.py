@@ -135,19 +135,19 @@ def _fresh(place: Place, family: Family) -> Facts:
 
 FAULTS = (
     Fault(
-        "one of two is no longer valid",
+        "one of two attachments is no longer valid",
         "GC",
         {"outcome": OK, "left": [], "the valid one's leases": ["10.22.0.2"], "the valid one to gateway": POD},
         _one_of_two,
     ),
     Fault(
-        "one of two is no longer valid",
+        "one of two attachments is no longer valid",
         "GC",
         {"outcome": OK, "left": [], "the valid one's leases": ["2001:db8:22::2"], "the valid one to gateway": POD},
         _one_of_two,
         IPV6,
     ),
-    *(Fault("a pod that vanished", "GC", {"outcome": OK, "left": []}, _vanished, family) for family in (IPV4, IPV6)),
+    *(Fault("a pod vanished", "GC", {"outcome": OK, "left": []}, _vanished, family) for family in (IPV4, IPV6)),
     Fault(
         "another network has a pod",
         "GC",
@@ -157,7 +157,7 @@ FAULTS = (
     Fault("without cni.dev/valid-attachments", "GC", {"outcome": REFUSED, "leases": ["10.22.0.2"]}, _without_the_list),
     *(Fault("the range is full", "STATUS", {"outcome": REFUSED, "code": 50}, _full, family) for family in (IPV4, IPV6)),
     Fault("the range is full of pods that vanished", "STATUS", {"outcome": OK}, _full_of_vanished),
-    Fault("a link that is not a bridge has its name", "STATUS", {"outcome": REFUSED, "code": 50}, _no_bridge),
+    Fault("a link that is not a bridge has the bridge's name", "STATUS", {"outcome": REFUSED, "code": 50}, _no_bridge),
     *(
         Fault("forwarding was turned off", "STATUS", {"outcome": REFUSED, "code": 51}, _forwarding_off, family)
         for family in (IPV4, IPV6)

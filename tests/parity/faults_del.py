@@ -1,6 +1,6 @@
 """List the faults around DEL, which must succeed and leave nothing of the attachment.
 
-Most of them use masquerade, because its rules are what is left most often.
+Most of them use masquerade, because plugins most often leave its rules behind.
 """
 
 from collections.abc import Callable
@@ -134,16 +134,16 @@ FAULTS = (
     ),
     Fault("the conf names another bridge", "DEL", _GONE, _after(_nothing, bridge="br-new")),
     Fault("the lease store is gone", "DEL", _GONE, _after(_run("rm", "-r", "/var/lib/cni"))),
-    Fault("never added", "DEL", _GONE, _never_added),
-    *(Fault("of the network's last pod", "DEL", _GONE, _last_of_the_network, family) for family in (IPV4, IPV6)),
+    Fault("the pod was never added", "DEL", _GONE, _never_added),
+    *(Fault("the network's last pod", "DEL", _GONE, _last_of_the_network, family) for family in (IPV4, IPV6)),
     Fault(
-        "a second one after another pod got the address",
+        "a second DEL after another pod got the address",
         "DEL",
         {"outcome": OK, "the new owner's leases": ["10.22.0.2"], "the new owner to gateway": POD},
         _late,
     ),
     Fault(
-        "another container has the namespace's path by now",
+        "another container now has the namespace's path",
         "DEL",
         {"outcome": OK, "the other container to gateway": POD},
         _path_used_again,

@@ -126,15 +126,15 @@ def _folder_for_a_lease(place: Place, family: Family) -> Facts:
 
 
 FAULTS = (
-    Fault("the pod's namespace is a new one, no DEL between", "ADD", {"outcome": OK}, _after_a_crash),
-    Fault("the former ADD was killed after its lease", "ADD", {"outcome": OK}, _after_a_kill),
+    Fault("the pod's namespace was recreated without a DEL", "ADD", {"outcome": OK}, _after_a_crash),
+    Fault("the previous ADD was killed after it wrote its lease", "ADD", {"outcome": OK}, _after_a_kill),
     Fault("zero-byte lease files in a small range", "ADD", {"outcome": OK}, _empty_leases),
     Fault("the range is full of pods that vanished", "ADD", {"outcome": OK}, _vanished_pods),
     Fault("the range is full", "ADD", NOTHING_LEFT, _exhausted),
     Fault("the second family's range is full", "ADD", NOTHING_LEFT, _second_set_exhausted, DUAL),
     Fault("the disk is full", "ADD", NOTHING_LEFT, _full_disk),
     Fault("the store is read-only", "ADD", NOTHING_LEFT, _read_only),
-    Fault("somebody holds the store's lock", "ADD", {"outcome": REFUSED, "code": 11}, _held_lock),
-    Fault("the store is of another subnet", "ADD", {"outcome": OK}, _another_store),
-    Fault("a folder where a lease should be", "ADD", {"outcome": OK}, _folder_for_a_lease),
+    Fault("another process holds the store's lock", "ADD", {"outcome": REFUSED, "code": 11}, _held_lock),
+    Fault("the store has leases of another subnet", "ADD", {"outcome": OK}, _another_store),
+    Fault("a folder has the name of a lease file", "ADD", {"outcome": OK}, _folder_for_a_lease),
 )

@@ -105,10 +105,10 @@ def _static_given(family: Family) -> Facts:
 
 
 IPAM = (
-    Variant("ipam.ranges", "a set a family", expect=_got(3)),
+    Variant("ipam.ranges", "one set per family", expect=_got(3)),
     Variant(
         "ipam.ranges",
-        "two sets a family",
+        "two sets per family",
         _ipam(lambda family, _: {"ranges": ranges((*family.nets, *family.second))}),
         expect=_got(3, second=True),
     ),
@@ -126,7 +126,7 @@ IPAM = (
         _spans(gateway=lambda net: net.at(254)),
         expect=lambda family: {"bridge.addresses": [net.with_prefix(254) for net in family.nets]},
     ),
-    _route("ipam.routes", "a dst alone", "via {gateway}"),
+    _route("ipam.routes", "only a dst", "via {gateway}"),
     Variant(
         "ipam.routes",
         "the default route",
@@ -231,7 +231,7 @@ IPAM = (
     ),
     Variant(
         "runtimeConfig.ips",
-        "one that is taken",
+        "an address in use",
         lambda family, _: {"runtimeConfig": {"ips": [net.at(5) for net in family.nets]}},
         files={
             f"/var/lib/cni/networks/parity/{address}": "other\r\neth0" for address in ("10.22.0.5", "2001:db8:22::5")
@@ -271,7 +271,7 @@ IPAM = (
     ),
     Variant(
         "ipam.type",
-        "a plugin that isn't there",
+        "a plugin that is missing",
         lambda *_: {"ipam": {"type": "absent-ipam"}},
         must=REFUSED,
         names="absent-ipam",

@@ -96,7 +96,7 @@ class Place:
         extra: Mapping[str, str] = MappingProxyType({}),
         ifname: str = "eth0",
     ) -> Answer:
-        """Call the side's plugin for a pod. STATUS and GC are called for no pod, by an empty name."""
+        """Call the side's plugin for a pod; with an empty name for STATUS and GC, which are for no pod."""
         pod = None
         if name:
             made = self.pods[name]

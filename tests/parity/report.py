@@ -1,4 +1,4 @@
-"""Write docs/dev/drop-in.md from verdicts, with a mark that lets a test see whether it matches the fixed list."""
+"""Write docs/dev/drop-in.md from verdicts, with a mark by which a test checks that it matches the fixed list."""
 
 import collections
 import hashlib
@@ -10,7 +10,7 @@ from pathlib import Path
 from tests.parity.families import FAMILIES
 from tests.parity.faults import FAULTS
 from tests.parity.product import BAD_SCENARIOS, KEYS, NO_MEANING, SCENARIOS, VERSION_ROW, rows_of
-from tests.parity.rules import BETTER, NOT_SHOWN, SAME, WORSE, Verdict
+from tests.parity.rules import BETTER, EXPECTED, GOT, NOT_SHOWN, SAME, WORSE, Verdict
 from tests.parity.scenario import VERBS, Row
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "dev" / "drop-in.md"
@@ -42,7 +42,7 @@ def mark() -> str:
 
 
 def write(verdicts: Sequence[Verdict]) -> None:
-    """Renew the document."""
+    """Write the document."""
     DOCUMENT.write_text(document(verdicts))
 
 
@@ -73,19 +73,19 @@ def document(verdicts: Sequence[Verdict]) -> str:
 
 
 _HEAD = """\
-# In place of `bridge` and `host-local`
+# Comparison with `bridge` and `host-local`
 
 This page compares `cnictl-bridge` with the reference plugins that it replaces. `python -m tests.parity --write` writes
 it; don't edit it. The reference pair (Debian's containernetworking-plugins 1.1.1) and `cnictl-bridge` get the same
 configuration with only `type` changed, in the same scenario on the same kernel (Linux {kernel}), each on its own host.
 The comparison covers exit status, error, result, links, addresses, routes, port flags,
 settings, leases, the first packets, and what is left afterwards. The verdicts follow from the rules in
-`tests/parity/rules.py`: ours is worse if it lacks anything that the specification or the key's documentation
-requires, or if anything differs without a reason given there.
+`tests/parity/rules.py`: `cnictl-bridge` is worse if it lacks anything that the specification or the key's documentation
+requires, or if anything differs and that file gives no reason.
 
 **{rows} rows: {same} the same, {better} better, {worse} worse, {not_shown} not shown here.**
 
-`=` the same · `+` the reference falls short, ours doesn't · `✗` ours is worse · `○` not shown on this kernel ·
+`=` the same · `+` only the reference falls short · `✗` `cnictl-bridge` is worse · `○` not shown on this kernel ·
 `·` no such row. Each cell has three signs: IPv4, IPv6, dual-stack.
 """
 
@@ -114,7 +114,7 @@ def _better(verdicts: Iterable[Verdict]) -> list[str]:
         "## Where the reference falls short",
         "",
         "GC and STATUS came with version 1.1.0 of the specification, which this release of the reference plugins",
-        "doesn't support: it answers error 3. If its ADD fails, the following steps count as not reached.",
+        "doesn't support: it answers error 3. If the reference's ADD fails, the following steps count as not reached.",
         "If a bridge's IPv6 address is tentative when ADD returns, it doesn't answer pods for one or two seconds.",
         "",
         "| what was seen | rows |",
@@ -151,7 +151,7 @@ def _faults(verdicts: Iterable[Verdict]) -> list[str]:
     lines = [
         "## Faults",
         "",
-        "Each scenario has one fault; ours must handle it correctly, whatever the reference does.",
+        "Each scenario has one fault. `cnictl-bridge` must handle it correctly, whatever the reference does.",
         "",
         "| verb | what goes wrong | verdicts | the reference |",
         "|---|---|---|---|",
@@ -174,7 +174,7 @@ def _refused(verdicts: Iterable[Verdict]) -> list[str]:
         "ADD must refuse each value, name the key or value, and leave nothing. The family is IPv4, because a value is",
         "refused when it is read, or IPv6 for an IPv6 value.",
         "",
-        "| key | value | family | | code | the reference |",
+        "| key | value | family | verdict | code | the reference |",
         "|---|---|---|---|---|---|",
     ]
     for verdict in verdicts:
@@ -209,8 +209,8 @@ def _not_shown(verdicts: Iterable[Verdict]) -> list[str]:
     return [
         "## Not shown",
         "",
-        f"This kernel lacks {needs} filtering, so what {keys} do can't be seen here ({len(rows)} rows). What is shown"
-        " instead: ours refuses ADD with error 2 that names the key, and undoes what it did.",
+        f"This kernel lacks {needs} filtering, so {keys} can't be tested here ({len(rows)} rows). "
+        "Instead, these rows show that `cnictl-bridge` refuses ADD with error 2, names the key, and leaves nothing.",
     ]
 
 
@@ -228,13 +228,14 @@ _DRAWN = (
 
 
 def _plain(reason: str) -> str:
-    """Return a reason that reads the same for every family and run, cut to one line."""
+    """Return a reason in words that are the same for every family and run, cut to one line."""
     reason = " ".join(reason.split())
     for pattern, word in _DRAWN:
         reason = re.sub(pattern, word, reason)
     fact, colon, rest = reason.partition(": ")
-    rest = " where ".join(", ".join(dict.fromkeys(part.split(", "))) for part in rest.split(" where "))
-    reason = fact + colon + rest
+    got = GOT if rest.startswith(GOT) else ""
+    values = rest.removeprefix(got).split(EXPECTED)
+    reason = fact + colon + got + EXPECTED.join(", ".join(dict.fromkeys(value.split(", "))) for value in values)
     return reason if len(reason) <= _LONGEST else reason[: _LONGEST - 1] + "…"
 
 

@@ -1,12 +1,12 @@
 """Judge the facts of both sides: what must hold, what may differ and why, and which plugin is better.
 
-A row's verdict follows from three lists, none of which knows a row by name:
+A row's verdict follows from three lists, none of which names a row:
 
-- what must hold on a side and does not (`shortfalls`): by the specification, the key's documentation, or common sense;
+- what must hold on a side but does not (`shortfalls`), by the specification, the key's documentation or common sense;
 - what else differs (`differences`);
 - the differences that are by design (`BY_DESIGN`), each with its reason.
 
-Ours is *worse* if anything does not hold that must, or if anything differs without a reason. It is *better* if only the
+Ours is *worse* if a fact that must hold does not, or if a fact differs without a reason. It is *better* if only the
 reference falls short. Otherwise the two are the *same*.
 """
 
@@ -21,9 +21,11 @@ from tests.parity.scenario import Row
 SAME, BETTER, WORSE, NOT_SHOWN = "same", "better", "worse", "not shown"
 ABSENT = "not seen"
 OTHER_POD = "the other pod: "
+GOT, EXPECTED = "got ", ", expected "
+"""The words around the value of a fact that is wrong, and before the right value."""
 
 NOT_COMPARED = frozenset({"code", "message", "pod.mac"})
-"""Errors' codes and messages, because what they must name is a separate fact, and values that are random."""
+"""Codes and messages of errors, because a separate fact says what they must name, and random values."""
 
 BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
@@ -49,7 +51,7 @@ BY_DESIGN: tuple[tuple[str, Callable[[Any, Any], bool], str], ...] = (
     (
         "masquerade after the last DEL",
         lambda reference, ours: (reference, ours) == ([], ["nftables"]),
-        "the masquerade rules are the network's, not a pod's: they stay with its bridge after the last pod",
+        "the masquerade rules belong to the network, not to a pod, and stay with its bridge after the last pod",
     ),
     (
         "node.masquerade",
@@ -87,7 +89,7 @@ def shortfalls(wanted: Facts, seen: Facts) -> dict[str, str]:
             if not value.holds(seen):
                 unmet[fact] = value.words(seen)
         elif fact.startswith(OTHER_POD) and fact not in seen:
-            continue  # its ADD was refused, which ADD's row shows
+            continue  # that pod's ADD was refused, which ADD's row shows
         elif seen.get(fact, ABSENT) != value:
             unmet[fact] = _words(fact, value, seen)
     if "outcome" in unmet:
@@ -124,7 +126,7 @@ def _words(fact: str, value: Any, seen: Facts) -> str:
         return f"{got}: {seen.get('message', '')}".rstrip(": ")
     if fact == "left" and got != ABSENT:
         return f"left behind: {', '.join(got)}"
-    return f"{fact}: {_shown(got)} where {_shown(value)} is right"
+    return f"{fact}: {GOT}{_shown(got)}{EXPECTED}{_shown(value)}"
 
 
 def _shown(value: Any) -> str:

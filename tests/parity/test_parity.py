@@ -30,11 +30,11 @@ def test_every_key_has_a_value_that_is_refused() -> None:
     assert set(KEYS) - {scenario.variant.key for scenario in BAD_SCENARIOS} == set(NOT_REFUSED)
 
 
-def test_no_two_rows_have_one_name() -> None:
+def test_row_names_are_unique() -> None:
     assert [name for name, number in Counter(row.id for row in report.all_rows()).items() if number > 1] == []
 
 
-def test_the_document_is_of_this_list() -> None:
+def test_document_matches_the_list() -> None:
     text = report.DOCUMENT.read_text()
     assert text.rstrip().endswith(report.mark()), "make parity PARITY=--write"
     assert "0 worse" in text
@@ -54,7 +54,7 @@ def test_the_document_is_of_this_list() -> None:
         ({"outcome": OK, "node.masquerade": ["nftables"]}, {"outcome": OK, "node.masquerade": []}, WORSE),
     ],
 )
-def test_a_verdict_follows_from_what_was_seen(reference: Facts, ours: Facts, verdict: str) -> None:
+def test_verdict_follows_from_the_facts(reference: Facts, ours: Facts, verdict: str) -> None:
     assert _verdict(reference, ours) == verdict
 
 

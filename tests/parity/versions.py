@@ -38,7 +38,7 @@ VERSIONS = (
     ),
     Variant(
         "prevResult",
-        "of a plugin before",
+        "of an earlier plugin",
         lambda _, pod: {
             "prevResult": {
                 "cniVersion": "1.0.0",

@@ -98,7 +98,7 @@ def test_second_with_a_pod_cidr_an_address_or_a_name_is_refused() -> None:
 def test_own_pod_cidr_at_another_node_is_a_conflict_and_no_peer() -> None:
     result = judged(node(pod_cidr="10.244.0.0/24"))
     assert result.peers == ()
-    assert "10.244.0.0/24 also to node other" in result.conflict
+    assert "10.244.0.0/24 to node other as well" in result.conflict
 
 
 def test_another_pod_cidr_for_this_node_is_a_conflict() -> None:

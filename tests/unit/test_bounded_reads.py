@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.core import attachments, durable, locks, netns, odd, process
+from cnictl.core import attachments, durable, locks, netns, process, skipped_entries
 from cnictl.core.conf import resolv
 from cnictl.core.errors import CniError, Problem
 from cnictl.core.leases import lease_store
@@ -86,7 +86,7 @@ def test_store_is_not_held_by_what_stands_in_place_of_its_files(tmp_path: Path, 
             with pytest.raises(OSError, match=r"10\.1\.0\.2"):
                 store.read(name)
             assert list(store.all()) == []  # the other leases are listed, and this one is reported
-            assert [line for line in odd.failures() if f"/net/{name}: " in line]
+            assert [line for line in skipped_entries.failures() if f"/net/{name}: " in line]
         elif name == "last_reserved_ip.0" and kind is not _huge:
             with pytest.raises(OSError, match=r"last_reserved_ip\.0"):
                 lease_store._overwrite(f"{store.folder}/last_reserved_ip.0", "10.1.0.3")

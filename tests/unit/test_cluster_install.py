@@ -207,7 +207,7 @@ def test_host_that_can_not_go_back_says_so() -> None:
     host = Host(fails={"probe": "broken", "back": "no such file", "undo": "refused", "use": "gone"})
     (row,) = roll_out(host)
     assert row.state == "failed"
-    assert row.why == "probe pod: broken; and the former version could not be restored; no such file; gone"
+    assert row.why == "probe pod: broken; and the previous version could not be restored; no such file; gone"
     assert row.as_json()["plugin"] == {"before": "1.0.0", "after": "2.0.0"}
 
 

@@ -353,7 +353,7 @@ def test_large_cluster_lists_its_red_pairs_and_says_the_sample() -> None:
     made = matrix.build(world.reports(), pairs)
     assert len([each for each in made.cells if each.check == POD_POD]) == 80
     assert picture.rows(made)[1] == [(sender, receiver, "pod-pod", "ipv4", "no answer")]
-    assert "a sample of 40 of 190 pairs of 20 hosts, 4 of each host (seed 5; --full" in picture.heading(made)
+    assert "40 of 190 pairs (20 hosts, 4 partners each; seed 5; --full" in picture.heading(made)
     assert made.as_json(1)["summary"]["sample"] == {"seed": 5, "each": 4}
 
 

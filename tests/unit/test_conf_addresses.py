@@ -50,7 +50,7 @@ def test_a_flat_host_local_object_is_taken() -> None:
         ({"ranges": [["10.9.0.0/24"]]}, INVALID_CONFIG, "ipam.ranges[0]: ['10.9.0.0/24'] is not a list of objects"),
         ({"ranges": {"subnet": "10.9.0.0/24"}}, INVALID_CONFIG, "ipam.ranges: {'subnet': '10.9.0.0/24'} is not a list"),
         ({"ranges": [[{}]]}, INVALID_CONFIG, "ipam.ranges[0][0].subnet: missing"),
-        ({"ranges": [[{"subnet": "10.9.0.1/24"}]]}, INVALID_CONFIG, "subnet '10.9.0.1/24': has host bits set"),
+        ({"ranges": [[{"subnet": "10.9.0.1/24"}]]}, INVALID_CONFIG, "subnet '10.9.0.1/24' has host bits set"),
         ({"ranges": [[{"subnet": "::ffff:10.9.0.0/120"}]]}, INVALID_CONFIG, "is an IPv4 subnet in IPv6 notation"),
         (
             {"ranges": [[{"subnet": "10.9.0.0/24"}, {"subnet": "fd00::/64"}]]},
@@ -94,7 +94,7 @@ def test_a_flat_host_local_object_is_taken() -> None:
         ),
         ({"routes": {}}, INVALID_CONFIG, "ipam.routes: {} is not a list"),
         ({"routes": ["0.0.0.0/0"]}, INVALID_CONFIG, "ipam.routes[0]: '0.0.0.0/0' is not an object"),
-        ({"routes": [{"dst": "10.0.0.1/8"}]}, INVALID_CONFIG, "ipam.routes[0].dst '10.0.0.1/8': has host bits set"),
+        ({"routes": [{"dst": "10.0.0.1/8"}]}, INVALID_CONFIG, "ipam.routes[0].dst '10.0.0.1/8' has host bits set"),
         ({"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]}, INVALID_CONFIG, "ipam.routes[0].gw"),
         ({"dataDir": "var/lib"}, INVALID_CONFIG, "ipam.dataDir: 'var/lib' is not an absolute path"),
         ({"dataDir": 1}, INVALID_CONFIG, "ipam.dataDir: 1 is not a string"),
@@ -216,7 +216,7 @@ def test_a_route_says_all_that_host_local_lets_it_say() -> None:
         ({"dst": "10.0.0.0/8", "table": -1}, "ipam.routes[0].table: -1 is not"),
         ({"dst": "10.0.0.0/8", "priority": 2**32}, "ipam.routes[0].priority"),
         ({"dst": "10.0.0.0/8", "gw": "fd00::1"}, "ipam.routes[0].gw: fd00::1 is not of the same family as 10.0.0.0/8"),
-        ({"gw": "10.9.0.7"}, "ipam.routes[0].dst '': is empty"),
+        ({"gw": "10.9.0.7"}, "ipam.routes[0].dst '' is empty"),
     ],
 )
 def test_a_wrong_route_is_refused(route: dict[str, Any], said: str) -> None:

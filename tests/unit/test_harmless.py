@@ -106,7 +106,7 @@ def test_conf_shows_known_keys_and_switches_alone() -> None:
 
 def test_node_file_shows_known_keys_without_comments() -> None:
     text = (
-        "# What this node should be. `cnictl apply` makes it so; `cnictl status` says where the host differs.\n"
+        "# Desired state of this node. `cnictl apply` applies it; `cnictl status` shows differences.\n"
         "# ask bob for swordfish\n"
         'subnet = "10.244.0.0/24"  # swordfish\nname = "mynet"\nexternals_key = "swordfish"\n'
         'mtu = "Sw0rdf1sh"\nswordfish\n'

@@ -34,17 +34,19 @@ def _node(**changed: Any) -> dict[str, Any]:
 def test_node_that_kubernetes_lacks_has_to_register_there(monkeypatch: pytest.MonkeyPatch) -> None:
     hints = _with(monkeypatch, SPEC)
     begin = "register {} in Kubernetes, by starting kubelet on {}, and check that its Node has a pod CIDR: " + LOOK
-    assert hints.here(PEER) == begin.format("10.0.0.1", "10.0.0.1")
-    assert hints.nowhere("10.244.9.5") == begin.format("the node of 10.244.9.5", "that node")
-    assert hints.there(PEER, "10.244.0.0/24", "10.0.0.9", "and look") == (
+    assert hints.route_here(PEER) == begin.format("10.0.0.1", "10.0.0.1")
+    assert hints.unknown_node("10.244.9.5") == begin.format("the node of 10.244.9.5", "that node")
+    assert hints.route_back(PEER, "10.244.0.0/24", "10.0.0.9", "and look") == (
         begin.format("this node", "this node") + "; and look"
     )
 
 
 def test_node_that_kubernetes_has_needs_no_registration(monkeypatch: pytest.MonkeyPatch) -> None:
     hints = _with(monkeypatch, SPEC, _node(), _node(name="n0", state="this node", pod_cidr="10.244.0.0/24"))
-    assert "register" not in hints.there(PEER, "10.244.0.0/24", "10.0.0.9")
-    assert hints.here(replace(PEER, via="10.0.0.7")).startswith("correct n1 in the source, which has 10.244.1.0/24 at")
+    assert "register" not in hints.route_back(PEER, "10.244.0.0/24", "10.0.0.9")
+    assert hints.route_here(replace(PEER, via="10.0.0.7")).startswith(
+        "correct n1 in the source, which has 10.244.1.0/24 at"
+    )
 
 
 @pytest.mark.parametrize("source", [FILE, KUBERNETES])
@@ -64,4 +66,4 @@ def test_peer_that_stays_at_its_former_address_is_a_fault_with_its_reason(
 
 @pytest.mark.parametrize("changed", [{}, {"why": "node.toml has it via 10.0.0.1", "static": True}, {"address": "x"}])
 def test_peer_as_the_source_has_it_is_no_fault(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _with(monkeypatch, SPEC, _node(**changed)).refused(PEER) == ("", "")
+    assert _with(monkeypatch, SPEC, _node(**changed)).refused_entry(PEER) == ("", "")

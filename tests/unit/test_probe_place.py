@@ -60,7 +60,7 @@ def no_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     [("wbe", "web"), ("default/wbe", "default/web"), ("nodeb", "node-b"), ("hots", "host"), ("externl", "external")],
 )
 def test_name_that_is_nearly_right_is_suggested(text: str, meant: str) -> None:
-    assert KNOWN.like(text)[0] == meant
+    assert KNOWN.similar_names(text)[0] == meant
 
 
 def test_unknown_source_says_what_is_possible() -> None:

@@ -36,9 +36,9 @@ LISTING = (
 
 @pytest.mark.parametrize("argv", LISTING, ids=lambda argv: argv[0])
 def test_a_listing_is_asked_for_once_within_a_look(counted: Path, argv: list[str]) -> None:
-    with reading.once():
+    with reading.cached_pass():
         assert [run(argv).stdout for _ in range(3)] == ["listed\n"] * 3
-        with reading.once():
+        with reading.cached_pass():
             run(argv)
     assert len(counted.read_text().splitlines()) == 1
     run(argv)
@@ -48,7 +48,7 @@ def test_a_listing_is_asked_for_once_within_a_look(counted: Path, argv: list[str
 
 @pytest.mark.parametrize("argv", [["nft", "-f", "-"], ["iptables", "-A", "FORWARD"], ["ip", "link", "set", "lo", "up"]])
 def test_what_changes_something_runs_each_time(counted: Path, argv: list[str]) -> None:
-    with reading.once():
+    with reading.cached_pass():
         run(argv)
         run(argv)
     assert len(counted.read_text().splitlines()) == 2
@@ -56,7 +56,7 @@ def test_what_changes_something_runs_each_time(counted: Path, argv: list[str]) -
 
 def test_a_listing_that_failed_is_asked_for_again(counted: Path) -> None:
     argv = ["ip", "fails", "-j"]
-    with reading.once():
+    with reading.cached_pass():
         for _ in range(2):
             with pytest.raises(Problem):
                 run(argv)
@@ -70,7 +70,7 @@ def test_each_key_is_asked_about_once_within_a_look() -> None:
         asked.append(list(keys))
         return [str(key) for key in keys]
 
-    with reading.once():
+    with reading.cached_pass():
         assert reading.known_each("numbers", [1, 2, 1], read) == {1: "1", 2: "2"}
         assert reading.known_each("numbers", [2, 3], read)[3] == "3"
         assert asked == [[1, 2], [3]]
@@ -81,27 +81,27 @@ def test_each_key_is_asked_about_once_within_a_look() -> None:
 def test_a_look_is_its_thread_s_own(counted: Path) -> None:
     """Another thread reads later, perhaps in another network namespace, so it gets no earlier readings."""
     values = iter(range(10))
-    with ThreadPoolExecutor(1) as other, reading.once():
-        assert reading.known("number", lambda: next(values)) == 0
+    with ThreadPoolExecutor(1) as other, reading.cached_pass():
+        assert reading.cached("number", lambda: next(values)) == 0
         run(LISTING[0])
-        assert other.submit(reading.known, "number", lambda: next(values)).result() == 1
+        assert other.submit(reading.cached, "number", lambda: next(values)).result() == 1
         other.submit(run, LISTING[0]).result()
         assert len(counted.read_text().splitlines()) == 2
-        with reading.once():
+        with reading.cached_pass():
             other.submit(_look, lambda: next(values)).result()
-        assert reading.known("number", lambda: next(values)) == 0
+        assert reading.cached("number", lambda: next(values)) == 0
 
 
 def _look(read: Callable[[], int]) -> None:
-    with reading.once():
-        assert reading.known("number", read) == 2
+    with reading.cached_pass():
+        assert reading.cached("number", read) == 2
 
 
 def test_a_worker_joins_the_look_of_the_thread_that_asks_it(counted: Path) -> None:
     values = iter(range(10))
-    with reading.once(), ThreadPoolExecutor(1, initializer=reading.joining()) as pool:
+    with reading.cached_pass(), ThreadPoolExecutor(1, initializer=reading.joining()) as pool:
         run(LISTING[0])
         pool.submit(run, LISTING[0]).result()
         assert len(counted.read_text().splitlines()) == 1
-        assert reading.known("number", lambda: next(values)) == 0
-        assert pool.submit(reading.known, "number", lambda: next(values)).result() == 0
+        assert reading.cached("number", lambda: next(values)) == 0
+        assert pool.submit(reading.cached, "number", lambda: next(values)).result() == 0

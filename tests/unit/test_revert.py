@@ -39,7 +39,7 @@ class Thing:
 class Files(Thing):
     """A resource with several parts."""
 
-    parted = True
+    has_parts = True
 
 
 def trace_of(*states: State | None, end: str = "done", resource: str = "thing") -> Any:

@@ -184,6 +184,6 @@ def test_nerdctl_counts_where_it_names_folders_of_its_own(tmp_path: Path, monkey
 
 def test_a_runtime_that_reads_another_folder_is_named() -> None:
     runtime = Runtime("containerd", ("/a",), "/n", "/x.toml (process 7)")
-    assert runtimes.unread((runtime,), ["/a"], ["/n"]) == []
-    assert runtimes.unread((runtime,), [], []) == []
-    assert [name for name, _ in runtimes.unread((runtime,), ["/b"], ["/m"])] == ["containerd", "containerd"]
+    assert runtimes.not_reading((runtime,), ["/a"], ["/n"]) == []
+    assert runtimes.not_reading((runtime,), [], []) == []
+    assert [name for name, _ in runtimes.not_reading((runtime,), ["/b"], ["/m"])] == ["containerd", "containerd"]

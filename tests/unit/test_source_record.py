@@ -63,7 +63,7 @@ def test_follower_notes_that_a_quiet_file_is_current_and_not_after_it_is_gone(
     file.write_text(TEXT)
     monkeypatch.setattr(cluster_file, "_LOOK_SECONDS", 0.01)
     monkeypatch.setattr(ownership, "fault", lambda _: "")
-    monkeypatch.setattr("cnictl.watch.follower.sources.opened", lambda _: FileSource(str(file)))
+    monkeypatch.setattr("cnictl.watch.follower.sources.open_source", lambda _: FileSource(str(file)))
     monkeypatch.setattr(learning, "record_of", lambda *_: Learned(reach="file", read_at=1000.0))
     follower = Follower(lambda: SPEC, SPEC.reach, lambda _: None)
     try:

@@ -54,7 +54,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"subnet": "10.244.0.1/24"}, "subnet '10.244.0.1/24': has host bits set; did you mean 10.244.0.0/24"),
+        ({"subnet": "10.244.0.1/24"}, "subnet '10.244.0.1/24' has host bits set; did you mean 10.244.0.0/24"),
         ({"subnet": "10.244.0.0/31"}, "/31 has no room for a gateway and a pod, the longest usable prefix is /30"),
         ({"subnet": "10.244.0.0/32"}, "/32 has no room"),
         ({"subnet": "10.244.0.0"}, "has no prefix length; did you mean 10.244.0.0/24"),
@@ -68,9 +68,9 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
             {"subnet": "10.244.0.0/20", "network": "10.244.0.0/24"},
             "did you mean --subnet 10.244.0.0/24 --network 10.244.0.0/20",
         ),
-        ({"network": "10.244.1.0/20"}, "network '10.244.1.0/20': has host bits set; did you mean 10.244.0.0/20"),
+        ({"network": "10.244.1.0/20"}, "network '10.244.1.0/20' has host bits set; did you mean 10.244.0.0/20"),
         ({"network": "0.0.0.0/0"}, "nothing would be masqueraded"),
-        ({"subnet": ""}, "subnet '': is empty, expected a CIDR such as 10.244.0.0/24"),
+        ({"subnet": ""}, "subnet '' is empty, expected a CIDR such as 10.244.0.0/24"),
         ({"peers": (Peer("10.244.0.0/24", "10.0.10.51"),)}, "peer 10.244.0.0/24 is this node's own subnet"),
         (
             {"peers": (Peer("10.244.0.128/25", "10.0.10.51"),)},
@@ -138,7 +138,7 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
             {"network": ("10.244.0.0/20", "::/0")},
             "name a network that contains all nodes' pod CIDRs, such as fd00:244::/48",
         ),
-        ({"subnet": ("10.244.0.0/24", "")}, "subnet '': is empty"),
+        ({"subnet": ("10.244.0.0/24", "")}, "subnet '' is empty"),
         ({"peers": (Peer("fd00:244::/64", "fd00:10::51"),)}, "is this node's own subnet"),
         (
             {"peers": (Peer("fd00:244::8000:0:0:0/65", "fd00:10::51"),)},

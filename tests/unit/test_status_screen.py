@@ -25,7 +25,7 @@ def test_node_is_healthy_if_all_was_looked_at_and_works() -> None:
     ("seen", "word", "reason"),
     [
         ({"drifted": 1}, "faulty", "1 of 2 resources drifted"),
-        ({"strays": [{}]}, "faulty", "1 routing fault"),
+        ({"strays": [{}]}, "faulty", "the host misroutes pods' packets (1)"),
         ({"peers": [{**PEER, "fault": "no pods"}]}, "faulty", "fault of peer 10.0.10.51"),
         ({"source": {**SOURCE, "conflict": "x"}}, "faulty", "the source of peers contradicts this node"),
         ({"unknown": 2}, "not known", "2 resources could not be checked"),

@@ -69,7 +69,7 @@ def test_a_gateway_that_another_add_makes_first_is_taken_and_stays_at_an_undo() 
     kernel = Overtaken([(5, 5, vlan.PVID | vlan.UNTAGGED)])
     bridge = BridgeMade(Link(struct.pack("=BBHiII", 0, 0, 1, 3, 0, 0)), made=False)
     assert vlan.ensure_gateway(kernel, bridge, conf_of(vlan=5), "cnictl:mynet").index == 7
-    assert bridge.former == []
+    assert bridge.undo_messages == []
 
 
 def conf_of(**keys: Any) -> NetConf:

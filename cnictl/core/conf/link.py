@@ -98,7 +98,7 @@ def refuse_contradictions(conf: NetConf) -> None:
     if any(first <= conf.vlan <= last for first, last in conf.vlan_trunk):
         raise CniError(
             INVALID_CONFIG,
-            f"vlanTrunk: contains {conf.vlan}, which vlan makes untagged",
+            f"vlanTrunk contains {conf.vlan}, which vlan makes untagged",
             f"leave {conf.vlan} out of vlanTrunk, or remove vlan",
         )
 

@@ -45,7 +45,7 @@ class NetConf:
     mac = b""
     """The MAC that the configuration requests for the pod; it overrides that of CNI_ARGS. Empty: none."""
     mac_key = ""
-    """The key that requests it."""
+    """The key of the configuration that requests `mac`."""
     wanted: "tuple[bytes, ...]" = ()
     """Addresses that the configuration requests, in addition to those of CNI_ARGS."""
     ipam_type = ""
@@ -57,7 +57,7 @@ class NetConf:
     networks: tuple[Cidr, ...] = ()
     """The destinations that are never masqueraded: the cluster's pod networks, or the subnets if none is named."""
     pod_networks: tuple[Cidr, ...] = ()
-    """Those of them that `network` names."""
+    """The destinations in `networks` that the key `network` names."""
     data_dir = NETWORKS_DIR
     resolv_conf = ""
     """Path of a resolv.conf(5) that is used if `dns` is empty."""

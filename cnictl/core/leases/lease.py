@@ -72,7 +72,7 @@ def parse_owner(raw: bytes) -> tuple[str, str]:
 
 def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
     """Return the networks that have a lease store; what is not one is skipped."""
-    from cnictl.core import odd
+    from cnictl.core import skipped_entries
 
     try:
         names = listdir(data_dir)
@@ -81,7 +81,7 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
     except OSError as error:
         if isinstance(error, PermissionError) and geteuid():
             raise  # an ordinary user: the caller says who may read it
-        odd.pass_over_error(data_dir, error)
+        skipped_entries.skip_unreadable(data_dir, error)
         return []
     networks = []
     for name in names:
@@ -89,15 +89,15 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
         try:
             entries = _names_in(path)
         except NotADirectoryError:
-            odd.pass_over(path, "is a file, not a network's folder")
+            skipped_entries.skip(path, "is a file, not a network's folder")
             continue
         except OSError as error:
             # a broken link or a link loop is not a folder either
-            odd.pass_over(path, (error.strerror or str(error)).lower(), error.errno not in (ENOENT, ELOOP))
+            skipped_entries.skip(path, (error.strerror or str(error)).lower(), error.errno not in (ENOENT, ELOOP))
             continue
         leased = any(map(is_address, entries))
         if not is_network_name(name):
-            odd.pass_over(
+            skipped_entries.skip(
                 path, "is not named like a network" + (", but contains leases" if leased else ""), matters=leased
             )
         elif (
@@ -105,7 +105,7 @@ def folder_networks(data_dir: str = NETWORKS_DIR) -> list[str]:
             and not leased
             and not any(file == "lock" or file.startswith("last_reserved_ip.") for file in entries)
         ):
-            odd.pass_over(path, "does not look like a network's lease folder")
+            skipped_entries.skip(path, "does not look like a network's lease folder")
         else:
             networks.append(name)
     return sorted(networks)

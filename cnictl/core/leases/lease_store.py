@@ -170,9 +170,9 @@ class Store:
             try:
                 lease = self.read(name)
             except OSError as error:
-                from cnictl.core import odd
+                from cnictl.core import skipped_entries
 
-                odd.pass_over_error(f"{self.folder}/{name}", error)
+                skipped_entries.skip_unreadable(f"{self.folder}/{name}", error)
                 continue
             if lease is not None:
                 yield lease

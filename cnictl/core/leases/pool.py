@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 _FEW = 8
 """Ranges that are searched one by one; more are searched by bisection."""
 LARGEST_RANGE = 1 << 24
-"""Addresses of a range that are given in turn, as many as in an IPv4 /8. Those above are given only on request."""
+"""The most addresses of a range that are assigned automatically, as in an IPv4 /8. Those above must be requested."""
 
 
 class Range:
@@ -28,7 +28,7 @@ class Range:
         # the last IPv4 address is the broadcast address; IPv6 has none
         self.end = end or subnet.last - (1 if subnet.bits == 32 else 0)
         self.places = max(0, min(self.end - self.start + 1, LARGEST_RANGE))
-        """How many addresses are given in turn, including the gateway's place."""
+        """The number of addresses that are assigned automatically (the gateway's counts)."""
 
     @property
     def size(self) -> int:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from cnictl.core.process import Finished
 
 PROGRAMS = {32: "iptables", 128: "ip6tables"}
-"""By the bits in an address of the family."""
+"""The iptables program of a family, by the bits in an address."""
 
 _TRIES = 3
 _BY_MARK = (" -j KUBE-POSTROUTING", " -j CNI-HOSTPORT-MASQ")
@@ -141,14 +141,14 @@ def source_masquerades(bits: int, source: str, chain_name: str) -> bool:
     return bool(jumps) and any("-j MASQUERADE" in line for line in rules)
 
 
-def text(rules: RuleSet, bits: int, former: "Sequence[str]" = ()) -> str:
+def text(rules: RuleSet, bits: int, present: "Sequence[str]" = ()) -> str:
     """Return the input for `iptables-restore --noflush`, which puts the new jumps before all other rules.
 
-    `former`: the present jumps, to be removed, as `iptables -S` lists them.
+    `present`: the jumps to remove, as `iptables -S` lists them.
     """
     name = _chain(rules)
     lines = ["*nat", f":{name} - [0:0]", *_rules(rules, bits)]
-    lines += [line.replace("-A ", "-D ", 1) for line in former]
+    lines += [line.replace("-A ", "-D ", 1) for line in present]
     for subnet in rules.of(bits):
         lines.append(f'-I POSTROUTING 1 -s {subnet} -m comment --comment "{owner(rules.name)}" -j {name}')
     return "\n".join([*lines, "COMMIT", ""])

@@ -1,4 +1,4 @@
-"""Delete the tracked connections of an address's former owner: their NAT bindings would apply to its next owner.
+"""Delete the tracked connections of an address's previous owner: their NAT bindings would apply to its next owner.
 
 Sources: linux/netfilter/nfnetlink_conntrack.h, net/netfilter/nf_conntrack_netlink.c.
 """

@@ -34,13 +34,14 @@ _LARGEST = (
 )  # bytes of the longest message that is read: a link with many virtual functions has more than _RECEIVE
 
 _MOST_MESSAGES, _MOST_BYTES = 64, 1 << 15
-"""Of one datagram: each refused message is answered with up to 1 KiB, and the socket's buffer has some 200 KiB."""
+"""The most messages and bytes per datagram. The kernel answers each refused message with up to 1 KiB, and the socket's
+buffer holds about 200 KiB."""
 _FEW = 8
 """Messages whose answers fit into any socket's buffer, however small net.core.rmem_default is."""
 _ROOM = 1 << 20
-"""Bytes of the socket's buffer that are requested for more messages than that."""
+"""Bytes to request for the socket's buffer if there are more messages than `_FEW`."""
 _TRIES = 8
-"""How often a listing is repeated because something changed during it. On a busy host the last one is used anyway."""
+"""The most times that a listing is read if something changes during each. The last one is used anyway."""
 _SOL_SOCKET, _DONT_WAIT = 1, 0x40
 _SO_SNDBUF, _SO_RCVBUF, _SO_SNDBUFFORCE, _SO_RCVBUFFORCE = 7, 8, 32, 33
 
@@ -179,7 +180,9 @@ class Netlink:
                     raise
                 lost = next(place for place in range(len(out)) if place not in answered)
                 refused.append(
-                    NetlinkError(ENOBUFS, "the socket's buffer overflowed and lost answers of the kernel", sent + lost)
+                    NetlinkError(
+                        ENOBUFS, "the socket's buffer overflowed and lost responses from the kernel", sent + lost
+                    )
                 )
                 return sorted(refused, key=lambda refusal: refusal.position)
             for kind, sequence, flags, payload in answers:
@@ -201,7 +204,7 @@ class Netlink:
             answers = self._answers(kind, payload, flags)
             if self._cut:
                 if self._room >= _LARGEST:
-                    raise NetlinkError(EMSGSIZE, "an answer of the kernel is too long", 0)
+                    raise NetlinkError(EMSGSIZE, "a response from the kernel is too long", 0)
                 self._room <<= 2
             elif not self._interrupted:
                 break

@@ -72,7 +72,7 @@ class _NfTables(Netlink):
         """Execute a batch. Raises NetlinkError for the first refused message; then nothing is changed.
 
         A transaction is one datagram, however long. Only its last message asks for an answer, because thousands of
-        answers would not fit into the socket's buffer. Refusals are always answered, and before that.
+        answers would not fit into the socket's buffer. Errors are always reported, before that answer.
         """
         edge = bytes((0, 0, 0, _SUBSYSTEM))  # nfgenmsg: the subsystem is its resource id
         first, last = self._sequence + 1, len(messages)

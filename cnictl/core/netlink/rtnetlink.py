@@ -90,7 +90,7 @@ class Link:
         self.peer = U32.unpack(parts.get(IFLA_LINK, b"\0\0\0\0"))[0]
         """Index of a veth's other end, in that end's namespace."""
         self.peer_namespace = parts.get(IFLA_LINK_NETNSID, b"")
-        """This namespace's id for the namespace of the other end, packed; empty if that is this one."""
+        """The id of the other end's namespace in this one, packed; empty if both ends are in this namespace."""
         self.alias = parts.get(IFLA_IFALIAS, b"").rstrip(b"\0").decode("utf-8", "replace")
 
     @property
@@ -207,7 +207,10 @@ def set_promiscuous(name: str, on: bool) -> tuple[int, int, bytes]:
 
 
 def set_mac(name: str, mac: bytes) -> tuple[int, int, bytes]:
-    """Return the message that sets a link's MAC. Its present MAC pins a bridge's, and announces a pod's addresses."""
+    """Return the message that sets a link's MAC.
+
+    Setting the present MAC again pins that of a bridge, and announces the addresses of a pod.
+    """
     return RTM_NEWLINK, 0, ifinfo() + text_attr(IFLA_IFNAME, name) + attr(IFLA_ADDRESS, mac)
 
 

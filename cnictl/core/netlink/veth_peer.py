@@ -1,4 +1,4 @@
-"""Find out what the other end of a veth is, from the host's end and by this namespace's id for the other namespace.
+"""Find the other end of a veth, using only the host's end and the kernel's id for the other namespace.
 
 A pod can choose what its own namespace shows, even an interface's index, but not what the kernel says about the host's
 link.

@@ -29,7 +29,7 @@ from cnictl.node.spec.pod_names import Names
 
 TORN = "torn"
 SHOWN_ID = 12
-"""Characters; runtimes show as many of a container id."""
+"""Characters of a container id to show, as many as runtimes do."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Listing:
 
     @property
     def outside(self) -> int:
-        """Return the number of leases outside the ranges, such as those of a former subnet."""
+        """Return the number of leases outside the ranges, such as those of an earlier subnet."""
         return self.used - sum(map(self.used_of, self.sets)) if self.sets else 0
 
     def used_of(self, range_set: RangeSet) -> int:
@@ -247,8 +247,8 @@ def refusals(command: str) -> Iterator[None]:
         raise Problem(f"{error.filename or command}: {error.strerror}") from None
 
 
-def listing_asked_for(network: str, data_dir: str) -> Listing:
-    """Return the listing of the network that options name; by default the node's own, else the only one here.
+def requested_listing(network: str, data_dir: str) -> Listing:
+    """Return the listing of the network that options name; by default the node's network, else the only one here.
 
     `data_dir` is the folder of the lease stores, if it differs from the conf's. Raises Problem, UsageProblem, OSError.
     """

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from cnictl.core import durable, odd
+from cnictl.core import durable, skipped_entries
 from cnictl.core.cidr import AddressError, parse_pod_cidr
 from cnictl.core.conf.network import parse_conf
 from cnictl.core.errors import Problem
@@ -73,7 +73,7 @@ def _configurations(folders: Iterable[str]) -> Iterable[dict[str, Any]]:
         try:
             names = sorted(name for name in os.listdir(folder) if name.endswith(CONF_ENDINGS))
         except OSError as error:
-            odd.pass_over_error(folder, error)
+            skipped_entries.skip_unreadable(folder, error)
             continue
         for name in names:
             try:

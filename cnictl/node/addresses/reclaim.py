@@ -53,7 +53,7 @@ def refusal(row: Row, force: bool) -> str:
 def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listing, list[Row]]:
     """Return the rows to release, always whole attachments, after waiting for calls that work on them.
 
-    Raises Problem if one of them may not be released, or as `lease_list.listing_asked_for` and `find` do.
+    Raises Problem if one of them may not be released, or as `lease_list.requested_listing` and `find` do.
     """
     listing, rows = _find(network, data_dir, target)
     if await_others(rows):
@@ -69,7 +69,7 @@ def choose(network: str, data_dir: str, target: str, force: bool) -> tuple[Listi
 
 
 def _find(network: str, data_dir: str, target: str) -> tuple[Listing, list[Row]]:
-    listing = lease_list.listing_asked_for(network, data_dir)
+    listing = lease_list.requested_listing(network, data_dir)
     return listing, lease_list.attachments_of(listing.rows, lease_list.find(listing.rows, target))
 
 
@@ -199,8 +199,15 @@ def _free(netlink: Netlink, listing: Listing, row: Row, check: bool, gone: set[t
         return store.release(row.address, *owner)
     if owner not in gone:
         # a stale attachment has no link of another plugin
-        still, before = (_still_stale, None) if check else (None, lambda record: remove_pair(netlink, record))
-        if detach(netlink, listing.network, *owner, listing.data_dir, still=still, before=before) is None:
+        proceed_if, before_release = (
+            (_still_stale, None) if check else (None, lambda record: remove_pair(netlink, record))
+        )
+        if (
+            detach(
+                netlink, listing.network, *owner, listing.data_dir, proceed_if=proceed_if, before_release=before_release
+            )
+            is None
+        ):
             return False
         gone.add(owner)
     if row.leased:

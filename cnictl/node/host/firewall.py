@@ -24,7 +24,7 @@ def has_command(name: str) -> bool:
 
 def ruleset() -> list[dict[str, Any]]:
     """Return every table, chain and rule as in libnftables-json(5); empty without `nft`. Raises Problem."""
-    return reading.known("nft's rule set", _read_ruleset)
+    return reading.cached("nft's rule set", _read_ruleset)
 
 
 def _read_ruleset() -> list[dict[str, Any]]:
@@ -158,7 +158,7 @@ def _words(line: str) -> list[str]:
 def reads(table: str, chain: str, family: str = "ip") -> bool:
     """Return whether the family's program exists and can read a built-in chain: it can't read native nftables rules."""
     program = PROGRAMS[family]
-    return reading.known(f"{program} reads {chain} of {table}", lambda: _reads(program, table, chain))
+    return reading.cached(f"{program} reads {chain} of {table}", lambda: _reads(program, table, chain))
 
 
 def _reads(program: str, table: str, chain: str) -> bool:

@@ -49,7 +49,7 @@ def peer_links(spec: NodeSpec) -> dict[Peer, str]:
     A policy rule may divert the peer's address by a shorter prefix than the main table's, as a VPN's default route
     does. Then the main table's link counts: the peer is on the link that has its subnet.
     """
-    return reading.known(f"links of {spec.uplink} {hash(spec.known_peers)}", lambda: _peer_links(spec))
+    return reading.cached(f"links of {spec.uplink} {hash(spec.known_peers)}", lambda: _peer_links(spec))
 
 
 def _peer_links(spec: NodeSpec) -> dict[Peer, str]:
@@ -147,14 +147,14 @@ class Narrowest:
     """The smallest MTU over the links to other hosts."""
 
     mtu: int
-    """In bytes."""
+    """The MTU in bytes."""
     link: str
-    """The link that has it; empty if no link to others is known."""
+    """The link that has this MTU; empty if no link to other hosts is known."""
     peer: Peer | None = None
-    """The peer that is reached over it; None: it is the uplink."""
+    """The peer that is reached over the link; None: the link is the uplink."""
 
 
-def narrowest(spec: NodeSpec) -> Narrowest:
+def smallest_mtu(spec: NodeSpec) -> Narrowest:
     """Return the smallest MTU over the links to the peers and the default route's link; 1500 if no link is known.
 
     The MTU of a route (`ip route … mtu 1400`) counts for its link. A path MTU that the kernel has learned does not,
@@ -175,7 +175,7 @@ def narrowest(spec: NodeSpec) -> Narrowest:
 
 def mtu(spec: NodeSpec) -> int:
     """Return the MTU of bridge and pods in bytes: the spec's, else the smallest over the links to other hosts."""
-    return spec.mtu or narrowest(spec).mtu
+    return spec.mtu or smallest_mtu(spec).mtu
 
 
 def own_addresses() -> dict[str, str]:

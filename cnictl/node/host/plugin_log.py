@@ -18,10 +18,10 @@ _LINE = re.compile(
     r"pod=(?P<pod>\S+) address=(?P<address>.*?) (?:netns=.*? args=.*? )?outcome=(?P<outcome>.*)"
 )
 LARGEST = 64 << 20
-"""Bytes; of a longer log only the end is read."""
+"""The most bytes of a log that are read; of a longer log, only the end is read."""
 _PIECE = 1 << 20
 _SHORTEST = 4
-"""Characters; a shorter beginning of an id would match many ids of a long log."""
+"""The fewest characters of an id to search for; a shorter part would match many ids of a long log."""
 _LOOK = 0.2
 """Seconds between two reads of a log that is followed."""
 

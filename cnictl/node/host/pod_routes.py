@@ -1,7 +1,7 @@
-"""Find out where the kernel sends pods' packets: to peers, to the outside, and back to the pods.
+"""Find out where the kernel sends pods' packets: to peers, to outside hosts, and back to the pods.
 
 A `RouteQuestion` describes a packet as the kernel routes it: source, incoming link and mark. A `Diversion` is a packet
-that goes elsewhere, with the policy rule or the more specific route that diverts it.
+that takes a wrong route, with the policy rule or the more specific route that diverts it.
 """
 
 import sys
@@ -70,7 +70,7 @@ class Diversion:
 
     @property
     def certain(self) -> bool:
-        """Whether the packets are certainly lost. Packets to the outside may use another table on purpose."""
+        """Whether the packets are certainly lost. Packets to outside hosts may use another table on purpose."""
         return (
             self.question.kind != TO_OUTSIDE or bool(self.route.errno) or self.route.kind in REFUSING or self.route.dead
         )
@@ -131,8 +131,8 @@ _WHO = {
     TO_NODE: "packets from pods here to node {}",
     FROM_PODS: "packets from pods of {} to pods here",
     OWN: "packets from this host to its own pod {}",
-    TO_OUTSIDE: "packets from pods here to the outside ({})",
-    FROM_OUTSIDE: "replies from the outside ({}) to pods here",
+    TO_OUTSIDE: "packets from pods here to outside hosts ({})",
+    FROM_OUTSIDE: "replies from outside hosts ({}) to pods here",
 }
 _APPLY = hint.command("cnictl apply")
 _SHORT = {TO_PODS: "diverted", TO_NODE: "its node diverted", FROM_PODS: "no way back"}
@@ -332,7 +332,7 @@ class _RouteReading:
         return {pod_cidr: list(addresses) for pod_cidr, addresses in addresses_by_cidr.items()}
 
     def _is_diverted(self, question: RouteQuestion, route: RouteResult) -> bool:
-        """Return whether pods' packets are diverted: they take another table, or only this host has a way outside."""
+        """Return whether pods' packets are diverted: they take another table, or only this host has a route out."""
         if route.errno or route.kind in REFUSING:
             own = route_lookup.look_up(Packet(question.packet.target))
             return own.kind == route_lookup.UNICAST and not own.errno
@@ -385,7 +385,7 @@ class _RouteReading:
             target = question.packet.target
             return hint.advice(
                 f"add a route to {target} to this host: ip {'-6 ' if is_ipv6(target) else ''}route",
-                because="the host's own network configuration sets its routes to the outside",
+                because="the host's own network configuration sets its routes to outside hosts",
             )
         return _APPLY
 

@@ -24,10 +24,10 @@ _pass = _Pass()
 
 
 @contextmanager
-def once() -> Iterator[None]:
+def cached_pass() -> Iterator[None]:
     """Begin a pass: in this context, run each listing program (nft, iptables, ip, containerd) once for its arguments.
 
-    `known` caches its values too. This is for parts of a command that change nothing. A pass within a pass belongs to
+    `cached` caches its values too. This is for parts of a command that change nothing. A pass within a pass belongs to
     the outer one.
     """
     if _pass.values is not None:
@@ -50,7 +50,7 @@ def joining() -> Callable[[], None]:
     return join
 
 
-def known(key: str, read: Callable[[], _Read]) -> _Read:
+def cached(key: str, read: Callable[[], _Read]) -> _Read:
     """Return the value of `read()`; within a pass, its first value for this key. The caller must not change it."""
     values = _pass.values
     if values is None:
@@ -68,7 +68,7 @@ def known_each(
 
     The mapping may hold more keys. The caller must not change it.
     """
-    answers: dict[_Key, _Read] = known(what, dict)
+    answers: dict[_Key, _Read] = cached(what, dict)
     missing = list(dict.fromkeys(key for key in keys if key not in answers))
     answers.update(zip(missing, read(missing), strict=True))
     return answers

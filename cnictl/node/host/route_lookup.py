@@ -146,12 +146,12 @@ def source_to(target: str, dev: str = "") -> str:
 
 def routes() -> list[tuple[Cidr, RouteResult]]:
     """Return every route of every table and both families but clones; lowest metric first for each destination."""
-    return reading.known("routes", lambda: _read_routes(lambda _: True))
+    return reading.cached("routes", lambda: _read_routes(lambda _: True))
 
 
 def others_routes() -> list[tuple[Cidr, RouteResult]]:
     """Return all routes except cnictl's own, of which there may be thousands."""
-    return reading.known(
+    return reading.cached(
         "others' routes", lambda: _read_routes(lambda protocol: protocol not in (PROTOCOL, LEARNED_PROTOCOL))
     )
 

@@ -175,7 +175,7 @@ def _mentions(path: str, *words: bytes) -> bool:
     return any(word in text for word in words)
 
 
-def unread(
+def not_reading(
     runtimes: tuple[Runtime, ...], bin_dirs: Collection[str], conf_dirs: Collection[str]
 ) -> list[tuple[str, str]]:
     """Return the runtimes that don't see the plugin in `bin_dirs` or the conf in `conf_dirs`, and where each looks.

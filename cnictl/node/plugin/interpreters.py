@@ -53,10 +53,10 @@ def inspect(path: str) -> Interpreter:
         raise Problem(f"interpreter {path}: {reason}")
     answer = run([path, "-IS", "-c", _SELF_PORTRAIT], timeout=20).stdout.splitlines()
     if len(answer) != 3:
-        raise Problem(f"interpreter {path}: its answer can't be read")
+        raise Problem(f"interpreter {path}: its output can't be read")
     version = tuple(int(number) for number in answer[1].split())
     if version < OLDEST:
-        raise Problem(f"interpreter {path}: is Python {version[0]}.{version[1]}, too old")
+        raise Problem(f"interpreter {path} is Python {version[0]}.{version[1]}, which is too old")
     reason = ownership.fault(os.path.dirname(answer[2]))
     if reason:
         raise Problem(f"interpreter {path}: its standard library: {reason}")

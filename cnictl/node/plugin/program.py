@@ -39,11 +39,11 @@ _IMPORTED_AS = {"markdown-it-py": "markdown_it"}
 
 _LAUNCHER = """\
 #!/bin/sh
-# cnictl as this host's units start it: root's own copy. Written by cnictl, which replaces it whole.
+# Starts root's copy of cnictl for systemd units. Written by cnictl; do not edit.
 for python in @PYTHONS@; do
     [ -x "$python" ] && exec "$python" -I -S -B -X utf8 @RUN@ "$@"
 done
-echo "cnictl: no interpreter to run it with: @PYTHONS@ missing; run: cnictl plugin install" >&2
+echo "cnictl: no Python interpreter: @PYTHONS@ missing; run: cnictl plugin install" >&2
 exit 1
 """
 _RUN = """\
@@ -56,7 +56,7 @@ main()
 _ROOTS = (0, ownership.OVERFLOW_ID)
 _SELF_TEST = """
 import os, sys
-os.umask(0o022)  # the bytecode that this leaves is root's alone to change
+os.umask(0o022)  # only root may change the bytecode that this writes
 sys.path.insert(0, sys.argv[1])
 import netaddr, prometheus_client, pyroute2, rich.console, tomlkit, typer
 import cnictl.cli.entry, cnictl.cli.main, cnictl.doctor.catalogue, cnictl.node.runs.confirm_guard

@@ -143,4 +143,4 @@ def _exchange(new: str, final: str) -> None:
     """Swap two names in one step, so that a call that starts meanwhile finds an intact version (renameat2(2))."""
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.renameat2(_AT_FDCWD, os.fsencode(new), _AT_FDCWD, os.fsencode(final), _RENAME_EXCHANGE):
-        raise Problem(f"{final}: can't be replaced: {os.strerror(ctypes.get_errno())}")
+        raise Problem(f"{final} can't be replaced: {os.strerror(ctypes.get_errno())}")

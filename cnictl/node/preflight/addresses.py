@@ -264,7 +264,7 @@ def ipv6(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:  
     if disabled != "0":
         what_to_do = hint.command("sysctl -w net.ipv6.conf.all.disable_ipv6=0", f"also in /etc/sysctl.d; {without}")
         return [error("ipv6", subnet, "IPv6 is off on this host: net.ipv6.conf.all.disable_ipv6 is 1", what_to_do)]
-    limit = host_links.narrowest(spec)
+    limit = host_links.smallest_mtu(spec)
     if not spec.mtu and limit.mtu < MTU_MIN_IPV6:
         whose = f" (the link to peer {limit.peer.via})" if limit.peer is not None else ""
         message = f"its MTU is {limit.mtu}{whose}, and the kernel turns off IPv6 below {MTU_MIN_IPV6}"
@@ -283,7 +283,7 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
     """
     bridges = {spec.bridge} | ({previous.bridge} if previous else set())
     wanted = {(peer.pod_cidr, peer.via) for peer in spec.known_peers}
-    former = {peer.pod_cidr for peer in previous.peers} if previous else set()
+    earlier = {peer.pod_cidr for peer in previous.peers} if previous else set()
     for destination, route in route_lookup.routes():
         usable = route.kind == route_lookup.UNICAST or route.kind in route_lookup.REFUSING
         if (
@@ -293,7 +293,7 @@ def _foreign_routes(spec: NodeSpec, previous: NodeSpec | None) -> Iterator[HostR
             or route.protocol in (route_lookup.PROTOCOL, route_lookup.LEARNED_PROTOCOL)
         ):
             continue
-        if route.dev in bridges or route.destination in former or (route.destination, route.gateway) in wanted:
+        if route.dev in bridges or route.destination in earlier or (route.destination, route.gateway) in wanted:
             continue
         yield HostRoute(route.destination, route.gateway, route.dev, route_lookup.REFUSING.get(route.kind, ""))
 

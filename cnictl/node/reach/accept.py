@@ -49,7 +49,7 @@ class JudgedNode:
 
     name: str
     pod_cidr: str
-    """Empty if it has none."""
+    """The node's pod CIDR; empty if it has none."""
     address: str
     state: str
     why: str = ""
@@ -213,7 +213,7 @@ class _Judge:
         subnet, network = self._subnets[cidr.bits], self._networks[cidr.bits]
         if cidr == subnet:
             if not self._conflicts:  # one conflict is enough
-                self._conflicts.append(f"the source gives this node's pod CIDR {cidr} also to node {name}")
+                self._conflicts.append(f"the source assigns this node's pod CIDR {cidr} to node {name} as well")
             return f"{cidr} is this node's own pod CIDR"
         if cidr.overlaps(subnet):
             return f"it overlaps this node's pod CIDR {subnet}"

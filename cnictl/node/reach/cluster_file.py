@@ -31,7 +31,7 @@ from cnictl.node.spec.suggestions import meant_network
 
 MAX_FILE_NODES = 5000
 LARGEST_FILE = 4 << 20
-"""Bytes; each node needs about a hundred."""
+"""The most bytes of a cluster file; each node needs about a hundred."""
 
 _KEYS = ("network", "node_prefix", "nodes")
 _NODE_KEYS = ("name", "address", "addresses", "pod_cidr", "ssh")
@@ -354,9 +354,9 @@ def _node(position: int, entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -
 
 def _addresses(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[str, ...]:
     if "address" in entry and "addresses" in entry:
-        raise UsageProblem("has both 'address' and 'addresses'", "put all of them into 'addresses'")
+        raise UsageProblem("'address' and 'addresses' exclude each other", "put all of them into 'addresses'")
     if "address" not in entry and "addresses" not in entry:
-        raise UsageProblem("has no 'address'")
+        raise UsageProblem("'address' is missing")
     value = entry.get("addresses", entry.get("address"))
     texts = _texts(value)
     if not texts:
@@ -373,7 +373,7 @@ def _addresses(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
     for network in networks:
         if not any(len(parse_address(address)) * 8 == network.bits for address in addresses):
             family = FAMILIES[network.bits]
-            raise UsageProblem(f"has no {family} address, and network {network} is {family}")
+            raise UsageProblem(f"an {family} address is missing, because network {network} is {family}")
     return tuple(dict.fromkeys(addresses))
 
 

@@ -28,10 +28,10 @@ GRANT = "cnictl kubernetes rbac | kubectl apply -f -"
 """The command that gives the ServiceAccount all the rights that it needs."""
 
 _LARGEST = 1 << 20
-_MARK = "# Written by `cnictl kubernetes kubeconfig`, which replaces it whole."
+_MARK = "# Written by `cnictl kubernetes kubeconfig`"
 
 RBAC = f"""\
-# What cnictl may do in this cluster: read Nodes, and the two ConfigMaps that hold the pod networks. It writes nothing.
+# cnictl may read Nodes, and the two ConfigMaps that hold the pod networks. It can't change anything.
 apiVersion: v1
 kind: ServiceAccount
 metadata:
@@ -118,7 +118,7 @@ class NodeCredential:
             cluster["tls-server-name"] = self.server_name
         settings = "".join(f"    {key}: {json.dumps(value)}\n" for key, value in cluster.items())
         return (
-            f"{_MARK}\n"
+            f"{_MARK}, which overwrites it.\n"
             "apiVersion: v1\nkind: Config\ncurrent-context: cnictl\n"
             f"clusters:\n- name: cnictl\n  cluster:\n{settings}"
             f"users:\n- name: cnictl\n  user:\n    token: {json.dumps(self.token)}\n"

@@ -111,7 +111,7 @@ def _as_json(node: JudgedNode, since: float) -> dict[str, Any]:
     return {**data, "static": data.pop("is_static"), "since": since}
 
 
-@reading.once()
+@reading.cached_pass()
 def observe_host(spec: NodeSpec, snapshot: Snapshot, known: Iterable[accept.Entry] = ()) -> Host:
     """Return the properties of this host that decide about the announced and the known addresses."""
     own = host_links.own_interfaces()
@@ -151,7 +151,7 @@ def _off_link(address: str, route: RouteResult) -> str:
 def ask(spec: NodeSpec, keep: bool = True, accept_empty: bool = False) -> tuple[NodeSpec, Learned]:
     """Ask the source that the spec names, as `learn` does. A source whose client or credential is missing is lost."""
     try:
-        source = sources.opened(spec)
+        source = sources.open_source(spec)
     except UsageProblem as problem:
         record = lost_by(spec, spec.reach.source, problem)
         if keep:

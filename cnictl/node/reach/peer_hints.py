@@ -30,7 +30,7 @@ class PeerHints:
         """The source of peers in words; empty without one."""
         return self._kept.source or self._spec.reach.source if self._spec.reach.source else ""
 
-    def here(self, peer: Peer) -> Hint:
+    def route_here(self, peer: Peer) -> Hint:
         """Return the hint that gives this node the route to a peer that it lacks or knows at another address."""
         if not self._spec.reach.source:
             moved = any(known.pod_cidr == peer.pod_cidr for known in self._spec.known_peers)
@@ -45,8 +45,8 @@ class PeerHints:
             )
         return self._by_entry(record, peer) or self._register(peer.via, peer.via)
 
-    def nowhere(self, address: str) -> Hint:
-        """Return the hint that gives this node the route to a pod whose node is not known."""
+    def unknown_node(self, address: str) -> Hint:
+        """Return the hint that adds a route to a pod whose node is not known."""
         if not self._spec.reach.source:
             return hint.advice(
                 f"cnictl route add-peer CIDR ADDRESS, with the pod CIDR of {address} and its node's address",
@@ -54,8 +54,8 @@ class PeerHints:
             )
         return self._register(f"the node of {address}", "that node")
 
-    def there(self, peer: Peer, subnet: str, own: str, more: str = "") -> Hint:
-        """Return the hint that gives a peer its route back to this node's pod CIDR through this node's address."""
+    def route_back(self, peer: Peer, subnet: str, own: str, more: str = "") -> Hint:
+        """Return the hint that gives a peer the route to this node's pod CIDR through this node's address."""
         listed = any(node["address"] == peer.via for node in self._kept.nodes)
         if not self._spec.reach.source or (peer in self._spec.peers and not listed):
             return hint.command(f"cnictl route add-peer {subnet} {own}", more, on=peer.via)
@@ -65,8 +65,8 @@ class PeerHints:
         also = "; ".join(filter(None, [behind if self._spec.reach.source == FILE else "", more]))
         return hint.command("cnictl apply", also, on=peer.via)
 
-    def refused(self, peer: Peer) -> tuple[str, Hint]:
-        """Return in words that a peer's new entry is refused and its former address stays, and the hint; else empty."""
+    def refused_entry(self, peer: Peer) -> tuple[str, Hint]:
+        """Return the message that a peer's new entry is refused and its old address stays, and the hint; else empty."""
         for node in self._kept.nodes:
             is_kept = node["state"] == ROUTED and node["why"] and not node["static"]
             if is_kept and (node["pod_cidr"], node["address"]) == (peer.pod_cidr, peer.via):
@@ -78,7 +78,7 @@ class PeerHints:
                 return words, hint.advice(text, because="the source is the operator's")
         return "", hint.NONE
 
-    def gone(self, peer: Peer) -> Hint:
+    def missing_pod_cidr(self, peer: Peer) -> Hint:
         """Return the hint for a peer that answers, but does not have its pod CIDR."""
         if peer in self._spec.peers or not self._spec.reach.source:
             drop = f"here: cnictl route del-peer {peer.pod_cidr}"

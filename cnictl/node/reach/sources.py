@@ -7,7 +7,7 @@ from cnictl.node.reach.source import Source
 from cnictl.node.spec.node_spec import FILE, NodeSpec
 
 
-def opened(spec: NodeSpec, setting_up: bool = False) -> Source:
+def open_source(spec: NodeSpec, setting_up: bool = False) -> Source:
     """Return the source. Raises UsageProblem if its client or its credential is missing.
 
     With `setting_up`, an administrator's credential is used if the node has none.

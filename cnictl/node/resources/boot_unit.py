@@ -33,7 +33,7 @@ class BootUnit:
     """
 
     id = f"boot/{UNIT}"
-    parted = True
+    has_parts = True
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec
@@ -49,7 +49,7 @@ class BootUnit:
 
         Files that an operator masked stay masked. Files that can't be written stay as they are.
         """
-        now, skipped = self.observe(), self.skipped(spec)
+        now, skipped = self.observe(), self.unwritable_paths(spec)
         texts = {path: text for path, text in self._wanted().items() if path not in skipped}
         texts |= {path: text for path, text in _files(now).items() if path in skipped}
         if not (texts or (files.is_masked(UNIT_FILE) and _links())):
@@ -57,7 +57,7 @@ class BootUnit:
         enabled = UNIT_FILE in texts if UNIT_FILE not in skipped else bool(now and now["enabled"])
         return {"files": texts, "enabled": enabled}
 
-    def skipped(self, spec: NodeSpec) -> list[str]:  # noqa: ARG002 - as `desired`
+    def unwritable_paths(self, spec: NodeSpec) -> list[str]:  # noqa: ARG002 - as `desired`
         """Return the files that differ from the desired state, if they or the unit's links can't be written."""
         wanted, now = self._wanted(), self.observe()
         unwritable = []

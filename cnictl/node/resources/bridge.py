@@ -117,7 +117,7 @@ class Bridge:
         summary = f"set {name} to {', '.join(words)}" if words else f"make {name} a bridge"
         return summary, f"ip link set {name} {' '.join(options)}"
 
-    def carries(self) -> str:
+    def needed_by(self) -> str:
         """Return the message that it has ports, or addresses that do not belong to the node."""
         with Netlink() as netlink:
             link = rtnetlink.get_link(netlink, self._name)
@@ -200,7 +200,7 @@ class Address:
     has others that change without cnictl.
     """
 
-    parted = True
+    has_parts = True
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
         self._name = spec.bridge

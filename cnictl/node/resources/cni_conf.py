@@ -30,7 +30,7 @@ class CniConf:
     """The conflist, in every conf folder that a runtime of this host reads."""
 
     id = f"cni-conf/{FILE_NAME}"
-    parted = True
+    has_parts = True
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec

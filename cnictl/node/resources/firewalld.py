@@ -43,7 +43,7 @@ class Firewalld:
     """Our two files, if firewalld is installed; while it runs, also the zone of each of our names."""
 
     id = "firewalld/cnictl"
-    parted = True
+    has_parts = True
 
     def __init__(self, spec: NodeSpec, earlier: tuple[NodeSpec, ...] = ()) -> None:
         self._known = [name for known in (*earlier, spec) for name in _names(known)]
@@ -59,10 +59,10 @@ class Firewalld:
             return None
         claimed = _claimed()
         free = [name for name in _names(spec) if name not in claimed]
-        texts = _files() if self.skipped(spec) else self._texts(spec)
+        texts = _files() if self.unwritable_paths(spec) else self._texts(spec)
         return {"files": texts, "zones": dict.fromkeys(free, _TRUSTED) if runs() else {}}
 
-    def skipped(self, spec: NodeSpec) -> list[str]:
+    def unwritable_paths(self, spec: NodeSpec) -> list[str]:
         """Return the files that should change but can't be written; a restarted firewalld then forgets the pods."""
         if not spec.forward or not _is_installed():
             return []

@@ -173,7 +173,7 @@ class FilterTable:
     def __init__(self, program: str, family: str, spec: NodeSpec | None) -> None:
         self.accepts: list[str] | None
         """The rules of our chain; None if the chain does not exist."""
-        self.accepts, self.model = reading.known(f"{program}'s filter table", lambda: _filter_table(program, family))
+        self.accepts, self.model = reading.cached(f"{program}'s filter table", lambda: _filter_table(program, family))
         self._spec, self._family = spec, family
         node = _of_family(spec, family)
         self._labels = _labels(node) if node is not None else {}

@@ -39,7 +39,7 @@ class NftForward:
     """Our accept rules in other programs' nftables chains that drop pods' packets."""
 
     id = "forward/nft"
-    parted = True
+    has_parts = True
 
     def __init__(self, spec: NodeSpec) -> None:
         self._spec = spec
@@ -128,7 +128,7 @@ class ForwardChains:
         """`owned`: look only at chains that only the owner of their table may change."""
         self._spec = spec
         listing = firewall.ruleset()
-        self.model: Ruleset = reading.known("nft's model", lambda: nft.ruleset(listing, _our_text))
+        self.model: Ruleset = reading.cached("nft's model", lambda: nft.ruleset(listing, _our_text))
         bound_soon = {TABLE_NAME} if is_about_to_bind(spec) else set()
         self._bases = [self.model.chains[name] for name in base_chains(listing, owned, bound_soon)]
         has_ours = any(rule.ours for chain in self.model.chains.values() for rule in chain.rules)

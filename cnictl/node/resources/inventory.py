@@ -26,7 +26,7 @@ from cnictl.node.resources.route import PeerRoute, RouteTable
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.resources.textfile import NodeFile, SysctlFile
 from cnictl.node.spec.node_spec import NodeSpec, is_ipv6
-from cnictl.node.spine import Resource, Skipping
+from cnictl.node.spine import MayBeUnwritable, Resource
 from cnictl.node.state import original_state
 
 CONF_KIND, PLUGIN_KIND = "cni-conf", "plugin"
@@ -72,9 +72,9 @@ def skipped(spec: NodeSpec, earlier: Sequence[NodeSpec] = ()) -> list[str]:
     """Return the files that can't be written on this host, although the node works without them for now."""
     paths: dict[str, None] = {}
     for resource in resources(spec, earlier):
-        if isinstance(resource, Skipping):
+        if isinstance(resource, MayBeUnwritable):
             with contextlib.suppress(OSError):  # it can't be read: its step in a plan reports that
-                paths |= dict.fromkeys(resource.skipped(spec))
+                paths |= dict.fromkeys(resource.unwritable_paths(spec))
     return list(paths)
 
 

@@ -54,7 +54,7 @@ class LearnedRoutes:
         """Return the present routes: a reset removes them by their mark."""
         return self.observe()
 
-    def followed(self) -> State | None:
+    def state_from_source(self) -> State | None:
         """Return the routes after an undo: those of the spec that is in effect then; None without a source."""
         return self.desired(self._spec) if self._spec is not None else None
 

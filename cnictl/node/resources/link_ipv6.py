@@ -24,7 +24,7 @@ class RouterAdvertisements:
     """
 
     id = "sysctl/net.ipv6.accept_ra"
-    parted = True
+    has_parts = True
 
     def __init__(self) -> None:
         self._links: list[str] | None = None

@@ -34,7 +34,7 @@ _STATE_DIR = "/run/systemd/netif"
 _SERVICE = "multi-user.target.wants/systemd-networkd.service"
 _RELOAD = ["networkctl", "reload"]
 _DAEMON_TEXT = """\
-# Written by cnictl: routes to other nodes' pods outlive a start of networkd. Removed by `cnictl reset-node`.
+# Written by cnictl: networkd keeps routes to other nodes' pods when it starts. Removed by `cnictl reset-node`.
 [Network]
 ManageForeignRoutes=no
 """
@@ -48,8 +48,8 @@ Kind=bridge veth
 Unmanaged=yes
 """
 _KEPT_TEXT = """\
-# Written by cnictl: networkd takes no address of this link's away when it starts, for the routes to other nodes' pods
-# would go with it. Removed by `cnictl reset-node`.
+# Written by cnictl: keeps networkd from removing this link's addresses, and with them the routes to other nodes' pods,
+# when it starts. Removed by `cnictl reset-node`.
 [Network]
 KeepConfiguration=static
 """

@@ -25,7 +25,7 @@ class PeerRouteState:
     works: bool = False
     """Whether the route exists and pods' packets take it."""
     link: str = ""
-    """In words: whether the peer is on the link or behind a gateway."""
+    """Whether the peer is on the link or behind a gateway, in words."""
     on_link: bool = False
     diversions: tuple[pod_routes.Diversion, ...] = ()
     """The packets that are diverted."""

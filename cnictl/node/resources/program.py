@@ -81,7 +81,7 @@ class ProgramCopy:
                 program.build(name, sources, interpreters.inspect(after["interpreter"]))
             if program.current() != name:
                 version_folder.point(program.CURRENT, name)
-        former = before["version"] if before else ""
+        previous = before["version"] if before else ""
         for other in version_folder.names(program.HOME):
-            if former != name and other not in (name, former):
+            if previous != name and other not in (name, previous):
                 version_folder.remove(program.HOME, other)

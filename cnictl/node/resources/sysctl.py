@@ -42,9 +42,9 @@ class Forwarding:
     def state_after_reset(self) -> State | None:
         """Return the original value; the present one if cnictl never changed it or other bridges need it now."""
         remembered = original_state.recall(self.id)
-        return self.observe() if remembered is None or self.carries() else {"value": remembered["value"]}
+        return self.observe() if remembered is None or self.needed_by() else {"value": remembered["value"]}
 
-    def carries(self) -> str:
+    def needed_by(self) -> str:
         """Return the message that bridges with an address, made after cnictl turned on forwarding, need it.
 
         Docker and libvirt check forwarding only when they start.

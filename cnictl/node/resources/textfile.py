@@ -88,9 +88,9 @@ class TextFile:
         """Return the wanted text; the present text if it can't be written, None if it is masked."""
         if files.is_masked(self.path):
             return None
-        return self.observe() if self.skipped(spec) else self.wanted(spec)
+        return self.observe() if self.unwritable_paths(spec) else self.wanted(spec)
 
-    def skipped(self, spec: NodeSpec) -> list[str]:
+    def unwritable_paths(self, spec: NodeSpec) -> list[str]:
         """Return its path if it differs from the wanted text but can't be written."""
         if files.is_masked(self.path) or files.can_write(self.path):
             return []

@@ -78,7 +78,7 @@ class NodeChange:
         return spine.joined(self.node_file, self.removal, self.wanted)
 
 
-@reading.once()
+@reading.cached_pass()
 def plan(spec: NodeSpec, only: Collection[str] = (), reapplies: bool = False) -> NodeChange:
     """Return every difference between this host and `spec`; with `only`, those of some kinds and of the node file.
 

@@ -134,7 +134,7 @@ class AddPeers:
         """Return `spec` with the peers. Raises UsageProblem."""
         return dataclasses.replace(spec, peers=self._combined(spec).peers)
 
-    @reading.once()
+    @reading.cached_pass()
     def preview(self) -> tuple[list[str], tuple[str, ...]]:
         """Return in words what becomes of the present peers, and the kinds of resources that it changes.
 
@@ -185,7 +185,7 @@ def check_links(spec: NodeSpec) -> None:
 
 def _lowers_mtu(spec: NodeSpec) -> bool:
     """Return whether a peer of `spec` needs a smaller pod MTU than the bridge has now."""
-    limit = host_links.narrowest(spec)
+    limit = host_links.smallest_mtu(spec)
     if spec.mtu or limit.peer is None:
         return False
     least = addressing.MTU_MIN_IPV6

@@ -103,8 +103,8 @@ class Operator(Protocol):
     def working(self, step: str) -> AbstractContextManager[Callable[[str], None]]:
         """Show the present step in this context; yield a function that shows the next one."""
 
-    def asks(self) -> bool:
-        """Return whether the operator approves a change before it is made."""
+    def can_ask(self) -> bool:
+        """Return whether there is a person to approve a change before it is made."""
 
     def approve(self, lines: Iterable[str], question: str) -> None:
         """Show the changes and ask; raise the exception that ends the command if the answer is no."""
@@ -117,7 +117,7 @@ class Operator(Protocol):
 
 
 @contextlib.contextmanager
-def alone(options: Options, operator: Operator, resume: bool = True) -> Iterator[bool]:
+def locked_run(options: Options, operator: Operator, resume: bool = True) -> Iterator[bool]:
     """Lock the node for one run, and yield whether the previous run was cut off.
 
     With `resume`, an undo that was cut off is finished first. After any other run that was cut off, the block must
@@ -159,12 +159,12 @@ def edit_node(
         return addressing.check(edit(start or converge.current_spec()))
 
     shown = None
-    if question and not options.dry_run and operator.asks():
+    if question and not options.dry_run and operator.can_ask():
         goes_on = any(not run.undoes for run in journal.unfinished())
         shown = converge.plan(edited(), () if goes_on else only).whole
         if shown.changes:
             operator.approve((change.summary for change in shown.changes), question)
-    with alone(options, operator) as was_cut_off:
+    with locked_run(options, operator) as was_cut_off:
         spec = edited()
         edits.check_links(spec)
         pods = pods_in_the_way(command, converge.specs_in_place(), spec, options)
@@ -216,12 +216,12 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         return pods_in_the_way("bridge down", [spec], None, options), spine.plan_removal(removed)
 
     shown = None
-    if not options.dry_run and operator.asks():
+    if not options.dry_run and operator.can_ask():
         shown = present()
         if shown[1].changes:
             lines = [f"delete the attachment of {pod}" for pod in shown[0]]
             operator.approve([*lines, *(change.summary for change in shown[1].changes)], f"Take {spec.bridge} down?")
-    with alone(options, operator):
+    with locked_run(options, operator):
         pods, todo = present()
         if shown is not None:
             refuse_unshown(shown[1], todo, shown[0], pods)
@@ -253,7 +253,7 @@ def undo_run(
     Without `number` it undoes the latest run that can be undone, and calls `announce` if that is not the one shown.
     `approved`: the operator approved what was shown, so nothing else may be done.
     """
-    with alone(options, operator, resume=False):
+    with locked_run(options, operator, resume=False):
         chosen = run_to_undo(number)
         is_another = chosen.number != shown.run.number
         if is_another and approved:
@@ -298,7 +298,7 @@ def reset_node(
         if shown is not None:
             refuse_unshown(shown.whole, now.whole, shown.pods, now.pods)
 
-    with alone(options, operator):
+    with locked_run(options, operator):
         report = Report(reset.plan().whole)
         with _reported(report, operator), operator.working("inspecting this host") as tell:
             done = reset.carry_out(options.force, report.follow(tell), on_pod, check)

@@ -25,7 +25,7 @@ from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.runs.revert import Trace, add_repairs, reverted, traces
 from cnictl.node.spec import addressing, node_file
 from cnictl.node.spec.node_spec import FILE, NodeSpec, from_data
-from cnictl.node.spine import Carrying, Change, OnStep, Plan, Resource, Step
+from cnictl.node.spine import Change, MayBeNeeded, OnStep, Plan, Resource, Step
 from cnictl.node.state import journal, learned_peers, original_state, plugin_calls
 from cnictl.node.state.journal import DONE, FAILED, FINISHED, UNDONE, Journal, Run
 from cnictl.node.state.learned_peers import with_learned
@@ -50,11 +50,11 @@ class Undo:
     run: Run
     plan: Plan
     left: tuple[str, ...]
-    """What stays as it is and why, in words."""
+    """What the undo does not revert and why, in words."""
     spec: NodeSpec | None
     """What the node file says afterwards; None: there is none."""
     kept: tuple[str, ...] = ()
-    """What the run only repaired, in words. It stays, because without it the fault would return."""
+    """The repairs of the run, in words. An undo keeps them, because the faults would come back without them."""
     whole: bool = False
     """Whether repairs are reverted too."""
     in_effect: NodeSpec | None = None
@@ -104,12 +104,12 @@ def passed_over(run: Run) -> list[Run]:
     return [later for later in later_runs if later.is_repair and not later.undone_by]
 
 
-def outcome(run: Run, at_work: bool = False) -> str:
+def outcome(run: Run, is_running: bool = False) -> str:
     """Return in words how a run ended and what became of it since."""
     if run.undone_by:
         return "undone" + (f" by run {run.undone_by}" if run.undone_by != run.number else "")
     if not run.end:
-        return "at work" if at_work else "cut off"
+        return "running" if is_running else "cut off"
     return {
         DONE: "done, not all reverted" if run.left else "done",
         UNDONE: "failed, undone",
@@ -149,7 +149,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
         try:
             now = resource.observe()
         except (Problem, OSError) as error:
-            left.append(f"{trace.resource}: can't be read, and is left as it is: {error}")
+            left.append(f"{trace.resource} can't be read and is not changed: {error}")
             continue
         target, notes = reverted(resource, trace, now)
         if notes:
@@ -163,7 +163,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             if dependent:
                 others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
-            elif removes and isinstance(resource, Carrying) and (needed := resource.carries()):
+            elif removes and isinstance(resource, MayBeNeeded) and (needed := resource.needed_by()):
                 target, notes = now, [needed]
         left += [f"{trace.resource}: {note}{_changed_by(run, trace)}" for note in notes]
         if target != now:

@@ -20,7 +20,7 @@ from cnictl.node.state import learned_peers
 from cnictl.node.state.learned_peers import Learned
 
 _SHOWN = 5
-"""The number of refused nodes that are named."""
+"""The most refused nodes that a message names."""
 
 
 @dataclass(frozen=True)
@@ -56,9 +56,9 @@ def ask(named: str, node: str, unclaimed: str, known: NodeSpec | None) -> NodeIn
     """
     kept = unclaimed or (known.reach.unclaimed if known is not None else "")
     if named == KUBERNETES:
-        former = known.reach if known is not None and known.reach.source == KUBERNETES else Reach(KUBERNETES)
-        name = node or former.node or kubernetes_access.own_name()
-        return _of_kubernetes(replace(former, node=name, unclaimed=kept), known.networks if known is not None else ())
+        current = known.reach if known is not None and known.reach.source == KUBERNETES else Reach(KUBERNETES)
+        name = node or current.node or kubernetes_access.own_name()
+        return _of_kubernetes(replace(current, node=name, unclaimed=kept), known.networks if known is not None else ())
     return _of_file(named, Reach(FILE, node, unclaimed=kept))
 
 
@@ -84,14 +84,14 @@ def _of_file(path: str, reach: Reach) -> NodeInSource:
 
 
 def _of_kubernetes(reach: Reach, known_networks: tuple[str, ...]) -> NodeInSource:
-    source = sources.opened(NodeSpec((), (), reach=reach), setting_up=True)
+    source = sources.open_source(NodeSpec((), (), reach=reach), setting_up=True)
     snapshot = source.list()
     own = next((node for node in snapshot.nodes if node.name == reach.node), None)
     if own is None:
         names = ", ".join(sorted(node.name for node in snapshot.nodes)[:5]) or "none"
         raise UsageProblem(
             f"{source.title} has no Node named {reach.node!r}; the Nodes are: {names}",
-            "kubelet registers it; or name it with --node",
+            "start kubelet, which registers the Node, or give its name with --node",
         )
     if not own.pod_cidrs:
         raise UsageProblem(
@@ -107,11 +107,11 @@ class Joined:
 
     spec: NodeSpec
     record: Learned | None = None
-    """None if the node has no source."""
+    """The record of the source's list; None if the node has no source."""
     dropped: tuple[Peer, ...] = ()
-    """Static peers that are dropped, because the source announces the same."""
+    """Static peers to drop, because the source announces the same peers."""
     overriding: tuple[Peer, ...] = ()
-    """Static peers that stay, and win over the source's."""
+    """Static peers that stay and take precedence over the source's."""
 
     def notes(self) -> list[str]:
         """Return in words what becomes of static peers, and which nodes are refused."""
@@ -147,13 +147,13 @@ def join(spec: NodeSpec, asked: NodeInSource | None) -> Joined:
 
 @contextlib.contextmanager
 def saved(joined: Joined) -> Iterator[None]:
-    """Save the record for the run in this context; restore the former one if the run fails. Raises OSError."""
-    former = learned_peers.load()
+    """Save the record for the run in this context; restore the previous one if the run fails. Raises OSError."""
+    previous = learned_peers.load()
     _save(joined.record)
     try:
         yield
     except BaseException:
-        _save(former)
+        _save(previous)
         raise
 
 
@@ -182,7 +182,7 @@ def what_next(spec: NodeSpec, record: Learned | None) -> str:
         return f"next, on each other node: cnictl route add-peer {' '.join(peers)}"
     known = f"{counted(len(spec.learned), 'peer')} learned from {record.source}"
     if spec.reach.source == KUBERNETES:
-        return f"{known}; other nodes learn of this one through cnictl watch, else run cnictl apply on each"
+        return f"{known}; other nodes learn of this one through cnictl watch; without it, run cnictl apply on each"
     return f"{known}; other nodes need the same file: cnictl cluster apply, or cnictl init-node --from FILE there"
 
 

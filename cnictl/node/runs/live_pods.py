@@ -43,7 +43,7 @@ class AttachedPod:
     ours: bool = True
     """Whether cnictl's plugin attached it; if not, another plugin did, with host-local."""
     lost_port: str = ""
-    """Its host veth, if no record names the pod, but the link's alias does."""
+    """The pod's host veth, if the link's alias names the pod but no record does."""
 
     def __str__(self) -> str:
         who = self.name or self.container[:13]
@@ -164,7 +164,7 @@ def detach_all(pods: Iterable[AttachedPod], journal: Journal) -> list[AttachedPo
                     unlink(netlink, port)
                 else:
                     owner = (pod.network, pod.container, pod.ifname, pod.data_dir)
-                    detach(netlink, *owner, before=lambda record: remove_pair(netlink, record), pod=pod.name)
+                    detach(netlink, *owner, before_release=lambda record: remove_pair(netlink, record), pod=pod.name)
             except (Problem, OSError) as error:
                 raise Problem(f"{pod}: its attachment can't be deleted: {error}") from None
             done.append(pod)

@@ -43,8 +43,8 @@ def networks_of_links() -> list[str]:
 def resources(names: Sequence[str], ports: Iterable[str]) -> list[Resource]:
     """Return resources for everything that may carry our marks, except what other resources remove.
 
-    Those others remove the rules of the networks `names`, the accept rules in iptables' FORWARD, and guards of the host
-    veths `ports`.
+    Other resources remove the rules of the networks `names`, the accept rules in iptables' FORWARD, and the rules that
+    guard the host veths `ports`.
     """
     own = [rule_set.chain(name) for name in names]
     marked: list[Resource] = [TaggedLinks(), TaggedRoutes(), OwnTables(frozenset(names), frozenset(ports))]

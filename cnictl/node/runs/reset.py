@@ -37,7 +37,7 @@ class Reset:
     pods: tuple[AttachedPod, ...]
     rest: Plan
     left: tuple[str, ...]
-    """In words: what looks like ours, but stays because another tool made it or needs it."""
+    """What looks like ours but stays, because another tool made it or needs it, in words."""
 
     @property
     def whole(self) -> Plan:
@@ -61,7 +61,7 @@ def plan() -> Reset:
     left += [
         f"{resource.key} stays on: {needed}"
         for resource in rest
-        if isinstance(resource, Forwarding) and (needed := resource.carries())
+        if isinstance(resource, Forwarding) and (needed := resource.needed_by())
     ]
     removal = spine.plan_removal(rest)
     if rest and node_file.is_operators():

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from cnictl.node.spine import Following, Merging, Parted, Resource
+from cnictl.node.spine import FollowsSource, HasParts, MergeableUndo, Resource
 from cnictl.node.state.journal import Run, State
 
 
@@ -19,7 +19,7 @@ class Trace:
     known: list[State | None]
     """Every state that the run found or gave it."""
     half_made: bool
-    """Whether the run may have left it between two of these."""
+    """Whether the run may have left the resource between two of these states."""
     repair: bool = False
     """Whether the run only restored what the node was set up to be."""
 
@@ -58,21 +58,21 @@ def reverted(resource: Resource, trace: Trace, now: State | None) -> tuple[State
 
     `now`: the present state.
     """
-    if isinstance(resource, Following):
-        return resource.followed(), []
+    if isinstance(resource, FollowsSource):
+        return resource.state_from_source(), []
     if now == trace.before:
         return now, []
     if now in trace.known or trace.half_made:
         return trace.before, []
     if now is None:
         return None, ["it has been removed since the run"]
-    if isinstance(resource, Merging):
+    if isinstance(resource, MergeableUndo):
         return resource.revert(now, trace.before, trace.after)
-    parted = isinstance(resource, Parted)
-    if not parted and (trace.before is None or trace.after is None):
+    has_parts = isinstance(resource, HasParts)
+    if not has_parts and (trace.before is None or trace.after is None):
         return now, ["it has been changed since the run"]
     target, changed = _without(now, trace.before or {}, trace.after or {})
-    if changed and not parted:
+    if changed and not has_parts:
         return now, [f"{', '.join(changed)} {'has' if len(changed) == 1 else 'have'} been changed since the run"]
     # with only empty parts left, the thing itself is gone
     return target if any(target.values()) else None, [f"{part} has been changed since the run" for part in changed]

@@ -20,10 +20,10 @@ from cnictl.node.spec.peers import FAMILIES, check_link_name, check_peers, host_
 from cnictl.node.spec.suggestions import meant_network
 
 MTU_MIN, MTU_MAX = 68, 65535
-"""Bytes (RFC 791: every link can carry 68)."""
+"""The smallest and the largest MTU in bytes (RFC 791: every link can carry 68)."""
 
 MTU_MIN_IPV6 = 1280
-"""Bytes (RFC 8200, section 5)."""
+"""The smallest MTU for IPv6 in bytes (RFC 8200, section 5)."""
 
 _NO_PODS = tuple(
     (parse_cidr(text), kind)

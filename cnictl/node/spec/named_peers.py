@@ -19,10 +19,10 @@ class NamedPeers:
 
     peers: tuple[Peer, ...]
     kept: tuple[Peer, ...] = ()
-    """Not named, and unchanged."""
+    """Peers that are not named and stay unchanged."""
     dropped: tuple[Peer, ...] = ()
     moved: tuple[tuple[Peer, Peer], ...] = ()
-    """Before and after."""
+    """Peers with a new address: each as it was and as it is now."""
 
     def as_json(self) -> dict[str, list[dict[str, str]]]:
         """Return what becomes of each peer, as JSON values."""

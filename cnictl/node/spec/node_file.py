@@ -51,7 +51,7 @@ _UNCLAIMED = ("unreachable", "default-route")
 _PEER_KEYS = tuple(field.name for field in fields(Peer))
 
 _HEADER = """\
-# What this node should be. `cnictl apply` makes it so; `cnictl status` says where the host differs.
+# Desired state of this node. `cnictl apply` applies it; `cnictl status` shows differences.
 # Written by cnictl, which keeps your comments; every key is explained in docs/node-file.md.
 
 """
@@ -316,7 +316,7 @@ def _edit_peers(blocks: list[Block], current: tuple[Peer, ...], peers: tuple[Pee
         blocks[0].put_entries("peers", {cidr: _as_table(peer) for cidr, peer in wanted.items()}, _cidr_of)
         return
     if sum(block.name == "peers" for block in blocks) != len(current):
-        raise LookupError("a line within a text looks like the head of a table")
+        raise LookupError("a line inside a string looks like a table header")
     kept: dict[str, Block] = {}
     tables = iter(current)
     before, blocks[:] = list(blocks), []

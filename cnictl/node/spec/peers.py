@@ -27,10 +27,10 @@ FAMILIES = {32: "IPv4", 128: "IPv6"}
 """The address families by the number of bits in an address."""
 
 LINK_NAME_MAX = 15
-"""Characters (linux/if.h, IFNAMSIZ 16 with the NUL)."""
+"""The most characters of a link's name (linux/if.h, IFNAMSIZ 16 with the NUL)."""
 
 _NO_HOST = tuple(parse_cidr(text) for text in ("127.0.0.0/8", "224.0.0.0/3", "::1/128", "ff00::/8", "::ffff:0:0/96"))
-"""Loopback, multicast, class E and IPv4-mapped addresses (RFC 1112, RFC 4291)."""
+"""Addresses that no host can have: loopback, multicast, class E and IPv4-mapped (RFC 1112, RFC 4291)."""
 _SWAPPED = "the pod CIDR and the node's address are the wrong way round"
 
 

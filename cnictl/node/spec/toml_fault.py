@@ -1,27 +1,27 @@
-"""Explain why a text is not TOML: the line, what is wrong with it, and for usual slips how to write it. Pure."""
+"""Explain why a text is not TOML: the line, what is wrong with it, and how to fix common mistakes. Pure."""
 
 import re
 
 from tomlkit.exceptions import TOMLKitError
 
 _LONGEST = 1000
-"""Characters of a line that is compared with slips."""
+"""The most characters of a line that is checked for common mistakes."""
 _CURLY = "\u201c\u201d\u201e\u201f\u2018\u2019\u201a\u00ab\u00bb"
 _KEY = r"(?P<key>[A-Za-z0-9_.-]+)\s*"
-_SLIPS = (
+_MISTAKES = (
     (r"(?:;|//)+(?P<rest>.*)", "comments begin with #", "#{rest}"),
     (r"(?P<open>\[\[?)(?P<rest>[^\s\[\]#]+)\]?", "its brackets don't match", "{open}{rest}{close}"),
     (rf"{_KEY}=?\s*(?:#.*)?", "{key!r} has no value", ""),
     (rf"{_KEY}:\s*(?P<value>[^=]+)", "use '=' instead of ':'", "{key} = {quoted}"),
     (rf"{_KEY}\s(?P<value>[^=]+)", "there is no '=' after the key", "{key} = {quoted}"),
-    (rf"{_KEY}=\s*(?i:true|yes|on)\s*(?:#.*)?", "a switch is true or false", "{key} = true"),
-    (rf"{_KEY}=\s*(?i:false|no|off)\s*(?:#.*)?", "a switch is true or false", "{key} = false"),
+    (rf"{_KEY}=\s*(?i:true|yes|on)\s*(?:#.*)?", "this value must be true or false", "{key} = true"),
+    (rf"{_KEY}=\s*(?i:false|no|off)\s*(?:#.*)?", "this value must be true or false", "{key} = false"),
     (rf"{_KEY}=\s*(?![+-]?\d+\s*$)(?P<value>[^\s\"'\[{{#].*)", "the value needs quotes", "{key} = {quoted}"),
     (rf"{_KEY}=\s*(?P<value>\"[^\"]*|'[^']*)", "the quote after the value is missing", "{key} = {quoted}"),
     (rf"{_KEY}=\s*(?P<value>[\"'][^\"']*[\"'],.*)", "several values need brackets", "{key} = {quoted}"),
     (rf"{_KEY}=\s*(?P<value>\[[^\]#]+)", "a ']' is missing", "{key} = {value}]"),
 )
-"""How a wrong line looks, what is wrong with it, and how to write it: the first that fits counts."""
+"""The pattern of a wrong line, what is wrong with it, and the corrected line. The first pattern that matches counts."""
 
 
 def explain(text: str, error: TOMLKitError) -> tuple[str, str]:
@@ -35,18 +35,18 @@ def explain(text: str, error: TOMLKitError) -> tuple[str, str]:
     else:
         start = _start_of_list(lines, number)
         ends_here = start == number or re.match(rf"\s*({_KEY}=.*)?$", lines[start])
-        slip = _slip(lines[start - 1].strip()) if ends_here else ("a ']' is missing", "")
-        words, hint = slip or (_rest(lines[start - 1], error), "")
+        mistake = _common_mistake(lines[start - 1].strip()) if ends_here else ("a ']' is missing", "")
+        words, hint = mistake or (_rest(lines[start - 1], error), "")
         number = start
     line = lines[number - 1].strip()
     return f"line {number}: {words}: {line if len(line) <= 120 else f'{line[:119]}…'}", hint
 
 
-def _slip(line: str) -> tuple[str, str] | None:
-    """Return what is wrong with a line and how to write it; None if it is not a usual slip."""
+def _common_mistake(line: str) -> tuple[str, str] | None:
+    """Return what is wrong with a line and how to write it; None if it is not a common mistake."""
     if any(letter in line for letter in _CURLY):
         return "the quotes have to be straight", re.sub(f"[{_CURLY}]", '"', line)
-    for pattern, words, hint in _SLIPS if len(line) < _LONGEST else ():
+    for pattern, words, hint in _MISTAKES if len(line) < _LONGEST else ():
         match = re.fullmatch(pattern, line)
         if match is not None:
             parts = match.groupdict()
@@ -57,7 +57,7 @@ def _slip(line: str) -> tuple[str, str] | None:
 
 def _rest(line: str, error: TOMLKitError) -> str:
     rest = line[int(getattr(error, "col", 0) or 0) :].strip()
-    return f"unexpected text {rest!r}" if rest else "something is missing at its end"
+    return f"unexpected text {rest!r}" if rest else "the line ends too early"
 
 
 def _twice(lines: list[str]) -> tuple[int, str] | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from cnictl.core import durable, liveness, odd
+from cnictl.core import durable, liveness, skipped_entries
 from cnictl.core.paths import STATE_DIR
 from cnictl.node.state import original_state
 
@@ -25,7 +25,7 @@ KEPT = 100
 """The number of journals to keep."""
 
 DONE, UNDONE, FAILED, FINISHED = "done", "undone", "failed", "finished"
-"""Outcomes: all done; undone by the run itself; not all could be done or undone; cut off and finished later."""
+"""Outcomes: all changes made; undone by the run itself; some not made or undone; cut off and finished later."""
 
 State = dict[str, Any]
 
@@ -40,7 +40,7 @@ class Entry:
     command: str
     summary: str
     repair: bool = False
-    """Whether it only restored what the node was set up to be."""
+    """Whether the change only restored what the node was set up to be."""
 
 
 class Journal:
@@ -127,7 +127,7 @@ class Run:
     half_made: set[str] = field(default_factory=set)
     """Resources whose change failed, or was under way when the run was cut off."""
     end: str = ""
-    """The outcome; empty if the run was cut off or is at work."""
+    """The outcome; empty if the run was cut off or is still running."""
     undone_by: int = 0
     """The run that undid this one; 0 if none did."""
     left: list[str] = field(default_factory=list)
@@ -152,7 +152,7 @@ _FIELDS = {"taken_back": "undone_by"}
 _LARGEST = 256 << 20
 """Bytes; a longer journal is not read. It contains whole files and rule sets, before and after each change."""
 _LONGEST_HEAD = 1 << 20
-"""Bytes; the first line of a journal has the run's command and the host's former state."""
+"""Bytes; the first line of a journal has the run's command and the host's original state."""
 
 
 def append(number: int, *entries: dict[str, Any]) -> None:
@@ -209,7 +209,7 @@ def _contents(number: int) -> bytes | None:
     try:
         return durable.contents(path_of(number), _LARGEST)
     except OSError as error:
-        odd.pass_over_error(path_of(number), error)
+        skipped_entries.skip_unreadable(path_of(number), error)
         return None
 
 
@@ -250,7 +250,7 @@ def last() -> Run | None:
 def unfinished() -> list[Run]:
     """Return the runs that were cut off, oldest first, and undos that were cut off before their record was complete.
 
-    The caller holds `spine.exclusive`, so no run is at work.
+    The caller holds `spine.exclusive`, so no other run is under way.
     """
     kept = ((number, _contents(number)) for number in numbers())
     waiting = [_parsed(number, text) for number, text in kept if text is not None and not _is_over(text)]

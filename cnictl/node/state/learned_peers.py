@@ -9,13 +9,13 @@ import shlex
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from cnictl.core import durable, odd
+from cnictl.core import durable, skipped_entries
 from cnictl.core.paths import CLUSTER_FILE, CONFLICT_FILE, RUN_DIR, STATE_DIR
 from cnictl.node.spec.node_spec import NodeSpec, Peer, Reach
 
 RECORD = f"{STATE_DIR}/peers.json"
 CONFIRMED = f"{RUN_DIR}/peers-current"
-"""An empty file. Its time of modification says until when the recorded list is known to be the source's."""
+"""An empty file. Its modification time is the last time at which the recorded list was the source's."""
 _FORM = 1
 _LARGEST = 16 << 20
 
@@ -35,7 +35,7 @@ class Learned:
     read_at: float = 0.0
     """When the list was last known to be the source's, in seconds since the epoch by this host's clock."""
     stale_since: float = 0.0
-    """Since when the list has been stale, in the same unit; 0: the last request succeeded."""
+    """The time since which the list is stale, in the same unit; 0: the last request succeeded."""
     trouble: str = ""
     """Why the source can't be asked, or what is wrong with its last answer, in words; ends with `todo`, if any."""
     todo: str = ""
@@ -79,7 +79,7 @@ def load() -> Learned | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        odd.pass_over(RECORD, str(error))
+        skipped_entries.skip(RECORD, str(error))
         return None
 
 

@@ -23,10 +23,10 @@ class Pending:
     command: str
     seconds: float
     deadline: float
-    """In seconds of CLOCK_BOOTTIME; 0 while the run is still at work."""
+    """In seconds of CLOCK_BOOTTIME; 0 while the run is still under way."""
     boot_id: str
     tries: int = 0
-    """The number of failed undos of it."""
+    """The number of times that its undo failed."""
 
     def left(self) -> float:
         """Return the seconds until it is undone; 0 or less if it is due."""

@@ -24,7 +24,7 @@ RUN_LOCK_WAIT = 30.0
 
 
 class Held(Problem):
-    """Another command is at work."""
+    """Another command is changing this node."""
 
 
 def tell(message: str) -> None:

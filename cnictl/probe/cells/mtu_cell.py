@@ -21,7 +21,7 @@ _LEAST_IPV6 = 1280
 
 
 def plan(part: Part) -> Iterator[Cell]:
-    """Yield a cell for each peer (its named pod, else its gateway), and one for the outside."""
+    """Yield a cell for each peer (its named pod, else its gateway), and one for an outside host."""
     for peer in (*part.host.spec.known_peers, *part.wanted.peers):
         cidr = parse_cidr(peer.pod_cidr)
         if is_ipv6(peer.pod_cidr) == part.host.ipv6:

@@ -23,7 +23,7 @@ _NEXT_ERROR = 1.1
 
 
 class PortsCell:
-    """TCP or UDP from the pod to other pods and to the outside."""
+    """TCP or UDP from the pod to other pods and to an outside host."""
 
     def __init__(self, check: str, part: Part) -> None:
         self._part, self._check = part, check
@@ -45,7 +45,7 @@ class PortsCell:
             self._asked.run()
 
     def results(self, evidence: Evidence) -> list[CheckResult]:
-        """Return a row for each pod that was tried, and one for the outside."""
+        """Return a row for each pod that was tried, and one for an outside host."""
         pods = [r for check in (SAME_HOST_POD, OTHER_HOST_POD) for r in evidence.of(self._part, check)]
         rows = [self._of_pod(result, dict(result.protocols).get(self._check, "")) for result in pods]
         return [*filter(None, rows), self._outside(evidence)]

@@ -157,7 +157,7 @@ def test_the_table_ends_with_the_utilisation(mixed: Mixed) -> None:
     done = cnictl(mixed.host, "ipam", "list")
     lines = done.stdout.splitlines()
     assert lines[0].split() == ["ADDRESS", "CONTAINER", "INTERFACE", "POD", "AGE", "STATE"]
-    assert lines[-1] == f"mynet 10.244.0.0/24  █{'░' * 19} 7 used, 246 free of 253"
+    assert lines[-1] == f"mynet 10.244.0.0/24  █{'░' * 19} 7 used, 246 of 253 free"
     live = next(line for line in lines if "default/web-0" in line)
     assert live.split()[-1] == "live"
     assert any(line.endswith("stale: its ADD was cut off") for line in lines)
@@ -355,7 +355,7 @@ def test_the_node_file_names_the_network_and_its_size(node: Node) -> None:
     node.run(["sh", "-c", "mkdir -p /etc/cnictl && cat >/etc/cnictl/node.toml"], stdin=spec)
     listed = json.loads(node.run(["cnictl", "ipam", "list", "-o", "json"]).stdout)
     assert (listed["network"], listed["used"], listed["total"], listed["free"]) == ("named", 0, 61, 61)
-    assert node.run(["cnictl", "ipam", "list"]).stdout == f"named 10.244.0.0/26  {'░' * 20} 0 used, 61 free of 61\n"
+    assert node.run(["cnictl", "ipam", "list"]).stdout == f"named 10.244.0.0/26  {'░' * 20} 0 used, 61 of 61 free\n"
 
 
 @pytest.mark.parametrize("words", [("gc",), ("release", "10.244.0.2"), ("list",)])

@@ -179,7 +179,7 @@ FAULTS = {
         "no-return-route",
         "peer 10.0.10.51 lacks the return route to 10.244.0.0/24",
         "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
-        "node.reach.peer_hints.there: cnictl route add-peer {} {}",
+        "node.reach.peer_hints.route_back: cnictl route add-peer {} {}",
     ),
     "peer's bridge down": Fault(
         True,
@@ -314,13 +314,13 @@ def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
     wait_for(lambda: pods.test().overall == "ok", "apply brings the port back")
 
 
-@applies("node.reach.peer_hints.here: cnictl route add-peer {} {}{}")
+@applies("node.reach.peer_hints.route_here: cnictl route add-peer {} {}{}")
 def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> None:
     here = pods.cluster.here
     shell(here, "cnictl route del-peer 10.244.1.0/24 --yes")
     check = pods.test("--pod", pods.there, "--peer", "10.244.1.0/24=10.0.10.51").of("pod-other-host")
     assert check["cause_name"] == "no-route"
-    assert matches("node.reach.peer_hints.here: cnictl route add-peer {} {}{}", check["hint"]["command"])
+    assert matches("node.reach.peer_hints.route_here: cnictl route add-peer {} {}{}", check["hint"]["command"])
     shell(here, check["hint"]["command"])
     wait_for(lambda: pods.test().overall == "ok", "the peer is added")
 

@@ -193,7 +193,7 @@ def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
 def test_the_walk_throughs_story(lab: Lab) -> None:
     """With the bridge alone, the first two checks pass.
 
-    NAT adds the other host and the outside. Routes add the rest.
+    NAT adds the other host and outside hosts. Routes add the rest.
     """
     here, there = lab.nodes
     external = lab.outside.address

@@ -102,7 +102,7 @@ CASES = (
          "ip rule del pref 90" + _NO_VPN, ("to its own pod 10.244.0.2",), peer=False),
     Case("a VPN that keeps specific routes", _VPN + "ip rule add pref 89 lookup main suppress_prefixlength 0; "
          "ip rule add pref 90 not fwmark 0xca6c lookup 52", "ip rule del pref 89; ip rule del pref 90" + _NO_VPN,
-         ("90: not from all fwmark 0xca6c lookup 52", "to the outside"), peer=False),
+         ("90: not from all fwmark 0xca6c lookup 52", "to outside hosts"), peer=False),
     Case("packets with kube-proxy's mark", _VPN + "ip rule add pref 90 fwmark 0x4000/0x4000 lookup 52",
          "ip rule del pref 90" + _NO_VPN, ("with the mark 0x4000",)),
     Case("a foreign route inside a peer's pod CIDR in another table",

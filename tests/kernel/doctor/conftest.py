@@ -1,4 +1,4 @@
-"""Provide the node on which each module makes its faults."""
+"""Provide the node on which each module causes its faults."""
 
 from collections.abc import Iterator
 

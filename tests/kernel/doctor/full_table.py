@@ -30,7 +30,7 @@ def add(numbers):
     asking.send(b"".join(map(entry, numbers)))
     try:
         while True:
-            asking.recv(65536)  # it refuses what it has no room for
+            asking.recv(65536)  # the kernel refuses entries that do not fit
     except OSError:
         pass
 most = int(open("/proc/sys/net/netfilter/nf_conntrack_max").read())

@@ -1,4 +1,4 @@
-"""Provide a node with pods, a peer and a host outside, and run the test of one fault."""
+"""Provide a node with pods, a peer and an outside host, and run the test of one fault."""
 
 import json
 import os
@@ -21,7 +21,7 @@ TABLE = "CNICTL_DOCTOR_TABLE"
 
 
 class World:
-    """Two nodes set up by `init-node`, with two pods on the first and one on the second, and the host outside."""
+    """Two nodes set up by `init-node`, with two pods on the first and one on the second, and an outside host."""
 
     def __init__(self, lab: Lab, families: int = 1) -> None:
         cluster = Cluster(lab)
@@ -55,7 +55,7 @@ class World:
         return shell(self.here, line)
 
     def on_peer(self, line: str) -> str:
-        """Run a shell line on the second node in the same way."""
+        """Run a shell line on the second node, with the same replacements."""
         for name, value in self.names.items():
             line = line.replace("{" + name + "}", value)
         return shell(self.there, line)
@@ -83,11 +83,11 @@ class World:
         if not arguments:
             return None
         conf = json.loads(shell(self.here, "cat /etc/cni/net.d/10-cnictl.conflist"))
-        asked = {"runtimeConfig": {"ips": [arguments["ip"]]}}
-        return {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0], **asked}
+        requested = {"runtimeConfig": {"ips": [arguments["ip"]]}}
+        return {"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0], **requested}
 
     def doctor(self, *words: str) -> list[tuple[str, str]]:
-        """Return check and subject of each of doctor's findings."""
+        """Return the check and the subject of each of doctor's findings."""
         return [(finding["id"], finding["subject"]) for finding in self.findings(*words)]
 
     def findings(self, *words: str) -> list[dict[str, Any]]:
@@ -116,7 +116,7 @@ class World:
 
 @contextmanager
 def new_world(families: int = 1) -> Iterator[World]:
-    """Yield a world for a module's cases, with IPv4 only or with both families."""
+    """Create a world for a module's cases, with IPv4 only or with both families."""
     with Lab(nodes=2, dual_stack=families > 1) as lab:
         yield World(lab, families)
 
@@ -126,11 +126,11 @@ Suffers = Callable[[World], bool]
 
 @dataclass(frozen=True)
 class Case:
-    """A fault, and what it breaks."""
+    """A fault with its symptom and its fix."""
 
     check: str
     fault: str
-    """The shell commands that make the fault. `{pod}` and the like are replaced."""
+    """The shell commands that cause the fault. `{pod}` and the like are replaced."""
     symptom: str
     suffers: Suffers
     by_hand: str = ""
@@ -153,7 +153,7 @@ class Case:
 
 
 def run(world: World, case: Case) -> None:
-    """Make a case's fault, check its symptom and its finding, and apply its fix and its hint."""
+    """Run one case: cause the fault, check its symptom and its finding, and apply its fix and its hint."""
     type_in = world.on_peer if case.on_peer else world.sh
     if case.also:
         world.sh(case.also)
@@ -183,14 +183,14 @@ def run(world: World, case: Case) -> None:
     finally:
         if case.restore:
             world.sh(case.restore)
-    # `--fix` has already checked again
+    # `--fix` already re-checks
     assert (world.doctor() if case.by_hand or case.restore else left) == []
     where = " (on the peer)" if case.on_peer else ""
     note(case.check, case.fault + where, case.symptom, case.by_hand + where if case.by_hand else "cnictl doctor --fix")
 
 
 def note(check: str, fault: str, symptom: str, fixed: str = "cnictl doctor --fix") -> None:
-    """Add a fault to the table in docs/doctor.md if that is being generated."""
+    """Add a fault to the table in docs/doctor.md while `make doctor` generates it."""
     path = os.environ.get(TABLE)
     if path:
         with open(path, "a", encoding="utf-8") as file:

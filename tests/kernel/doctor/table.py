@@ -1,4 +1,4 @@
-"""Make every fault of the doctor's tests, and write the results into docs/doctor.md.
+"""Run the tests that cause faults for doctor, and write the faults into docs/doctor.md.
 
 python -m tests.kernel.doctor.table
 """
@@ -37,14 +37,14 @@ def main() -> None:
     lines = (
         f"| {row['check']} | `{_cell(row['fault'])}` | {row['symptom']} | `{_cell(row['fixed'])}` |" for row in rows
     )
-    shown += dict.fromkeys(lines)  # several tests may make the same fault
+    shown += dict.fromkeys(lines)  # several tests may cause the same fault
     text = _between(PAGE.read_text(encoding="utf-8"), _SHOWN, shown)
     PAGE.write_text(_between(text, _KNOWN, checks_table()), encoding="utf-8")
 
 
 def checks_table() -> list[str]:
     """Return the page's table of every check."""
-    lines = ["| row | check | | looks at | why | `--fix` |", "|--:|---|---|---|---|---|"]
+    lines = ["| row | check | severity | looks at | why | `--fix` |", "|--:|---|---|---|---|---|"]
     for check in sorted(CHECKS, key=lambda check: check.row):
         fix = "yes" if check.fix else ""
         lines.append(f"| {check.row} | {check.id} | {check.severity} | {_cell(check.looks_at)} | {check.why} | {fix} |")

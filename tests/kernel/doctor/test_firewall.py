@@ -61,7 +61,7 @@ CASES = (
         restore="iptables -t nat -F POSTROUTING; cnictl nat enable", hint="doctor.firewall._pods_masqueraded: {}",
     ),
     Case(
-        "own-host", OPEN_TO_SSH_ALONE, "a pod's TCP and UDP to its own node are refused, its ping is answered",
+        "own-host", OPEN_TO_SSH_ALONE, "a pod's node refuses its TCP and UDP, but answers its ping",
         refused_by_its_node, by_hand="iptables -I INPUT -i cni0 -s {cidr} -j ACCEPT", restore="iptables -F INPUT",
     ),
 )  # fmt: skip
@@ -95,7 +95,8 @@ _SERVICE = f"iptables -t nat -A PREROUTING -d {VIP} -p tcp --dport 80 -j DNAT --
             "a pod can't reach a Service whose endpoint is on its own node", "doctor.drift._find: cnictl apply",
         ),
         (
-            "hairpin-off", "pod", "bridge link set dev {veth} hairpin off", "a pod can't reach itself by a Service",
+            "hairpin-off", "pod", "bridge link set dev {veth} hairpin off",
+            "a pod can't reach itself through a Service",
             "doctor.links._hairpin: bridge link set dev {} hairpin on",
         ),
     ],
@@ -118,7 +119,7 @@ def test_services(world: World, check: str, endpoint: str, fault: str, symptom: 
 
 
 def test_two_connections_that_take_one_source_port(world: World) -> None:
-    """Two connections get the same source port because masquerade assigns ports in order."""
+    """Two connections get the same source port, because masquerade assigns ports in order."""
     server = world.outside.popen(["/usr/bin/python3", "-c", port_race.SERVE])
     assert server.stdout is not None and server.stdout.readline() == "ready\n"
     # some kernels lack nft's queue statement, and iptables has no hook this late
@@ -151,7 +152,7 @@ def test_two_connections_that_take_one_source_port(world: World) -> None:
     run(
         world,
         Case(
-            "port-race", fault, "of two connections that begin at the same time, one waits a second and more",
+            "port-race", fault, "if two connections start at once, one is delayed by a second or more",
             loses, fixed,
             also=random, restore="nft delete table ip mangle; iptables -t nat -F; cnictl nat enable",
         ),
@@ -165,7 +166,7 @@ FORGET = "doctor.firewall._stale_connections: cnictl doctor --fix --only stale-c
 
 @applies(FORGET)
 def test_connection_to_a_pod_that_is_gone(world: World) -> None:
-    """A client's flow to a host port still goes to the pod that had the port, although the rule has changed."""
+    """After the rule of a host port changes, a client's flow still goes to the old pod."""
     old, new = start_pod(world.here, "old"), start_pod(world.here, "new")
     rule = "iptables -t nat -%s PREROUTING -p udp --dport 9999 -j DNAT --to-destination %s:7007"
     # the kernel forgets an unanswered flow after 30 s, and a busy machine may need longer
@@ -200,7 +201,7 @@ def test_connection_to_a_pod_that_is_gone(world: World) -> None:
     note(
         "stale-connection",
         "a pod behind a host port is replaced",
-        "a client's UDP flow goes on to the pod that is gone",
+        "a client's UDP flow still goes to the old pod",
     )
 
 
@@ -210,7 +211,7 @@ DELETE_PORT = "doctor.links._remnant_veths: ip link delete {}"
 @applies(DELETE_PORT)
 @pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
 def test_port_whose_record_was_lost(world: World, by_hint: bool) -> None:
-    """A repeated ADD of that pod fails because its host veth exists."""
+    """A repeated ADD of that pod fails because its host veth still exists."""
     name = "lost2" if by_hint else "lost"
     pod = start_pod(world.here, name)
     pod.run("ip", "address", "flush", "dev", "eth0")
@@ -232,13 +233,13 @@ def test_port_whose_record_was_lost(world: World, by_hint: bool) -> None:
         assert world.doctor("--fix") == []
     assert not fails(world)
     call(world.here, "DEL", name)
-    note("orphan-veth", "a pod's record and lease are lost", "that pod can't be started anew")
+    note("orphan-veth", "a pod's record and lease are lost", "that pod can't be restarted")
 
 
 def test_address_in_use_that_nobody_leased(world: World) -> None:
-    """The reference's DEL without CNI_NETNS leaves such an address.
+    """The reference plugin's DEL without CNI_NETNS leaves such an address.
 
-    A pod that gets the address takes over its traffic.
+    The next pod with that address takes over its traffic.
     """
     stranger = "10.244.0.200"
     world.sh(
@@ -258,6 +259,7 @@ def test_address_in_use_that_nobody_leased(world: World) -> None:
     assert world.doctor() == []
     call(world.here, "DEL", "heir")
     note(
-        "unleased-address", "a veth with an address that nobody leased", "two pods have one address, and one loses",
+        "unleased-address", "a veth has an address without a lease",
+        "two pods have the same address, and one loses its traffic",
         "ip link delete VETH",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Doctor finds faults that only IPv6 has on a dual-stack node, and has no findings on healthy nodes with IPv6."""
+"""Test doctor's findings about IPv6 on a dual-stack node, and that healthy nodes with IPv6 have none."""
 
 from collections.abc import Iterator
 
@@ -43,7 +43,7 @@ def test_bridge_without_ipv6(both: World) -> None:
 
 
 def test_ignored_router_advertisements_are_found(both: World) -> None:
-    """The default route that the other node advertises expires, and is not renewed."""
+    """The other node's advertised default route expires, and is not renewed."""
     outside6 = both.outside.address6
     accept_ra = "net.ipv6.conf.{dev}.accept_ra"
     both.sh(f"ip -6 route del default; sysctl -qw {accept_ra}=2 {accept_ra}_defrtr=1")
@@ -52,7 +52,7 @@ def test_ignored_router_advertisements_are_found(both: World) -> None:
         wait_for(lambda: "proto ra" in both.sh("ip -6 route show default"), "the router's route is there")
         both.sh(f"sysctl -qw {accept_ra}=1; cnictl apply")  # as on a host that had this value before cnictl
         wait_for(lambda: both.reaches(outside6), "the route leads outside")
-        symptom = "a pod can't reach the outside by IPv6 once the route has run out"
+        symptom = "a pod can't reach outside hosts by IPv6 once the route has expired"
         fault = f"sysctl -w {accept_ra}=1"
         run(both, Case("router-advertisements", fault, symptom, lambda world: not world.reaches(outside6)))
     finally:

@@ -12,7 +12,7 @@ from .harness import Case, World, note, run
 
 pytestmark = pytest.mark.once
 
-NO_WAY_OUT = "a pod can't reach the outside"
+NO_WAY_OUT = "a pod can't reach outside hosts"
 
 
 def no_way_out(world: World) -> bool:
@@ -36,7 +36,7 @@ def called_faulty(world: World) -> bool:
 
 
 def too_large_for_the_bridge(world: World) -> bool:
-    world.far.run("ip", "route", "flush", "cache")  # forget what it has learned about the path
+    world.far.run("ip", "route", "flush", "cache")  # discard the learned path MTU
     ping = ("ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", "1400", world.pod.address)
     return world.far.run(*ping, check=False).status != 0
 
@@ -100,7 +100,7 @@ CASES = (
         "bridge", "ip link del cni0", "a pod can't reach its own host", no_gateway, hint=APPLY,
     ),
     Case(
-        "bridge", "ip link set cni0 mtu 1280", "a peer's pod's large packets are refused", too_large_for_the_bridge,
+        "bridge", "ip link set cni0 mtu 1280", "large packets from a peer's pod are refused", too_large_for_the_bridge,
     ),
     Case(
         "bridge",
@@ -109,10 +109,10 @@ CASES = (
         "ip link add low address 02:00:00:00:00:01 type veth peer name low2; ip link set low master cni0; "
         "ip netns exec {pod_name} ip neigh flush dev eth0; ip netns exec {pod_name} ping -c1 -W1 10.244.0.1; "
         "ip link del low",
-        "a pod's gateway has another MAC since another port left", no_gateway,
+        "the gateway's MAC changes when a port leaves the bridge", no_gateway,
     ),
     Case("bridge-address", "ip address flush dev cni0", "a pod can't reach its own host", no_gateway),
-    Case("peer-route", "ip route del {far_cidr}", "a pod can't reach a pod of the peer's", no_way_to_peer),
+    Case("peer-route", "ip route del {far_cidr}", "a pod can't reach a pod of a peer", no_way_to_peer),
     Case(
         "kernel-lacks", "mount --bind /dev/null /usr/sbin/nft", "no pod of a new network can start", no_new_network,
         "umount /usr/sbin/nft", subject="nft",
@@ -120,7 +120,7 @@ CASES = (
     Case("plugin", "rm /opt/cni/bin/cnictl-bridge", "no pod can start", no_start),
     Case("cni-conf", "rm /etc/cni/net.d/10-cnictl.conflist", "no pod can start", no_start),
     Case(
-        "sysctl-file", "rm /etc/sysctl.d/99-cnictl.conf", "the next boot leaves forwarding off",
+        "sysctl-file", "rm /etc/sysctl.d/99-cnictl.conf", "forwarding is off after the next boot",
         lambda world: not world.sh("cat /etc/sysctl.d/*.conf | grep ip_forward || true"),
     ),
     Case(
@@ -150,7 +150,7 @@ def test_strict_reverse_path(world: World) -> None:
     world.on_peer("ip link del vx0")
 
 
-def test_table_that_is_full(world: World) -> None:
+def test_full_connection_tracking_table(world: World) -> None:
     assert world.reaches("external")
     with full_table.kept_full(world.here):
         assert not world.reaches("external")
@@ -159,9 +159,9 @@ def test_table_that_is_full(world: World) -> None:
     assert world.doctor() == []
     note(
         "conntrack-full",
-        "as many connections tracked as nf_conntrack_max says",
+        "the connection tracking table is full",
         "a pod's new connections fail",
-        "conntrack -F; a larger nf_conntrack_max is the machine's to set",
+        "conntrack -F; raise nf_conntrack_max on the machine",
     )
 
 
@@ -186,7 +186,7 @@ def test_healthy_node_is_one_line(world: World) -> None:
     assert (done.stdout.count("\n"), done.stderr) == (1, "boot: no systemd here: have `cnictl apply` run at boot\n")
 
 
-def test_host_that_is_no_node_and_a_node_file_that_can_not_be_read(world: World) -> None:
+def test_missing_and_unreadable_node_files_are_reported(world: World) -> None:
     world.sh("mv /etc/cnictl/node.toml /tmp/node.toml")
     try:
         done = world.here.run(["cnictl", "doctor"], check=False)
@@ -199,7 +199,7 @@ def test_host_that_is_no_node_and_a_node_file_that_can_not_be_read(world: World)
         world.sh("mv /tmp/node.toml /etc/cnictl/node.toml")
 
 
-def test_check_that_can_not_be_made_is_no_health(world: World) -> None:
+def test_a_check_that_can_not_run_is_reported(world: World) -> None:
     world.sh("mv /var/lib/cnictl/former.json /tmp/former.json; echo torn > /var/lib/cnictl/former.json")
     try:
         done = world.here.run(["cnictl", "doctor", "--only", "forwarding", "--only", "masquerade"], check=False)
@@ -217,9 +217,9 @@ def test_unknown_checks_and_options_are_usage_errors(world: World, words: tuple[
     assert (done.status, done.stdout, done.stderr.count("\n")) == (2, "", 2)
 
 
-def test_explain_and_list_teach(world: World) -> None:
+def test_explain_and_list_describe_checks(world: World) -> None:
     said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
-    assert "Looks at: an echo to each peer's gateway" in said and "Manual commands:" in said
+    assert "Looks at: an echo request to each peer's gateway" in said and "Manual commands:" in said
     listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)["items"]
     assert len(listed) > 40 and all(check["why"].endswith(".") for check in listed)
 

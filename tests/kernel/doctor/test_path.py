@@ -13,7 +13,7 @@ from .test_kernel import NO_WAY_OUT, no_gateway, no_start, no_way_out, no_way_to
 
 pytestmark = pytest.mark.once
 
-PEER_LOST = "a pod can't reach a pod of the peer's"
+PEER_LOST = "a pod can't reach a pod of a peer"
 CONFS = "/etc/cni/net.d"
 
 
@@ -24,7 +24,7 @@ def cut_at_1500(world: World) -> bool:
 
 
 def not_first(world: World) -> bool:
-    """Return whether the conf that a runtime uses is another one than cnictl's."""
+    """Return whether runtimes use a conf that is not cnictl's."""
     return world.sh(f"ls {CONFS} | grep -v '[.]off$' | head -1").strip() != "10-cnictl.conflist"
 
 
@@ -38,15 +38,15 @@ def conf_is_torn(world: World) -> bool:
     return False
 
 
-def no_host_behind_the_route(world: World) -> bool:
+def stale_destination_lost(world: World) -> bool:
     return world.here.run(["ping", "-n", "-q", "-c1", "-W1", "10.244.9.5"], check=False).status != 0
 
 
-def unknown_name_server(world: World) -> bool:
+def name_server_in_network(world: World) -> bool:
     return "10.244.0.53" in world.sh("cat /etc/resolv.conf")
 
 
-def speaks_no_1_0_0(world: World) -> bool:
+def lacks_version_1_0_0(world: World) -> bool:
     """Return whether the chained plugin does not support the conf's version."""
     said = world.sh('echo \'{"cniVersion": "1.0.0"}\' | CNI_COMMAND=VERSION /usr/lib/cni/portmap')
     return "1.0.0" not in json.loads(said)["supportedVersions"]
@@ -58,11 +58,11 @@ def no_loopback(world: World) -> bool:
 
 
 def lan_lost(world: World) -> bool:
-    """Return whether a host in the node's own network, which has no route back to pods, is unreachable."""
+    """Return whether pods can't reach a host in the node's own network. That host has no route back to pods."""
     return not world.reaches("10.244.9.2")
 
 
-USED_BY_NOBODY = "an address counts as used, and nobody has it"
+USED_BY_NOBODY = "an address counts as used although nobody has it"
 LEASE = "/var/lib/cni/networks/mynet/10.244.0.99"
 
 
@@ -72,8 +72,8 @@ def counted_as_used(world: World) -> bool:
 
 CASES = (
     Case(
-        "stale-route", "ip route add 10.244.9.0/24 via 10.0.0.1 proto 67", "a host of that range can't be reached",
-        no_host_behind_the_route, also="ip route add 10.244.8.0/22 via {there}",
+        "stale-route", "ip route add 10.244.9.0/24 via 10.0.0.1 proto 67", "a host in that range can't be reached",
+        stale_destination_lost, also="ip route add 10.244.8.0/22 via {there}",
         restore="ip route del 10.244.8.0/22",
     ),
     Case(
@@ -97,7 +97,7 @@ CASES = (
          hint="node.host.pod_routes.switch_on: sysctl -qw {}=1"),
     Case(
         "resolver-in-network", "cp /etc/resolv.conf /tmp/r; echo nameserver 10.244.0.53 > /etc/resolv.conf",
-        "the host's name server is looked for among the pods", unknown_name_server,
+        "the host sends DNS queries to the pod network", name_server_in_network,
         "cat /tmp/r > /etc/resolv.conf",
     ),
     Case(
@@ -105,7 +105,7 @@ CASES = (
         "ip address del 10.244.0.1/24 dev cni0; cnictl apply", on_peer=True,
     ),
     Case(
-        "mtu-path", "ip link set {dev} mtu 1400", "large packets to the peer vanish, small ones pass", cut_at_1500,
+        "mtu-path", "ip link set {dev} mtu 1400", "large packets to the peer are lost, small ones pass", cut_at_1500,
         "ip link set {dev} mtu 1500", on_peer=True, restore="cnictl bridge up --mtu 0",
         hint="doctor.path._smaller_mtu: cnictl bridge up --mtu {}", then="ip link set {dev} mtu 1500",
     ),
@@ -117,19 +117,19 @@ CASES = (
         PEER_LOST, no_way_to_peer, "nft delete table netdev cloud",
     ),
     Case(
-        "conf-order", f"echo '{{}}' > {CONFS}/00-other.conflist", "runtimes take another conf", not_first,
+        "conf-order", f"echo '{{}}' > {CONFS}/00-other.conflist", "runtimes use another conf", not_first,
         f"rm {CONFS}/00-other.conflist", restore=f"rm -f {CONFS}/00-other.conflist.off",
         hint="node.preflight.places._move_away: mv {} {}.off",
     ),
     Case(
-        "conf-broken", f"echo '{{' > {CONFS}/20-torn.conflist", "a runtime finds a conf that it can't read",
+        "conf-broken", f"echo '{{' > {CONFS}/20-torn.conflist", "a runtime can't read a conf",
         conf_is_torn, f"rm {CONFS}/20-torn.conflist", restore=f"rm -f {CONFS}/20-torn.conflist.off",
         hint="doctor.runtime._unreadable: mv {} {}.off",
     ),
     Case(
         "node-in-network",
         "sed -i s,10.244.0.0/21,10.244.0.0/20, /etc/cnictl/node.toml; cnictl apply",
-        "a pod can't reach a host of the node's own network", lan_lost,
+        "a pod can't reach a host in the node's own network", lan_lost,
         "sed -i s,10.244.0.0/20,10.244.0.0/21, /etc/cnictl/node.toml; cnictl apply",
         also="ip address add 10.244.9.1/24 dev {dev}; "
         "sed -i s,10.244.0.0/20,10.244.0.0/21, /etc/cnictl/node.toml; cnictl apply",
@@ -140,7 +140,8 @@ CASES = (
         "chained-plugin",
         "printf '#!/bin/sh\\necho {\\\\\"supportedVersions\\\\\": [\\\\\"0.4.0\\\\\"]}' > /opt/old; chmod +x /opt/old; "
         "mount --bind /opt/old /usr/lib/cni/portmap",
-        "no pod can start: portmap is older than the conf", speaks_no_1_0_0, "umount /usr/lib/cni/portmap",
+        "no pod can start: portmap does not support the conf's version", lacks_version_1_0_0,
+        "umount /usr/lib/cni/portmap",
     ),
     Case(
         "loopback", "rm /opt/bin/loopback", "no pod can start under containerd", no_loopback,
@@ -160,7 +161,7 @@ CASES = (
         "ip route add default via 10.0.0.1", subject="IPv4",
     ),
     Case(
-        "unheld-address", "rm /var/lib/cni/networks/mynet/{pod}", "a pod's address is given out again",
+        "unheld-address", "rm /var/lib/cni/networks/mynet/{pod}", "a pod's address is assigned to another pod",
         lambda world: world.starts(request=world.request(ip=world.pod.address)),
         hint="doctor.ipam._unheld: printf '%s\\r\\n%s' {} {} > {}",
     ),
@@ -178,8 +179,8 @@ CASES = (
 
 
 @pytest.fixture(scope="module", autouse=True)
-def host_of_a_former_peer(world: World) -> None:
-    """Add the destination of the stale route's case, and a host in a second network of the node."""
+def former_peer(world: World) -> None:
+    """Add the destination of the stale route, and a host in a second network of the node."""
     world.on_peer(
         "ip address add 10.244.9.5/32 dev lo; ip address add 10.244.9.2/24 dev {dev}; "
         "ip rule add from 10.244.9.2 to {cidr} prohibit"
@@ -195,7 +196,7 @@ OFFLOAD = "doctor.path._bad_checksums: ethtool -K {} tx-checksum-ip-generic off"
 
 
 @applies(OFFLOAD)
-def test_card_that_computes_wrongly(world: World) -> None:
+def test_card_that_writes_wrong_checksums(world: World) -> None:
     """A rule on the other node simulates a faulty card there: encapsulated packets from it have a wrong checksum."""
     for shell, own, other, last in ((world.sh, "{here}", "{there}", 1), (world.on_peer, "{there}", "{here}", 2)):
         shell(
@@ -220,7 +221,7 @@ def test_card_that_computes_wrongly(world: World) -> None:
     world.sh("ip link del vx0")
     world.on_peer("ip link del vx0")
     note(
-        "vxlan-checksum", f"{fault} (on the peer, for its card)", "what comes by a tunnel is dropped",
+        "vxlan-checksum", f"{fault} (on the peer, for its card)", "tunnelled packets are dropped",
         "cnictl doctor --fix, on each node with such a card",
     )  # fmt: skip
 
@@ -242,7 +243,7 @@ COLLECT = "doctor.runtime._remnant_leases: cnictl ipam gc --name {}"
 
 @applies(COLLECT)
 @pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
-def test_residue_of_a_former_life(world: World, by_hint: bool) -> None:
+def test_leases_of_a_network_without_a_conf(world: World, by_hint: bool) -> None:
     folder = "/var/lib/cni/networks/oldnet"
     world.sh(f"mkdir -p {folder}; printf 'gone\\r\\neth0' > {folder}/10.9.0.2; touch -d 2001-01-01 {folder}/10.9.0.2")
     assert world.doctor() == [("residue", "oldnet")]
@@ -251,14 +252,14 @@ def test_residue_of_a_former_life(world: World, by_hint: bool) -> None:
     assert world.doctor("--fix") == []
     assert not world.sh(f"ls {folder} | grep 10.9 || true")
     world.sh(f"rm -r {folder}")
-    note("residue", "leases of a network that has no conf any more", "every tool counts pods that are gone")
+    note("residue", "a network without a conf still has leases", "tools that count leases count pods that are gone")
 
 
 ANOTHER = "doctor.path._another_uplink: cnictl init-node --uplink ''"
 
 
 @applies(ANOTHER)
-def test_uplink_that_is_not_there(world: World) -> None:
+def test_uplink_that_does_not_exist(world: World) -> None:
     world.sh("sed -i '1i uplink = \"gone0\"' /etc/cnictl/node.toml")
     try:
         assert ("uplink-down", "gone0") in world.doctor()
@@ -268,7 +269,7 @@ def test_uplink_that_is_not_there(world: World) -> None:
     assert world.doctor() == []
 
 
-def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> None:
+def test_hint_for_a_link_without_carrier_names_its_other_end(world: World) -> None:
     """Setting the link up again would change nothing."""
     world.sh("ip link add cable0 type veth peer name cable1; ip link set cable0 up; ip link set cable1 down")
     world.sh("sed -i '1i uplink = \"cable0\"' /etc/cnictl/node.toml")
@@ -281,11 +282,11 @@ def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> 
     assert world.doctor() == []
 
 
-ADD_THERE = "node.reach.peer_hints.there: cnictl route add-peer {} {}"
+ADD_THERE = "node.reach.peer_hints.route_back: cnictl route add-peer {} {}"
 
 
 @applies(ADD_THERE)
-def test_peer_that_has_no_way_back(world: World) -> None:
+def test_peer_without_a_route_back(world: World) -> None:
     world.on_peer("cnictl route del-peer {cidr} --yes")
     try:
         assert world.doctor() == [("pods-filtered", world.there.address)]
@@ -305,13 +306,13 @@ def test_second_default_route(world: World) -> None:
     assert world.doctor() == []
     note(
         "second-default",
-        "a conf with isDefaultGateway and a route to 0.0.0.0/0",
+        "a conf has isDefaultGateway and a route to 0.0.0.0/0",
         "the reference plugin fails",
-        "edit it",
+        "edit the conf",
     )
 
 
-def test_pod_larger_than_the_uplink(world: World) -> None:
+def test_pod_with_a_larger_mtu_than_the_uplink(world: World) -> None:
     """The MTU of the uplink and the bridge was lowered, but running pods keep theirs."""
     world.sh("ip link set {dev} mtu 1400; cnictl apply")
     try:
@@ -321,9 +322,7 @@ def test_pod_larger_than_the_uplink(world: World) -> None:
     finally:
         world.sh("ip link set {dev} mtu 1500; cnictl apply")
     assert world.doctor() == []
-    note(
-        "mtu", "ip link set eth0 mtu 1400; cnictl apply", "a running pod's large packets don't pass", "restart the pod"
-    )
+    note("mtu", "ip link set eth0 mtu 1400; cnictl apply", "large packets of a running pod are lost", "restart the pod")
 
 
 def test_pool_that_is_nearly_full(world: World) -> None:
@@ -332,4 +331,4 @@ def test_pool_that_is_nearly_full(world: World) -> None:
     assert world.doctor() == [("pool-low", "mynet")]
     world.sh("grep -l filler /var/lib/cni/networks/mynet/* | xargs rm")
     assert world.doctor() == []
-    note("pool-low", "all addresses but 20 are leased", "a rollout runs out of addresses", "stop pods")
+    note("pool-low", "all but 20 addresses are leased", "a rollout runs out of addresses", "stop pods")

@@ -79,6 +79,6 @@ def test_check_that_came_otherwise_is_a_surprise(monkeypatch: pytest.MonkeyPatch
     act = demo.STORY[0]
     hopeful = demo.Act(act.title, act.command, {**act.expected, "external": "ok"}, act.names_peer)
     monkeypatch.setattr(demo, "STORY", (hopeful,))
-    (played,) = demo.play(lambda _: None)
+    (played,) = demo.run_demo(lambda _: None)
     missed = [text for text in played.surprises if "external" in text]
     assert missed == ["node1, external: failed, expected ok", "node2, external: failed, expected ok"]

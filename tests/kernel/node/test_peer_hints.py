@@ -100,7 +100,7 @@ def test_node_that_the_file_lacks_gets_its_line(world: World) -> None:
     assert world.check()["state"] == "ok"
 
 
-@applies("node.reach.peer_hints.here: cnictl apply")
+@applies("node.reach.peer_hints.route_here: cnictl apply")
 def test_node_that_the_file_has_and_the_list_lacks_is_learned_by_apply(world: World) -> None:
     world.hands_out(world.first, without=world.third)
     put(world.first, cluster_text(entries_of(world.lab)))
@@ -160,7 +160,7 @@ def doctor_hint(node: Node, check: str) -> dict[str, Any]:
     return dict(finding)
 
 
-@applies("node.reach.peer_hints.there: cnictl apply")
+@applies("node.reach.peer_hints.route_back: cnictl apply")
 @pytest.mark.parametrize("what", ["route", "list"])
 def test_route_back_is_learned_there(world: World, what: str) -> None:
     if what == "route":

@@ -127,7 +127,7 @@ def test_watch_unit_that_starts_a_users_cnictl_is_told(node: Node) -> None:
     node.run(["sh", "-c", f"cnictl watch --unit > {unit}"])
     assert doctor(node) == []
     node.run(["rm", "-r", unit, "/home/user"])
-    note("unit-code", fault, "at the next boot another user's code runs as root", "cnictl watch --unit")
+    note("unit-code", fault, "another user's code runs as root at the next boot", "cnictl watch --unit")
 
 
 def test_copy_that_cannot_start_is_never_put_into_use(node: Node) -> None:

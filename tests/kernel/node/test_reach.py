@@ -83,8 +83,9 @@ def assert_pods_reach_each_other(first: Node, second: Node) -> None:
     try:
         assert here.pings(there.address) and there.pings(here.address)
     finally:
-        call(first, "DEL", "a")
-        call(second, "DEL", "b")
+        for node, pod in ((first, "a"), (second, "b")):
+            call(node, "DEL", pod)
+            node.run(["ip", "netns", "delete", pod])
 
 
 class Watch:
@@ -200,8 +201,8 @@ def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: La
         put(first, cluster_text(entries_of(lab)))
         wait_for(lambda: not listed(first)["source"]["stale_since"], "the source answers again", 8.0)
     assert "source-stale" not in findings(first)
-    symptom = "nodes that join are not noticed, the known ones are reached"
-    note("source-stale", f"rm {FILE}", symptom, "put the file back; cnictl apply")
+    symptom = "new nodes go unnoticed; known nodes stay reachable"
+    note("source-stale", f"rm {FILE}", symptom, "restore the file; cnictl apply")
 
 
 @pytest.mark.parametrize(
@@ -293,8 +294,8 @@ def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> 
     assert shown["gateway"] == ("refused", "10.0.0.1 is this node's default gateway")
     assert shown["far"][0] == "refused" and "not on a network segment" in shown["far"][1]
     assert "node-refused" in findings(first)
-    fault = "a node of cluster.toml with this node's default gateway as its address"
-    symptom = "its pods are not reached, and nothing is hijacked"
+    fault = "a node in cluster.toml has this node's default gateway as its address"
+    symptom = "its pods are unreachable; no traffic is diverted"
     note("node-refused", fault, symptom, "correct it in cluster.toml; cnictl apply")
 
 
@@ -319,9 +320,9 @@ def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> No
         cnictl(first, "apply")
         assert plugin_status(first) is None
         assert "source-conflict" not in findings(first)
-        symptom = "the source and the node disagree, pods run on"
-        fault = "another pod_cidr for this node in cluster.toml"
-        note("source-conflict", fault, symptom, "give it its pod CIDR back; cnictl apply")
+        symptom = "the source and the node disagree; pods keep running"
+        fault = "cluster.toml has another pod_cidr for this node"
+        note("source-conflict", fault, symptom, "restore its pod_cidr in cluster.toml; cnictl apply")
     finally:
         call(first, "DEL", "kept")
 

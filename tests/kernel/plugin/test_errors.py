@@ -71,7 +71,7 @@ WRONG: list[tuple[Json, str]] = [
     (conf(subnet=None, ipam={**IPAM, "ranges": [[IPAM]]}), "overlap"),
     (conf(ipam={"type": "static"}), "static"),
     (conf(vlan=5000), "vlan: 5000"),
-    (conf(vlan=5, vlanTrunk=[{"minID": 1, "maxID": 9}]), "vlanTrunk: contains 5"),
+    (conf(vlan=5, vlanTrunk=[{"minID": 1, "maxID": 9}]), "vlanTrunk contains 5"),
     (conf(promiscMode=True, hairpinMode=True), "promiscMode"),
     (conf(disableContainerInterface=True), "disableContainerInterface"),
     (conf(args={"cni": {"mac": "01:00:5e:00:00:01"}}), "args.cni.mac"),

@@ -11,40 +11,40 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _MOST = 100
-"""Entries that are remembered at most: a folder may contain any number of them."""
+"""The most entries that are remembered, because a folder may contain any number of them."""
 _VANISHED = (2, 20)
 """ENOENT, ENOTDIR: the entry has disappeared meanwhile, which is not a fault."""
 _FOLDER = 21
 """EISDIR: cnictl never writes a folder in place of a file, so it can't matter."""
 
-passed_over: "dict[str, tuple[str, bool]]" = {}
+skipped: "dict[str, tuple[str, bool]]" = {}
 """For each path: why it was skipped, and whether it may matter."""
 
 
-def pass_over(path: str, reason: str, matters: bool = False) -> None:
+def skip(path: str, reason: str, matters: bool = False) -> None:
     """Remember that an entry was skipped. `matters`: it may be a network, a lease or a record."""
-    if len(passed_over) < _MOST or matters:
-        before = passed_over.get(path)
-        passed_over[path] = (reason, matters or (before is not None and before[1]))
+    if len(skipped) < _MOST or matters:
+        before = skipped.get(path)
+        skipped[path] = (reason, matters or (before is not None and before[1]))
 
 
-def pass_over_error(path: str, error: OSError) -> None:
+def skip_unreadable(path: str, error: OSError) -> None:
     """Remember that an entry could not be read, unless it has disappeared meanwhile."""
     if error.errno not in _VANISHED:
-        pass_over(path, (error.strerror or str(error)).lower(), matters=error.errno != _FOLDER)
+        skip(path, (error.strerror or str(error)).lower(), matters=error.errno != _FOLDER)
 
 
 def failures() -> list[str]:
     """Return a line for each skipped entry that may matter, and forget these."""
-    skipped = sorted((path, reason) for path, (reason, matters) in passed_over.items() if matters)
-    for path, _ in skipped:
-        del passed_over[path]
-    return [untrusted_text.line(f"{path}: {reason}") for path, reason in skipped]
+    entries = sorted((path, reason) for path, (reason, matters) in skipped.items() if matters)
+    for path, _ in entries:
+        del skipped[path]
+    return [untrusted_text.line(f"{path}: {reason}") for path, reason in entries]
 
 
 def reports() -> "Iterator[str]":
     """Yield a line for each skipped entry, and forget it."""
-    while passed_over:
-        path = min(passed_over)
-        reason, _ = passed_over.pop(path)
+    while skipped:
+        path = min(skipped)
+        reason, _ = skipped.pop(path)
         yield untrusted_text.line(f"skipped: {path}: {reason}")
