@@ -184,7 +184,8 @@ def test_no_address_is_split_at_a_terminal(node: Node, words: str, columns: int)
         while select.select([running.ours], [], [], 0)[0]:
             running.shown += os.read(running.ours, 65536).decode()
     lines = ESCAPES.sub("", running.shown).replace("\r", "").splitlines()
-    piped = cnictl(node, *words.split(), check=False).stdout
+    whole = cnictl(node, *words.split(), check=False).stdout.splitlines()
+    piped = "\n".join(line for line in whole if not line.startswith("forward/"))  # a terminal shortens these rules
     addresses = set(re.findall(r"\d+\.\d+\.\d+\.\d+(?:/\d+)?", piped))
     assert addresses
     assert addresses <= {word.strip(",;:()") for line in lines for word in re.split(r"[ :=]", line)}
