@@ -18,6 +18,7 @@ from typing import Any
 from typer.core import TyperGroup
 from typer.main import get_command
 
+from cnictl.cli import help_text
 from cnictl.cli import main as program
 from cnictl.cli.groups import DEFAULTS
 from cnictl.core.masquerade import backends
@@ -43,7 +44,7 @@ def reference() -> str:
         check=True,
     )
     # typer replaces the \b that opens a help text's examples with an empty line, so two empty lines precede them
-    return re.sub(r"\n\n\n((?:.+\n)+)", _fence, html.unescape(done.stdout))
+    return re.sub(r"\n\n\n((?:.+\n)+)", _fence, help_text.ranges_in_words(html.unescape(done.stdout)))
 
 
 def _fence(examples: re.Match[str]) -> str:
@@ -91,9 +92,9 @@ def completion_words() -> str:
         placeholders = tuple(_placeholder(each) for each in command.params if each.param_type_name == "argument")
         lines += f"    {words!r}: ({command.short_help!r}, (\n{_options(command)}    ), {placeholders!r}),\n"
         for each in command.params:
-            if values := getattr(each.type, "choices", None):
-                listed = (each.metavar or "").strip("[]").split("|")  # some accept only a part of these values
-                choices[f"{words} {each.opts[0]}"] = tuple(map(str, listed if listed[1:] else values))
+            listed = (each.metavar or "").strip("[]").split("|")
+            if values := listed if listed[1:] else getattr(each.type, "choices", None):
+                choices[f"{words} {each.opts[0]}"] = tuple(map(str, values))
     choices |= {
         "CHECK": tuple(check.id for check in catalogue.CHECKS), "BACKEND": backends.BACKENDS,
         "VERB": ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION"), "ROUTE": ("unreachable", "default-route"),

@@ -298,11 +298,10 @@ def _show_statuses(statuses: Sequence[survey.HostStatus], output: Format) -> Non
     rows = []
     for status in statuses:
         row = status.as_json()
-        state = f"{status.state}: {status.why}" if status.why else status.state
         peers = f"{row['peers_ok']} of {row['peers']}" if status.is_set_up else ""
         mtu = str(status.mtu) if status.mtu else ""
         rows.append((status.name, status.node.addresses[0], ", ".join(row["pod_cidrs"]), peers, mtu, status.version,
-                     status.plugin, state))  # fmt: skip
+                     status.plugin, status.in_words))  # fmt: skip
     columns = ("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state")
     print_list(output, columns, rows, (status.name for status in statuses))
     for hint in dict.fromkeys(status.hint for status in statuses if status.hint):

@@ -15,6 +15,7 @@ from cnictl.cluster import inventory, matrix_run, picture
 from cnictl.cluster import matrix as cluster_matrix
 from cnictl.cluster import transport as cluster_transport
 from cnictl.core.errors import UsageProblem
+from cnictl.node.spec import addressing
 
 FullOption = Annotated[bool, typer.Option("--full", help="Test every pair of more than 16 hosts too, not a sample.")]
 SeedOption = Annotated[
@@ -30,6 +31,14 @@ def test(
     limit: LimitOption = None,
     full: FullOption = False,
     seed: SeedOption = None,
+    external: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address outside that each host's pod pings, one for each family. Default: as test-connectivity on "
+            "that host.",
+        ),
+    ] = None,
     output: OutputOption = Format.TABLE,
 ) -> None:
     """Ping between probe pods on all hosts, and name the cause of each failure and its host.
@@ -43,14 +52,16 @@ def test(
     cnictl cluster test
     cnictl cluster test -f cluster.toml --limit node1,node2
     """
-    nodes = inventory.read(file).limited(limit or [])
+    known = inventory.read(file)
+    nodes = known.limited(limit or [])
+    externals = addressing.parse_externals(external or [], known.cluster.networks)
     if len(nodes) < 2:
         raise UsageProblem(
             f"cluster test pings between hosts, but {nodes[0].name} is the only one here",
             f"cnictl test-connectivity on {nodes[0].name} tests one host",
         )
     with inventory.hosts(nodes) as hosts:
-        run(hosts.names, hosts, full, seed, output)
+        run(hosts.names, hosts, full, seed, output, externals)
 
 
 def run(
@@ -59,12 +70,13 @@ def run(
     full: bool = False,
     seed: int | None = None,
     output: Format = Format.TABLE,
+    externals: tuple[str, ...] = (),
 ) -> None:
     """Test these hosts over `transport` and show the matrix. Exit status 1 unless it passed."""
     start = time.monotonic()
     with working() as tell:
         chosen = secrets.randbelow(10_000) if seed is None else seed
-        matrix = matrix_run.run(hosts, transport, tell, full, chosen)
+        matrix = matrix_run.run(hosts, transport, tell, full, chosen, externals=externals)
     seconds = time.monotonic() - start
     if output is Format.JSON:
         print_json(matrix.as_json(seconds))

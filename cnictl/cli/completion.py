@@ -29,7 +29,9 @@ _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "CIDR": (live_names.peer_cidrs,),
     "PEER": (live_names.peers,),
     "RUN": (live_names.runs,),
-    "LINK": (live_names.links,),
+    "LINK": (live_names.links_to_others,),
+    "init-node --bridge": (live_names.bridges,),
+    "bridge up --bridge": (live_names.bridges,),
     "NAME": (live_names.networks,),
     "VERSION": (live_names.versions,),
     "NODE": (live_names.nodes,),
@@ -37,7 +39,9 @@ _LIVE: dict[str, tuple[Callable[[], live_names.Names], ...]] = {
     "FROM": (live_names.ends, live_names.pods, live_names.addresses),
     "TO": (live_names.ends, live_names.targets, live_names.pods, live_names.addresses),
     "lab exec NODE": (live_names.machines,),
+    "lab pod NODE": (live_names.machines,),
     "lab exec --lab": (live_names.labs,),
+    "lab pod --lab": (live_names.labs,),
     "lab down --lab": (live_names.labs,),
     "lab status --lab": (live_names.labs,),
 }
@@ -46,7 +50,7 @@ _NEW = frozenset(
     (
         "init-node --subnet", "init-node --network", "init-node --peer", "init-node --name", "init-node --external",
         "bridge up --subnet", "bridge up --network", "route add-peer PEER", "test-connectivity --external",
-        "kubernetes kubeconfig --server", "lab up --lab",
+        "cluster test --external", "kubernetes kubeconfig --server", "lab up --lab", "lab pod NAME",
     )
 )  # fmt: skip
 """Parameters whose values name nothing on this host."""

@@ -3,15 +3,22 @@
 BASH = """\
 # bash completion of cnictl, from: cnictl completion bash
 _cnictl() {
-    local IFS=$'\\n' words
+    local IFS=$'\\n' words status_of files
     words=$(env _CNICTL_COMPLETE=complete_bash COMP_WORDS="${COMP_WORDS[*]}" COMP_CWORD="$COMP_CWORD" "$1" 2>/dev/null)
-    case $? in
+    status_of=$?
+    case $status_of in
         0) ;;
         4) compopt -o dirnames 2>/dev/null ;;
         *) compopt -o default 2>/dev/null ;;
     esac
     COMPREPLY=()
     [ -z "$words" ] || mapfile -t COMPREPLY <<<"$words"
+    # bash offers files only if there is no word
+    if [ "$status_of" = 3 ] && [ -n "$words" ]; then
+        mapfile -t files < <(compgen -f -- "$2")
+        COMPREPLY+=("${files[@]}")
+        compopt -o filenames 2>/dev/null
+    fi
     case ${COMPREPLY[0]-} in
         *=) compopt -o nospace 2>/dev/null ;;
     esac

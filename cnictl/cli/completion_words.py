@@ -42,7 +42,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--backend',), 'BACKEND', False, 'Packet filter for masquerade'),
         (('--forward',), '', False, "Accept pods' packets where this host's firewall drops them"),
         (('--no-forward',), '', False, 'The opposite of --forward'),
-        (('--external',), 'ADDRESS', True, 'Address outside that test-connectivity pings, such as 1.1.1.1'),
+        (('--external',), 'ADDRESS', True, 'Address outside that test-connectivity pings, one for each family'),
         (('--bin-dir',), 'FOLDER', True, "Folder for the plugin, besides the runtimes' own"),
         (('--conf-dir',), 'FOLDER', True, "Folder for the CNI conf, besides the runtimes' own"),
         (('--ignore',), 'CHECK', True, 'Continue despite errors of this preflight check (the name in brackets), or of `all`. Repeatable'),
@@ -98,7 +98,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     ), ()),
     'test-connectivity': ('Try from a pod everything that a pod should reach, and name the cause of each failure.', (
         (('--pod',), 'POD', True, 'Ping this pod'),
-        (('--external',), 'ADDRESS', True, 'Address outside to ping, such as 1.1.1.1'),
+        (('--external',), 'ADDRESS', True, 'Address outside to ping, one for each family'),
         (('--from',), 'POD', False, 'Check from this pod instead of a probe pod'),
         (('--serve',), '', False, 'Run a pod that another host can ping; check nothing'),
         (('--for',), 'DURATION', False, 'How long to serve'),
@@ -151,6 +151,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
     'logs': ("Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error if a call failed.", (
         (('--verb',), 'VERB', False, 'Only these calls'),
         (('--failed',), '', False, 'Only calls that failed'),
+        (('--probes',), '', False, 'Also the probe pods of test-connectivity, ping and cluster test'),
         (('--lines', '-n'), 'COUNT', False, 'How many calls'),
         (('--follow', '-f'), '', False, 'Also show each new call, until Ctrl-C'),
         (('--output', '-o'), 'output', False, 'table for people; wide'),
@@ -353,6 +354,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--limit',), 'NAMES', True, 'Only these nodes, comma-separated'),
         (('--full',), '', False, 'Test every pair of more than 16 hosts too, not a sample'),
         (('--seed',), 'NUMBER', False, 'Use the sample of an earlier test'),
+        (('--external',), 'ADDRESS', True, "Address outside that each host's pod pings, one for each family"),
         (('--output', '-o'), 'table|json', False, 'table for people, json for programs'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
@@ -400,7 +402,7 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ()),
     'lab up': ('Bring up a lab: nodes on one network segment, and a host outside. Each has its own network, firewall and files.', (
-        (('--nodes',), 'COUNT', False, 'How many nodes, 1 to 16'),
+        (('--nodes',), 'COUNT', False, 'How many nodes; a new lab has 2'),
         (('--lab',), 'NAME', False, "The lab's name"),
         (('--dual-stack',), '', False, 'Give the nodes IPv4 and IPv6 addresses'),
         (('--help', '-h'), '', False, 'Show this message and exit'),
@@ -419,6 +421,11 @@ COMMANDS: dict[str, tuple[str, tuple[Option, ...], tuple[str, ...]]] = {
         (('--lab',), 'NAME', False, "The lab's name"),
         (('--help', '-h'), '', False, 'Show this message and exit'),
     ), ('NODE', 'COMMAND...')),
+    'lab pod': ("Start a pod on a node of a lab, or delete it, through the node's CNI conf and plugin, as a runtime does.", (
+        (('--delete',), '', False, 'Delete the pod'),
+        (('--lab',), 'NAME', False, "The lab's name"),
+        (('--help', '-h'), '', False, 'Show this message and exit'),
+    ), ('NODE', 'NAME')),
     'lab demo': ('Run the walk-through on two nodes of a new lab, or build a cluster there from one file.', (
         (('--svg',), 'FILE', False, 'Save the last matrix as an SVG picture'),
         (('--nodes',), 'COUNT', False, 'Build a cluster of this many nodes from one file instead'),

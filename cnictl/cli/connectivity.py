@@ -34,7 +34,11 @@ def test_connectivity(
     ] = None,
     external: Annotated[
         list[str] | None,
-        typer.Option(metavar="ADDRESS", help="Address outside to ping, such as 1.1.1.1. One for each family."),
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address outside to ping, one for each family. Default: node.toml's, else 1.1.1.1 and, with an IPv6 "
+            "route, 2606:4700:4700::1111.",
+        ),
     ] = None,
     source: Annotated[
         str, typer.Option("--from", metavar="POD", help="Check from this pod instead of a probe pod.")
@@ -74,9 +78,10 @@ def test_connectivity(
 ) -> None:
     """Try from a pod everything that a pod should reach, and name the cause of each failure.
 
-    The installed plugin makes two short-lived pods, as it would for a runtime. The first pings this host, the second
-    pod, each peer, a pod on each peer, and an outside host, in each address family of the node. Further checks try TCP
-    and UDP, the pod's DNS servers, a Service, a port of this host that is mapped to the second pod (from here, from the
+    The installed plugin makes two short-lived pods, as it would for a runtime, except that it repairs neither the
+    node's masquerade rules nor its bridge: such a fault is reported. The first pings this host, the second pod, each
+    peer, a pod on each peer, and an outside host, in each address family of the node. Further checks try TCP and
+    UDP, the pod's DNS servers, a Service, a port of this host that is mapped to the second pod (from here, from the
     first pod, and from itself: hairpin), the path MTU, and IPv6. A check that can't apply is skipped with the reason.
 
     For each failure, cnictl examines routes, forwarding, firewall, neighbours, masquerade and the peer, and prints the

@@ -1,14 +1,13 @@
 """Repeat the rounds of `test-connectivity --watch`, and show what changes."""
 
 import os
-import select
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from cnictl.cli.output import Format, Progress, print_json_line, write
+from cnictl.cli.output import Format, Progress, pause, print_json_line, write
 from cnictl.probe.checks import CheckResult, Report
 
 Place = tuple[str, str, str, str]
@@ -69,8 +68,7 @@ def follow(
         else:
             for line in changes(previous, report):
                 write(f"{time.strftime('%H:%M:%S')}  {line}")
-        sys.stdout.flush()
-        select.select([], [], [], interval)
+        pause(interval)
 
 
 def changes(previous: Report, report: Report) -> Iterator[str]:

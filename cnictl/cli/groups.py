@@ -47,6 +47,11 @@ class Command(TyperCommand):
         self.callback, self.params, self.help = callback, loaded.params, loaded.help
         return vars(self)[attribute]
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the words after the command (typer)."""
+        with _in_context(ctx):
+            return super().parse_args(ctx, args)
+
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help (typer)."""
         formatter.write(help_text.text(self, ctx))
@@ -58,9 +63,10 @@ class Group(TyperGroup):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Insert the default command if none was given, and return the remaining words (typer)."""
         default = DEFAULTS.get(self.name or "")
-        if default and args and args[0] not in (*self.commands, "--help", "-h"):
+        if default and args and args[0] not in (*self.commands, "--help", "-h") and not mistyped.is_usual(args[0]):
             args = [default, *args]
-        return super().parse_args(ctx, args)
+        with _in_context(ctx):
+            return super().parse_args(ctx, args)
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help (typer)."""
@@ -70,11 +76,22 @@ class Group(TyperGroup):
         """Return the command that the arguments name (typer). Raises UsageProblem, with the command that was meant."""
         if not ctx.resilient_parsing and not args[0].startswith("-") and self.get_command(ctx, args[0]) is None:
             path = str(ctx.command_path)
-            near = mistyped.command(args[0], path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
+            near = mistyped.command(args, path.partition(" ")[2], [*_COMMANDS.keys() - _HIDDEN])
             # `probing` recognizes other versions of cnictl by the first three words
             message = f"No such command {args[0]!r} (see: {path} --help)"
             raise UsageProblem(message, f"did you mean {path.partition(' ')[0]} {near}?" if near else "")
         return super().resolve_command(ctx, args)
+
+
+@contextmanager
+def _in_context(context: Any) -> Iterator[None]:
+    """Give a usage error the context of its command: typer's parser omits it for an option without its argument."""
+    try:
+        yield
+    except Exception as error:
+        if getattr(error, "ctx", context) is None:
+            error.ctx = context  # type: ignore[attr-defined]
+        raise
 
 
 class _Postponing:
@@ -183,6 +200,7 @@ _COMMANDS = {
     "lab down": "lab:down",
     "lab status": "lab:status",
     "lab exec": "lab:execute",
+    "lab pod": "lab:pod",
     "lab demo": "lab_demo:demo",
 }
 """Where each command's function is: MODULE:NAME in `cnictl.cli`."""

@@ -4,6 +4,7 @@ typer's own help needs rich, whose import takes longer than a short command runs
 """
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -48,10 +49,16 @@ def _description(words: str, width: int) -> Iterator[str]:
 def _lists(command: Any, context: Any) -> Iterator[tuple[str, list[tuple[str, str]]]]:
     for title, kind in (("Arguments", "argument"), ("Options", "option")):
         chosen = [each for each in command.get_params(context) if each.param_type_name == kind]
-        yield title, [record for each in chosen if (record := each.get_help_record(context)) is not None]
+        records = [record for each in chosen if (record := each.get_help_record(context)) is not None]
+        yield title, [(name, ranges_in_words(explanation)) for name, explanation in records]
     if hasattr(command, "list_commands"):
         listed = [command.get_command(context, name) for name in command.list_commands(context)]
         yield "Commands", [(each.name, each.short_help) for each in listed if not each.hidden]
+
+
+def ranges_in_words(text: str) -> str:
+    """Return a text of click's with its ranges in words: `1 to 16` for `1<=x<=16`, and `at least 0` for `x>=0`."""
+    return re.sub(r"x>=([\d.]+)", r"at least \1", re.sub(r"([\d.]+)<=x<=([\d.]+)", r"\1 to \2", text))
 
 
 def _columns(rows: list[tuple[str, str]], width: int) -> Iterator[str]:

@@ -27,7 +27,9 @@ from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.leases import pool
 from cnictl.core.paths import NETWORKS_DIR
+from cnictl.node import command_line
 from cnictl.node.addresses import lease_list, reclaim
 from cnictl.node.spec import pod_names
 from cnictl.views import lease_details
@@ -223,7 +225,8 @@ def _show_stale(listings: list[lease_list.Listing]) -> list[lease_list.Listing]:
 
 def _require_root(command: str) -> None:
     if os.geteuid() != 0:
-        raise Problem(f"cnictl {command} needs root: it removes interfaces, leases and records")
+        why = "it removes interfaces, leases and records"
+        raise Problem(f"cnictl {command} needs root: {why}", command_line.as_root())
 
 
 def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:
@@ -238,17 +241,21 @@ def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
         return [(listing.network, f"{listing.used} used; no conf here defines its ranges")]
     if len(listing.sets) == 1:
         outside = f" ({listing.outside} outside the range)" if listing.outside else ""
-        of = f"{listing.used} used{outside}, {listing.free} of {listing.total} free"
+        of = f"{listing.used} used{outside}, {listing.free} of {_first(listing.sets[0])}{listing.total} free"
         used = bar(listing.used - listing.outside, listing.total)
         return [(f"{listing.network} {listing.ranges[0]}", f"{used} {of}")]
     rows = []
     for ranges in listing.sets:
         used_here = listing.used_of(ranges)
-        of = f"{used_here} used, {max(0, ranges.size - used_here)} of {ranges.size} free"
+        of = f"{used_here} used, {max(0, ranges.size - used_here)} of {_first(ranges)}{ranges.size} free"
         rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
         rows.append((listing.network, f"{counted(listing.outside, 'lease')} outside these ranges"))
     return rows
+
+
+def _first(ranges: pool.RangeSet) -> str:
+    return "the first " if any(span.limited for span in ranges.ranges) else ""
 
 
 def _cells(row: lease_list.Row, wide: bool = False) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, ListOption, print_items, print_list, say
 from cnictl.cli.renamed import FormerLabOption
+from cnictl.cluster import lab_pod
 from cnictl.lab import named, plan, state
 from cnictl.lab.lab import environment
 
@@ -18,18 +19,22 @@ LabOption = Annotated[
 
 
 def up(
-    nodes: Annotated[int, typer.Option("--nodes", metavar="COUNT", help="How many nodes, 1 to 16.")] = 2,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", metavar="COUNT", min=1, max=16, help="How many nodes; a new lab has 2.")
+    ] = None,
     lab: LabOption = "lab",
     former: FormerLabOption = "",
     dual_stack: Annotated[bool, typer.Option("--dual-stack", help="Give the nodes IPv4 and IPv6 addresses.")] = False,
 ) -> None:
     """Bring up a lab: nodes on one network segment, and a host outside. Each has its own network, firewall and files.
 
-    The nodes are bare hosts with cnictl on their PATH. Set them up as you would set up real ones:
+    The nodes are bare hosts with cnictl on their PATH. The host outside also answers at test-connectivity's default
+    addresses, 1.1.1.1 and 2606:4700:4700::1111. Set the nodes up as you would set up real ones:
 
     \b
       cnictl lab up
       cnictl lab exec node1 -- cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20
+      cnictl lab pod node1 web       # a pod, through the plugin that init-node installed
       cnictl lab exec node1          # a shell
       cnictl lab down
       cnictl lab up --dual-stack     # cnictl lab status shows the addresses and pod CIDRs of both families
@@ -97,7 +102,7 @@ def status(lab: LabOption = "lab", former: FormerLabOption = "", output: ListOpt
         columns = ("machine", "address", "pod CIDR", "state", "pid")
         print_list(output, columns, cells, (row["name"] for row in rows), more=1)
     else:
-        say(f"lab {name!r} is not up (cnictl lab up)")
+        say(f"lab {name!r} is not up ({named.command('up', name)})")
     if not healthy:
         raise typer.Exit(1)
 
@@ -126,3 +131,29 @@ def execute(
     words = (command or [])[1 if command and command[0] == "--" else 0 :]
     argv = node.command(words or shell)
     os.execve(argv[0], argv, environment())
+
+
+def pod(
+    machine: Annotated[str, typer.Argument(metavar="NODE", help="The node: node1, node2, …")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The pod's NAMESPACE/NAME, or a NAME in `default`.")],
+    delete: Annotated[bool, typer.Option("--delete", help="Delete the pod.")] = False,
+    lab: LabOption = "lab",
+) -> None:
+    """Start a pod on a node of a lab, or delete it, through the node's CNI conf and plugin, as a runtime does.
+
+    The pod is a network namespace on the node, without a container. Its name there is NAMESPACE_NAME.
+
+    \b
+      cnictl lab pod node1 web
+      cnictl lab exec node1 -- cnictl ping web external
+      cnictl lab exec node1 -- ip netns exec default_web ip address
+      cnictl lab pod node1 web --delete
+    """
+    chosen = lab_pod.full_name(name)
+    node = named.attach(lab).machine(machine)
+    if delete:
+        lab_pod.delete(node, chosen)
+        say(f"deleted pod {chosen} on {node.name}")
+        return
+    addresses = lab_pod.start(node, chosen)
+    say(f"pod {chosen} runs on {node.name}, with {', '.join(addresses)} (ip netns exec {lab_pod.netns_of(chosen)} …)")

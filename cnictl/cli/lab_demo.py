@@ -9,7 +9,6 @@ import typer
 from cnictl.cli import cluster_test, groups, reports
 from cnictl.cli.output import Format, OutputOption, print_json, print_lines, say, working
 from cnictl.cluster import lab_cluster
-from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.lab.demo import Played, run_demo
 from cnictl.probe.checks import Report, report_from_json
@@ -83,10 +82,6 @@ def _cluster(count: int, dual_stack: bool, output: Format) -> None:
         cluster_test.show(tested, seconds)
     if not tested.passed:
         raise typer.Exit(1)
-    say(
-        f"{counted(count, 'node')} set up from one file, every pair reached in {seconds:.1f} s; "
-        "pods saw each other's addresses"
-    )
 
 
 def _show(number: int, played: Played) -> None:

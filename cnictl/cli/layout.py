@@ -137,7 +137,9 @@ class _Table:
     def _row(self, row: Row) -> Iterator[Line]:
         beside = self._beside if self._width is None else self._fitting(row)
         cells = [Segment(cell, cell) for cell in row[:beside]]
-        if self._room is None or beside < self._count:
+        if beside == 1 and self._width is not None and width_of(row[0]) > self._width:
+            yield from _folded("", row[0], self._width, 0)
+        elif self._room is None or beside < self._count:
             yield self._joined(cells)
         else:
             first, *others = wrapped(row[beside - 1], self._room)
@@ -189,10 +191,10 @@ class _Table:
         return f"{self._headings[place]}: " if self._headings[place] else ""
 
 
-def _folded(label: str, cell: str, width: int) -> Iterator[Line]:
-    """Yield a field that is longer than a line, wrapped at spaces."""
-    for number, text in enumerate(wrapped(f"{label}{cell}", width - _INDENT - _GAP)):
-        indent = _INDENT + (_GAP if number else 0)
+def _folded(label: str, cell: str, width: int, first: int = _INDENT) -> Iterator[Line]:
+    """Yield a field that is longer than a line, wrapped at spaces; `first`: the spaces before its first line."""
+    for number, text in enumerate(wrapped(f"{label}{cell}", width - first - _GAP)):
+        indent = first + (_GAP if number else 0)
         yield [Segment(" " * max(0, min(indent, width - width_of(text)))), Segment(text, cell)]
 
 

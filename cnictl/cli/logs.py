@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.output import Format, ListOption, plain, print_items, print_json_line, print_list, print_names, say
+from cnictl.cli.output import (
+    Format,
+    ListOption,
+    pause,
+    plain,
+    print_items,
+    print_json_line,
+    print_list,
+    print_names,
+    say,
+)
 from cnictl.core.errors import UsageProblem
 from cnictl.node.host import plugin_log
 from cnictl.node.host.plugin_log import Call
@@ -20,6 +30,9 @@ def logs(
         str, typer.Option(metavar="VERB", help="Only these calls: ADD, DEL, CHECK, GC, STATUS or VERSION.")
     ] = "",
     failed: Annotated[bool, typer.Option("--failed", help="Only calls that failed.")] = False,
+    probes: Annotated[
+        bool, typer.Option("--probes", help="Also the probe pods of test-connectivity, ping and cluster test.")
+    ] = False,
     lines: Annotated[int, typer.Option("--lines", "-n", metavar="COUNT", min=0, help="How many calls.")] = 20,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Also show each new call, until Ctrl-C.")] = False,
     output: ListOption = Format.TABLE,
@@ -27,7 +40,8 @@ def logs(
     """Show the plugin's latest calls, oldest first: verb, pod, address, duration, and the error if a call failed.
 
     POD is an address, a pod's NAMESPACE/NAME or NAME, or the beginning of a container's id. With -o json and --follow,
-    each call is a JSON document on a line of its own.
+    each call is a JSON document on a line of its own. The probe pods of cnictl's own tests are left out, unless
+    --probes is given or POD names one.
 
     \b
     cnictl logs --failed
@@ -39,7 +53,8 @@ def logs(
         raise UsageProblem(f"--verb {verb}: not a CNI verb", f"the verbs are {', '.join(verbs)}")
 
     def wanted(call: Call) -> bool:
-        return (not who or call.is_of(who)) and verb.upper() in ("", call.verb) and (call.failed or not failed)
+        of_pod = call.is_of(who) if who else probes or not call.of_probe
+        return of_pod and verb.upper() in ("", call.verb) and (call.failed or not failed)
 
     path = plugin_log.path_of(node_file.load())
     past_calls = [call for call in plugin_log.calls(path) if wanted(call)][-lines:] if lines else []
@@ -56,7 +71,7 @@ def logs(
         rows = [(*_cells(call), call.container, call.ifname) for call in past_calls]
         print_list(output, columns, rows, map(_name, past_calls), more=2)
     if follow:
-        for call in filter(wanted, plugin_log.follow(path)):
+        for call in filter(wanted, plugin_log.follow(path, pause)):
             if output is Format.JSON:
                 print_json_line(vars(call))
             elif output is Format.NAME:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cnictl import __version__
-from cnictl.cli import mistyped
+from cnictl.cli import help_text, mistyped
 from cnictl.cli.groups import Commands
 from cnictl.cli.output import say
 from cnictl.core.errors import Problem
@@ -106,9 +106,12 @@ def _say_usage(error: Exception, fault: str) -> None:
     command = context.command_path if context is not None else "cnictl"
     if context is not None and hasattr(error, "possibilities"):
         fault = f"No such option: {typed}"
-    say(f"cnictl: {fault} (see: {command} --help)")
+    say(f"cnictl: {help_text.ranges_in_words(fault)} (see: {command} --help)")
     if fault.endswith(f": {typed}") and (meant := mistyped.option(typed, context)):
         say(f"  hint: did you mean {meant}?")
+    missing = error.param if type(error).__name__ == "MissingParameter" and hasattr(error, "param") else None
+    if context is not None and missing is not None and (meant := mistyped.argument(missing.name, context)):
+        say(f"  hint: {meant}")
 
 
 def _undo_unconfirmed() -> None:

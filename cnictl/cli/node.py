@@ -83,7 +83,8 @@ def init_node(
         list[str] | None,
         typer.Option(
             metavar="ADDRESS",
-            help="Address outside that test-connectivity pings, such as 1.1.1.1. One for each family.",
+            help="Address outside that test-connectivity pings, one for each family. On a new node: 1.1.1.1 and, "
+            "with an IPv6 route, 2606:4700:4700::1111.",
         ),
     ] = None,
     bin_dir: Annotated[
@@ -217,7 +218,7 @@ def _init(
         raise
     terminal.json_extra |= {"node": node_spec.as_data(spec), "peers": chosen.as_json()}
     if options.dry_run:
-        terminal.preview(converge.plan(spec).whole, pods)
+        engine.preview("init-node", converge.plan(spec).whole, pods, options, terminal)
         return
     accepted = sorted({finding.name for finding in findings if finding.ignored})
     with joining.saved(joined):

@@ -7,7 +7,9 @@ to stderr. Colour never carries meaning alone: every state is also a word.
 import contextlib
 import json
 import os
+import select
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -38,6 +40,13 @@ def refuse_list_format(chosen: Format, command: str) -> None:
         raise UsageProblem(f"-o {chosen}: {command} prints no list", "use -o table or -o json")
 
 
+def _known_format(text: str) -> Format:
+    """Return the format of that name. The error lists only the formats of a command that shows one thing."""
+    if text not in list(Format):
+        raise typer.BadParameter(f"{text!r} is not one of {', '.join(repr(str(each)) for each in _SINGLE)}.")
+    return Format(text)
+
+
 def _of_one_thing(context: typer.Context, chosen: Format) -> Format:
     if not context.resilient_parsing:
         refuse_list_format(chosen, context.command_path)
@@ -50,6 +59,7 @@ OutputOption = Annotated[
         "--output",
         "-o",
         metavar="[table|json]",
+        parser=_known_format,
         callback=_of_one_thing,
         autocompletion=lambda: [str(each) for each in _SINGLE],
         help="table for people, json for programs.",
@@ -103,6 +113,21 @@ def diversion_lines(diversions: Sequence[dict[str, Any]]) -> Iterator[str]:
 def write(text: str = "", flush: bool = False) -> None:
     """Print lines of the command's result on stdout; `flush`: immediately, also into a pipe."""
     print(plain(text), flush=flush)
+
+
+_STDOUT = 1
+
+
+def pause(seconds: float) -> None:
+    """Wait, and pass on what was printed before. Raises BrokenPipeError as soon as nobody reads stdout any more."""
+    sys.stdout.flush()
+    end = time.monotonic() + seconds
+    watch = select.poll()
+    watch.register(_STDOUT, 0)
+    events = watch.poll(seconds * 1000)
+    if any(event & (select.POLLERR | select.POLLHUP) for _, event in events):
+        raise BrokenPipeError
+    select.select([], [], [], max(0.0, end - time.monotonic()))  # poll(2) returns early for a closed descriptor
 
 
 class Progress:
@@ -238,6 +263,10 @@ def print_names(names: Iterable[str]) -> None:
         print(untrusted_text.line(name, _LONGEST_LINE))
 
 
+_LEAST_ROOM = 24
+"""The least columns that a text is wrapped to."""
+
+
 def screen_width() -> int | None:
     """Return the columns of the terminal that stdout is; None if it is none, and lines have no limit."""
     if not sys.stdout.isatty():
@@ -254,6 +283,15 @@ def screen_size() -> os.terminal_size:
     given = [os.environ.get(name, "") for name in ("COLUMNS", "LINES")]
     chosen = [int(text) if text.isdecimal() else 0 for text in given]
     return os.terminal_size((chosen[0] or columns or 80, chosen[1] or lines or 24))
+
+
+def print_hanging(lead: str, text: str, style: str = "") -> None:
+    """Print `lead` and a text that is wrapped at spaces to the terminal, its further lines indented below the first."""
+    width = screen_width()
+    room = max(_LEAST_ROOM, width - layout.width_of(lead)) if width is not None else None
+    first, *others = layout.wrapped(plain(text), room) if room is not None else [plain(text)]
+    indent = " " * layout.width_of(lead)
+    print_lines([(style, lead + first), *((style, indent + line) for line in others)])
 
 
 def print_lines(lines: Iterable[tuple[str, str]]) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli import steps
-from cnictl.cli.output import Format, OutputOption, print_json, print_lines, say, working, write
+from cnictl.cli.output import Format, OutputOption, pause, print_hanging, print_json, say, working, write
 from cnictl.core import errors
 from cnictl.probe import packet_path, ping_words, pinging, pods, request, resolvers, trace
 
@@ -40,15 +40,16 @@ def ping(
         float, typer.Option("--timeout", "-W", metavar="SECONDS", min=0.05, max=60, help="How long to wait for each.")
     ] = 1.0,
     size: Annotated[
-        int,
+        int | None,
         typer.Option(
             "--size",
             metavar="BYTES",
-            min=0,
+            min=pinging.SMALLEST_PACKET,
             max=pinging.LARGEST_PACKET,
-            help="Bytes of each IP packet, which is not fragmented: shows the path MTU.",
+            help="Bytes of each IP packet, which is not fragmented: shows the path MTU. Not for TCP. "
+            "Without it, packets have their usual size.",
         ),
-    ] = 0,
+    ] = None,
     ipv4: Annotated[bool, typer.Option("-4", help="Only IPv4.")] = False,
     ipv6: Annotated[bool, typer.Option("-6", help="Only IPv6.")] = False,
     traced: Annotated[
@@ -59,9 +60,9 @@ def ping(
     """Ping a target from this host or a pod, over ICMP, TCP or UDP, and name the cause if it does not answer.
 
     Each answer is shown as it comes, then a summary of losses and times. On a failure cnictl examines routes, firewall,
-    neighbours, MTU and the peer, as test-connectivity does. A TCP connection that opens is an answer. In UDP the
-    refusal of a closed port is an answer too, because it shows that packets pass both ways. Exit status 0 if every
-    request was answered, 1 if any was not. Ctrl-C ends the requests and shows the summary.
+    neighbours, MTU and the peer, as test-connectivity does. In TCP, a connection that opens is an answer, and a refused
+    one is a failure. In UDP, the refusal of a closed port counts as an answer, because it shows that packets pass both
+    ways. Exit status 0 if every request was answered, 1 if any was not. Ctrl-C ends the requests and shows the summary.
 
     \b
       cnictl ping web external                     # from pod web to an outside host
@@ -72,7 +73,7 @@ def ping(
     """
     if ipv4 and ipv6:
         raise errors.UsageProblem("-4 and -6 exclude each other")
-    options = pinging.Options(count, interval, timeout, size, ipv6 if ipv4 or ipv6 else None)
+    options = pinging.Options(count, interval, timeout, size or 0, ipv6 if ipv4 or ipv6 else None)
     pinging.check(to, options)
     steps.require_root("ping", "opens raw sockets and enters the network namespaces of pods")
     for name in pods.sweep():
@@ -92,11 +93,11 @@ def _shown(run: pinging.Run, traced: bool, output: Format) -> bool:
         _say_ends(run, own)
     interrupted = False
     try:
-        run.send(lambda answer: write(ping_words.line(answer, run.options.timeout), flush=True) if lines else None)
+        run.send(lambda answer: write(ping_words.line(answer, run.options.timeout), flush=True) if lines else pause(0))
     except KeyboardInterrupt:
         interrupted = True
     if lines:
-        for line in ping_words.summary(run.answers):
+        for line in ping_words.summary(run.to, run.answers):
             write(line)
     path = _followed(run) if traced and not interrupted else None
     if lines and path is not None:
@@ -108,9 +109,11 @@ def _shown(run: pinging.Run, traced: bool, output: Format) -> bool:
     if not lines:
         print_json(ping_words.as_json(run.source, own, run.to, run.answers, run.served, cause, path))
     elif cause is not None:
-        write(f"cause: {cause.words}")
-        if cause.hint:
-            write(f"  hint: {cause.hint}")
+        print_hanging("cause: ", cause.words)
+        if cause.hint.command:
+            write(f"  hint: {cause.hint}")  # to copy
+        elif cause.hint:
+            print_hanging("  hint: ", cause.hint)
     elif note := ping_words.note(run.to, run.answers):
         write(note)
     return run.served
@@ -134,5 +137,5 @@ def _followed(run: pinging.Run) -> list[packet_path.Step]:
 def _say_path(path: list[packet_path.Step]) -> None:
     if path:
         write("one more request, step by step:")
-        lines = ping_words.path_lines(path)
-        print_lines(("bold red" if step.drops else "", line) for step, line in zip(path, lines, strict=True))
+        for step, (lead, what) in zip(path, ping_words.path_lines(path), strict=True):
+            print_hanging(lead, what, "bold red" if step.drops else "")

@@ -22,6 +22,7 @@ from cnictl.cli.output import (
     write,
 )
 from cnictl.core.errors import Problem
+from cnictl.node import command_line
 from cnictl.node.plugin import versions
 from cnictl.node.resources import plugin as plugin_resource
 from cnictl.node.runs import engine
@@ -179,12 +180,12 @@ def _show(outcome: versions.VersionOutcome, output: Format) -> None:
         if outcome.state == "would change":
             script.show_changes(changes)
         else:
-            print_table(("step", "state"), [(change.summary, outcome.state) for change in changes])
+            print_table(("state", "step"), [(outcome.state, change.summary) for change in changes])
 
 
 def _require_root(command: str, dry_run: bool) -> None:
     if os.geteuid() != 0 and not dry_run:
-        raise Problem(f"cnictl plugin {command} needs root", f"sudo cnictl plugin {command}")
+        raise Problem(f"cnictl plugin {command} needs root", command_line.as_root())
 
 
 def _absolute(path: str) -> str:

@@ -133,7 +133,9 @@ def _connection_words(connection: dict[str, Any]) -> str:
     else:
         came = "no answer"
     target = _place(connection["to"], connection["port"])
-    return f"{connection['protocol']} {connection['from']} to {target}{sent_on}: {came}"
+    # the kernel does not keep who sent a ping, so an earlier check's looks like the pod's own
+    perhaps = " (a ping, perhaps of an earlier cnictl check)" if connection["protocol"].startswith("icmp") else ""
+    return f"{connection['protocol']} {connection['from']} to {target}{sent_on}: {came}{perhaps}"
 
 
 def _place(address: str, port: int | None) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from cnictl.cli import layout, output
+from cnictl.node import hint
 from cnictl.probe import matrix
 from cnictl.probe.checks import FAILED, UNCERTAIN, Report
 
@@ -12,16 +13,21 @@ _STYLES = {FAILED: "bold red", UNCERTAIN: "yellow"}
 def show(report: Report) -> None:
     """Print each check of a report, with the cause and the hint of a failure under it."""
     columns, rows = matrix.lines(report)
-    output.print_table(columns, rows, whole=1, prose=1)
+    hints = [check.cause.hint if check.cause else hint.NONE for check in report.checks]
+    split = [
+        (*row[:-1], *(("-", row[-1]) if each.command or each.option else (row[-1], "-")))
+        for row, each in zip(rows, hints, strict=True)
+    ]
+    output.print_table((*columns, columns[-1]), split, whole=1, prose=2)
 
 
 def show_matrix(reports: Sequence[tuple[str, Report]]) -> None:
     """Print the matrix of several nodes' reports, and each cause of a failure once."""
     output.print_layout(lines(reports, output.screen_width()))
-    for state, words, hint in matrix.causes(reports):
-        output.print_lines([(_STYLES.get(state, "dim"), f"{state}: {words}")])
-        if hint:
-            output.print_lines([("cyan", f"    hint: {hint}")])
+    for state, words, what_to_do in matrix.causes(reports):
+        output.print_hanging(f"{state}: ", words, _STYLES.get(state, "dim"))
+        if what_to_do:
+            output.print_lines([("cyan", f"    hint: {what_to_do}")])
 
 
 def lines(reports: Sequence[tuple[str, Report]], width: int | None) -> list[layout.Line]:

@@ -14,8 +14,10 @@ from cnictl.node.spine import Change, Plan
 NOTHING = "nothing would change: the node is as it should be"
 
 
-def show(plan: Plan) -> None:
-    """Print a plan on stdout."""
+def show(plan: Plan, refusal: str = "") -> None:
+    """Print a plan on stdout; `refusal`: why the command would not carry it out."""
+    if refusal:
+        differences.write([("~", comment(f"refused without --force: {refusal}"))])
     differences.write(of_plan(plan))
 
 

@@ -17,6 +17,7 @@ from cnictl.cli import status_screen
 from cnictl.cli.output import (
     Format,
     OutputOption,
+    pause,
     print_json,
     print_json_line,
     print_layout,
@@ -79,7 +80,7 @@ def _watch(spec: node_spec.NodeSpec, output: Format) -> dict[str, Any]:
                 os.read(resized, 512)
                 _draw(shown, output, at, fits)
             if not fits:
-                select.select([], [], [], _EVERY)
+                pause(_EVERY)
             spec = converge.current_spec()
 
 

@@ -122,7 +122,8 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
     lines += [
         (
             "addresses",
-            f"{ranges['used']} of {ranges['total']} used in {', '.join(ranges['ranges'])} "
+            f"{ranges['used']} of {'the first ' if ranges['limited'] else ''}{ranges['total']} used in "
+            f"{', '.join(ranges['ranges'])} "
             f"{bar(ranges['used'], ranges['total'])}",
         )
         for ranges in shown["addresses"]["range_sets"]

@@ -13,7 +13,7 @@ from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node import spine
+from cnictl.node import command_line, spine
 from cnictl.node.runs import engine, live_pods
 from cnictl.views import network_views
 
@@ -21,7 +21,7 @@ from cnictl.views import network_views
 def require_root(command: str, why: str) -> None:
     """Raise Problem unless this process is root (in its user namespace)."""
     if os.geteuid() != 0:
-        raise Problem(f"cnictl {command} needs root: it {why}", f"sudo cnictl {command}")
+        raise Problem(f"cnictl {command} needs root: it {why}", command_line.as_root())
 
 
 def options_of(
@@ -76,20 +76,23 @@ class Terminal:
         asking.show(lines)
         asking.confirm(question)
 
-    def preview(self, plan: spine.Plan, pods: Sequence[live_pods.AttachedPod] | None = None) -> None:
-        """Show what a run would change, as a script; `pods` would lose their attachments."""
+    def preview(self, plan: spine.Plan, pods: Sequence[live_pods.AttachedPod] | None = None, refusal: str = "") -> None:
+        """Show what a run would change, as a script; `pods` would lose their attachments. `refusal`: why it can't run.
+
+        The caller raises the refusal afterwards.
+        """
         if self._output is Format.JSON:
             report = engine.Report(plan, {change.resource: "would change" for change in plan.changes})
             cut = {} if pods is None else {"pods_cut_off": [str(pod) for pod in pods]}
             print_json({"would_change": len(plan.changes), "steps": report.rows(), **self.json_extra, **cut})
         else:
-            script.show(plan)
-            for pod in pods or ():
+            script.show(plan, refusal)
+            for pod in () if refusal else pods or ():
                 self.say(f"would delete the attachment of {pod}")
             if not plan.changes and not plan.unknown:
                 self.say(with_count(self._nothing or script.NOTHING, plan))
         plan.refuse_unknown()
-        if self._exit_code and plan.changes:
+        if self._exit_code and plan.changes and not refusal:
             raise typer.Exit(1)
 
     def report(self, done: engine.Report) -> None:
@@ -104,7 +107,7 @@ class Terminal:
         else:
             off = [row for row in rows if row["outcome"] != "unchanged"]
             if off and (done.outcomes or not done.error):
-                print_table(("step", "outcome"), [(row["summary"], row["outcome"]) for row in off])
+                print_table(("outcome", "step"), [(row["outcome"], row["summary"]) for row in off])
                 if len(off) < len(rows):
                     self.say(f"unchanged: {counted(len(rows) - len(off), 'resource')}")
             if not done.error and not done.plan.changes and not done.plan.unknown:

@@ -161,7 +161,7 @@ def build(reports: Sequence[HostReport], pairs: Pairs) -> Matrix:
 
 
 def _unreached(report: HostReport, others: Iterable[str]) -> Iterator[Cell]:
-    cause = CellCause("not-reached", f"{report.name} was not reached: {report.fault}", report.name)
+    cause = CellCause("not-reached", f"{report.name} was not reached: {report.fault}", report.name, Hint(report.hint))
     for other in others:
         yield Cell(POD_POD, "", report.name, other, NOT_REACHED, cause=cause)
         yield Cell(POD_POD, "", other, report.name, NOT_REACHED, cause=cause)

@@ -16,8 +16,12 @@ def run(
     full: bool = False,
     seed: int = 0,
     limits: Limits = LIMITS,
+    externals: tuple[str, ...] = (),
 ) -> Matrix:
-    """Return the matrix of these hosts. `full` and `seed` are those of `sample.choose`."""
+    """Return the matrix of these hosts. `full` and `seed` are those of `sample.choose`.
+
+    `externals`: the addresses outside to ping; by default each host pings its own.
+    """
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # each host needs several descriptors
     pairs = sample.Pairs({})
@@ -27,5 +31,5 @@ def run(
         pairs = sample.choose(ready, full, seed)
         return pairs.partners
 
-    reports = probing.gather(hosts, transport, choose, on_step, limits)
+    reports = probing.gather(hosts, transport, choose, on_step, limits, externals=externals)
     return matrix.build(reports, pairs)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from cnictl.cluster.transport import Session, Transport
 from cnictl.core import untrusted_text
 from cnictl.core.errors import Problem
+from cnictl.node.runs import converge
 from cnictl.probe import pair_reports
 from cnictl.probe.pair_reports import PairRequest, Ping, Ready, SeenRequests
 
@@ -56,8 +57,9 @@ def gather(
     limits: Limits = LIMITS,
     count: int = 3,
     timeout: float = 1.0,
+    externals: tuple[str, ...] = (),
 ) -> list[HostReport]:
-    """Return every host's report, in order.
+    """Return every host's report, in order. `externals`: the addresses outside to ping, instead of node.toml's.
 
     `choose` takes the hosts whose pod is up, and returns the partners that each of them pings.
     """
@@ -71,7 +73,7 @@ def gather(
         for talk in talks:
             names = partners.get(talk.report.name, ())
             targets = tuple(host.as_target(name) for name in names if (host := ready.get(name)) is not None)
-            talk.answer(pair_reports.request_line(PairRequest(targets, count, timeout)))
+            talk.answer(pair_reports.request_line(PairRequest(targets, count, timeout, externals)))
         _await(talks, lambda report: report.pings, limits.pings, "did not finish pinging")
         on_step("asking what each pod received")
         for talk in talks:
@@ -193,6 +195,8 @@ class _Conversation:
         if _UNKNOWN_COMMAND in message:
             message = "cnictl on that host is too old for the test"
             hint = "cnictl cluster upgrade installs this version there"
+        if converge.NO_NODE[0] in message:
+            hint = f"cnictl cluster apply --limit {self.name}"
         with self.changed:
             self.report.fault = self.report.fault or untrusted_text.line(message)
             self.report.hint = self.report.hint or untrusted_text.line(hint)

@@ -64,6 +64,11 @@ class HostStatus:
         """Whether the host answered and is a node."""
         return bool(self.subnets)
 
+    @property
+    def in_words(self) -> str:
+        """The state, and why it is so if the state alone does not say it."""
+        return f"{self.state}: {self.why}" if self.why and self.state != NO_NODE else self.state
+
     def as_json(self) -> dict[str, Any]:
         """Return the row for programs."""
         return {

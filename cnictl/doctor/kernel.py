@@ -58,7 +58,7 @@ def _no_node(facts: Facts) -> Iterable[HostFault]:
             NODE_FILE,
             "this host is not set up as a cnictl node: most checks did not run",
             hint.advice(
-                "set it up: cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+                f"set it up: {converge.NO_NODE[1]}",
                 because="only the operator knows which addresses its pods may have",
             ),
         )
@@ -158,7 +158,7 @@ CHECKS = (
     Check(
         "no-node", 0, "error", "/etc/cnictl/node.toml",
         "Without a node file, nothing defines what the host should look like, so it can't be called healthy.",
-        "ls -l /etc/cnictl/node.toml\ncnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20", _no_node,
+        "ls -l /etc/cnictl/node.toml\ncnictl init-node --subnet POD_CIDR --network POD_NETWORK", _no_node,
     ),
     Check(
         "forwarding-at-boot", 1, "error",

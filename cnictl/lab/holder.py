@@ -25,7 +25,16 @@ from cnictl.core.cidr import parse_address, parse_cidr, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.lab import root
-from cnictl.lab.plan import GATEWAY, GATEWAY6, OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6, UPLINK, Machine
+from cnictl.lab.plan import (
+    GATEWAY,
+    GATEWAY6,
+    OUTSIDE_ALSO,
+    OUTSIDE_ALSO6,
+    OUTSIDE_GATEWAY,
+    OUTSIDE_GATEWAY6,
+    UPLINK,
+    Machine,
+)
 from cnictl.lab.privilege import enter_user_namespace, explained, give_up_root
 from cnictl.lab.syscalls import (
     CLONE_NEWIPC,
@@ -162,9 +171,12 @@ def _make_link(everyone: list[Machine]) -> dict[str, int]:
                 _address(netlink, machine)
             if not machine.pod_cidr:
                 port = rtnetlink.get_link(underlay, machine.name)
-                for gateway in [OUTSIDE_GATEWAY, OUTSIDE_GATEWAY6][: 2 if dual_stack else 1]:
+                ways = [(OUTSIDE_GATEWAY, OUTSIDE_ALSO, machine.interface),
+                        (OUTSIDE_GATEWAY6, OUTSIDE_ALSO6, machine.interface6)]  # fmt: skip
+                for gateway, also, via in ways[: 2 if dual_stack else 1]:
                     if port is not None:
                         _add_address(underlay, port.index, gateway)
+                        _add_route(underlay, port.index, also, via.partition("/")[0])
     setns(own, CLONE_NEWNET)
     os.close(own)
     return networks
@@ -182,14 +194,21 @@ def _address(netlink: rtnetlink.Netlink, machine: Machine) -> None:
         if not interface:
             continue
         _add_address(netlink, uplink.index, interface)
-        destination = None if route == "default" else parse_cidr(route, "route")
-        packed, prefix = (destination.packed, destination.prefix) if destination else (None, 0)
-        netlink.call(rtnetlink.add_route(uplink.index, packed, prefix, parse_address(gateway, "gateway")))
+        _add_route(netlink, uplink.index, route, gateway)
+        if not machine.pod_cidr:
+            _add_address(netlink, _LOOPBACK, OUTSIDE_ALSO6 if interface == machine.interface6 else OUTSIDE_ALSO)
 
 
 def _add_address(netlink: rtnetlink.Netlink, index: int, text: str) -> None:
     interface = parse_interface(text)
     netlink.call(rtnetlink.add_address(index, interface.packed, interface.prefix))
+
+
+def _add_route(netlink: rtnetlink.Netlink, index: int, destination: str, gateway: str) -> None:
+    """Add a route to a CIDR, or to `default`."""
+    cidr = None if destination == "default" else parse_cidr(destination, "route")
+    packed, prefix = (cidr.packed, cidr.prefix) if cidr else (None, 0)
+    netlink.call(rtnetlink.add_route(index, packed, prefix, parse_address(gateway, "gateway")))
 
 
 def _start(

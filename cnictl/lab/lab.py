@@ -46,7 +46,7 @@ class Node:
 
     def command(self, argv: list[str], folder: str = "/root") -> list[str]:
         """Return the command that runs `argv` here as root in `folder`, when started on the host."""
-        return [*_python("enter"), str(self.pid), folder, *argv]
+        return [*program("lab.enter"), str(self.pid), folder, *argv]
 
     def popen(
         self,
@@ -183,7 +183,7 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
     }
     try:
         done = subprocess.run(
-            [*_python("holder"), json.dumps(order)],
+            [*program("lab.holder"), json.dumps(order)],
             env={"LANG": "C.UTF-8"},  # visible in every machine as the environment of its process 1
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -204,9 +204,12 @@ def _bring_up(machines: list[Machine], lifeline: int) -> Running:
     return Running(holder, state.identity(holder), tuple((machine, pids[machine.name]) for machine in machines))
 
 
-def _python(module: str) -> list[str]:
-    """Return the command that runs a module's `main`; it ignores `site` and the environment to start fast."""
-    start = f"import sys; sys.path.insert(0, {_source()!r}); from cnictl.lab.{module} import main; main()"
+def program(module: str) -> list[str]:
+    """Return the command that runs the `main` of a module such as `lab.enter`.
+
+    The interpreter ignores `site` and the environment to start fast.
+    """
+    start = f"import sys; sys.path.insert(0, {_source()!r}); from cnictl.{module} import main; main()"
     return [sys.executable, "-IS", "-c", start]
 
 

@@ -16,6 +16,8 @@ OUTSIDE_GATEWAY = "192.0.2.1/24"
 NETWORK6, GATEWAY6 = "fd00:244::/48", "fd00:10::1/64"
 OUTSIDE6, OUTSIDE_GATEWAY6 = "2001:db8::10/64", "2001:db8::1/64"
 """RFC 3849."""
+OUTSIDE_ALSO, OUTSIDE_ALSO6 = "1.1.1.1/32", "2606:4700:4700::1111/128"
+"""Further addresses of the host outside: those that test-connectivity pings by default."""
 MAX_NODES = 16
 UPLINK = "eth0"
 

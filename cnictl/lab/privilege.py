@@ -97,7 +97,7 @@ def explained(error: OSError, as_root: bool) -> Exception:
     """Return the reason why the kernel refused a namespace or a mount in it; other errors are returned unchanged."""
     if error.errno not in (errno.EPERM, errno.EACCES, errno.ENOSPC, errno.EUSERS, errno.EINVAL, errno.ENOSYS):
         return error
-    again = "run it as root: sudo cnictl lab up"
+    again = "run the same command as root, with sudo"
     for switch, off, hint in (
         ("user/max_user_namespaces", "0", "as root: sysctl -w user.max_user_namespaces=10000"),
         ("kernel/unprivileged_userns_clone", "0", again),

@@ -159,7 +159,8 @@ def _write_etc(machine: Machine, everyone: list[Machine]) -> None:
         _copy(f"{HOST}/etc/{name}", f"{_NEW}/etc/{name}")
     if os.path.isdir(f"{_VIEWS}/etc/alternatives"):
         _show("/etc/alternatives")
-    hosts = "".join(f"{other.address} {other.name}\n" for other in everyone)
+    addresses = [(other.name, address) for other in everyone for address in (other.address, other.address6) if address]
+    hosts = "".join(f"{address} {name}\n" for name, address in addresses)
     _write("/etc/hosts", f"127.0.0.1 localhost\n::1 localhost\n{hosts}")
     _write("/etc/hostname", f"{machine.name}\n")
     _write("/etc/resolv.conf", "# the lab has no name server\n")

@@ -17,14 +17,18 @@ _WITHIN_NODE: tuple[Finder, ...] = (
     causes_local.port_unfit,
     causes_local.target_port_unfit,
     causes_local.no_such_pod,
+    causes_local.pod_without_address,
     causes_local.diverted,
     causes_local.pod_without_route,
     causes_local.reverse_path,
     causes_local.dropped,
+    causes_local.reply_refused_by_pod,
+    causes_local.pod_silent,
 )
 _OUTWARD: tuple[Finder, ...] = (
     causes_local.bridge_unfit,
     causes_local.port_unfit,
+    causes_local.pod_without_address,
     causes_local.pod_without_route,
     causes_local.forwarding_off,
     causes_local.diverted,
@@ -32,14 +36,17 @@ _OUTWARD: tuple[Finder, ...] = (
     causes_local.neighbour_unresolved,
     causes_local.reverse_path,
     causes_local.dropped,
+    causes_local.reply_refused_by_pod,
     causes_local.not_masqueraded,
 )
 _FROM_HOST_WITHIN: tuple[Finder, ...] = (
     causes_local.bridge_unfit,
     causes_local.target_port_unfit,
     causes_local.no_such_pod,
+    causes_local.pod_without_address,
     causes_local.away_from_bridge,
     causes_local.dropped,
+    causes_local.pod_silent,
 )
 _FROM_HOST_OUTWARD: tuple[Finder, ...] = (
     causes_local.no_route,
@@ -61,7 +68,8 @@ _BEYOND: tuple[Finder, ...] = (
 
 OF_THIS_NODE = frozenset((
     "bridge-unfit", "port-unfit", "pod-without-route", "forwarding-off", "diverted", "no-route", "unclaimed",
-    "reverse-path", "dropped-here", "no-masquerade", "no-address",
+    "reverse-path", "dropped-here", "no-masquerade", "no-address", "pod-link-down", "pod-silent",
+    "pod-drops",
 ))  # fmt: skip
 """The names of causes that lie on this node."""
 
@@ -72,7 +80,7 @@ def most_likely(failure: Failure) -> FailureCause:
     """Return the first fault on the packet's path."""
     within, outward = (_FROM_HOST_WITHIN, _FROM_HOST_OUTWARD) if failure.of_host else (_WITHIN_NODE, _OUTWARD)
     finders = within if failure.check in STAYS else outward
-    if failure.left_as and not failure.reply_came:
+    if failure.check not in STAYS and failure.left_as and not failure.reply_came:
         finders += _BEYOND
     for find in finders:
         cause = find(failure)

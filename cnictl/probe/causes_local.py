@@ -11,6 +11,7 @@ from cnictl.node.host.pod_routes import RouteQuestion
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe import trace, wire
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.failure import (
     EXTERNAL,
     OTHER_HOST,
@@ -22,36 +23,27 @@ from cnictl.probe.failure import (
     FailureCause,
     gateway_of,
 )
-from cnictl.probe.host import GONE, pod_default_route
+from cnictl.probe.host import GONE, NO_CARRIER, has_address, pod_default_route
+from cnictl.probe.pods import CheckedPod
 
 _NO_NODE = "no node has this pod CIDR"
 
 
 def bridge_unfit(failure: Failure) -> FailureCause | None:
     """The bridge is missing, down or without the pods' gateway address."""
-    host, name = failure.host, failure.host.spec.bridge
-    gateway = parse_cidr(host.spec.subnet)
-    wanted = f"{gateway_of(host.spec.subnet)}/{gateway.prefix}"
-    if host.bridge is None:
-        fault = f"bridge {name} does not exist"
-    elif not host.bridge.up:
-        fault = f"bridge {name} is down"
-    elif wanted not in host.bridge_addresses and failure.check != SAME_HOST_POD:
-        has = (
-            f"has only {', '.join(host.bridge_addresses)}" if host.bridge_addresses else f"has no {host.family} address"
-        )
-        fault = f"bridge {name} {has}; the gateway address {wanted} is missing"
-    else:
-        return None
-    return FailureCause("bridge-unfit", fault, hint.command("cnictl bridge up"))
+    gateway = "" if failure.check == SAME_HOST_POD else gateway_of(failure.host.spec.subnet)
+    fault = failure.host.bridge_fault(gateway)
+    return FailureCause("bridge-unfit", fault, hint.command("cnictl bridge up")) if fault else None
 
 
 def port_unfit(failure: Failure) -> FailureCause | None:
-    """The pod's host veth is missing, down or not on the bridge."""
+    """The pod's host veth is missing, down, not on the bridge or without a carrier."""
     veth = failure.pod.host_veth
     fault = failure.host.port_fault(veth) if veth else ""
     if not fault:
         return None
+    if fault == NO_CARRIER:
+        return _link_down(failure.pod)
     what_to_do = hint.command("cnictl apply")
     if fault == GONE:
         what_to_do = hint.advice("restart the pod", because="only a new ADD creates its host veth again")
@@ -59,15 +51,63 @@ def port_unfit(failure: Failure) -> FailureCause | None:
 
 
 def target_port_unfit(failure: Failure) -> FailureCause | None:
-    """The host veth of the pod that is pinged is missing, down or not on the bridge."""
+    """The host veth of the pod that is pinged is missing, down, not on the bridge or without a carrier."""
     veth = failure.to_pod.host_veth if failure.to_pod is not None else ""
     fault = failure.host.port_fault(veth) if veth and failure.check == SAME_HOST_POD else ""
-    if not fault:
+    if not fault or failure.to_pod is None:
         return None
+    if fault == NO_CARRIER:
+        return _link_down(failure.to_pod)
     what_to_do = hint.command("cnictl apply")
     if fault == GONE:
         what_to_do = hint.advice("restart that pod", because="only a new ADD creates its host veth again")
     return FailureCause("port-unfit", f"the host veth {veth} of pod {failure.target} {fault}", what_to_do)
+
+
+def _link_down(pod: CheckedPod) -> FailureCause:
+    """Return the cause if the pod's end of its link is down: then the host's end has no carrier."""
+    words = f"link {pod.ifname} of pod {pod.address} is down: its host veth {pod.host_veth} {NO_CARRIER}"
+    because = "a link that goes down loses its routes and IPv6 addresses, and only an ADD makes all of them"
+    return FailureCause("pod-link-down", words, hint.advice("restart that pod", because=because))
+
+
+def pod_without_address(failure: Failure) -> FailureCause | None:
+    """The pod that sends, or the pod of this node that is pinged, no longer has its address."""
+    for pod, address in ((failure.pod, failure.pod.address), (failure.to_pod, failure.target)):
+        if pod is not None and pod.netns and address and not has_address(pod.netns, address):
+            words = f"pod {pod.name} no longer has its address {address} on its link {pod.ifname}"
+            because = "a pod gets its addresses when it starts, and what removed this one is not known"
+            return FailureCause("no-address", words, hint.advice("restart that pod", because=because))
+    return None
+
+
+def reply_refused_by_pod(failure: Failure) -> FailureCause | None:
+    """The reply left this node for the pod that sent the request, and the pod did not accept it."""
+    pod = failure.pod
+    if not any(s.reply and s.leaving and pod.host_veth and s.link == pod.host_veth for s in failure.sightings):
+        return None
+    words = f"the reply reached pod {pod.address} through {pod.host_veth}, but the pod drops it"
+    what_to_do = hint.advice(
+        f"check the pod's own firewall and reverse path filter: nsenter --net={pod.netns} nft list ruleset",
+        because="they belong to the pod",
+    )
+    return FailureCause("pod-drops", words, what_to_do)
+
+
+def pod_silent(failure: Failure) -> FailureCause | None:
+    """The request went to the pod of this node that is pinged, and nothing came back."""
+    pod = failure.to_pod
+    if failure.check != SAME_HOST_POD or pod is None or not pod.host_veth or failure.reply_came:
+        return None
+    if not any(sighting.leaving and sighting.link == pod.host_veth for sighting in failure.sightings):
+        return None
+    words = f"the request reached pod {failure.target} through {pod.host_veth}, and the pod does not answer"
+    what_to_do = hint.advice(
+        f"check the firewall and the routes in the pod: nsenter --net={pod.netns} nft list ruleset; "
+        f"nsenter --net={pod.netns} ip route get {failure.pod.address}",
+        because="they belong to the pod",
+    )
+    return FailureCause("pod-silent", words, what_to_do)
 
 
 def away_from_bridge(failure: Failure) -> FailureCause | None:
@@ -178,6 +218,14 @@ def no_route(failure: Failure) -> FailureCause | None:
             words += f"{_NO_NODE}, according to {failure.host.peer_hints.source}"
             return FailureCause("unclaimed", words, failure.host.peer_hints.route_here(peer))
         return FailureCause("no-route", words + where, _route_to(failure, peer))
+    if (
+        route.dev
+        and failure.check == EXTERNAL
+        and failure.within_network
+        and not failure.host.routes_pods(failure.target)
+    ):
+        words = f"no peer of this node has {failure.target}, so packets go to {route.gateway or route.dev}"
+        return FailureCause("no-route", words, failure.host.peer_hints.unknown_node(failure.target))
     if route.dev:
         return None
     if _is_unclaimed(failure):
@@ -219,9 +267,10 @@ def neighbour_unresolved(failure: Failure) -> FailureCause | None:
     if not unresolved and (not failure.left_as or failure.reply_came or _answers(failure, hop, link)):
         return None
     protocol = "neighbour discovery" if failure.host.ipv6 else "ARP"
+    words = f"next hop {hop} does not answer {protocol} on {link}"
     return FailureCause(
         "neighbour-unresolved",
-        f"next hop {hop} does not answer {protocol} on {link} (neighbour table: {state or 'nothing'})",
+        f"{words} (neighbour table: {state})" if unresolved else words,
         hint.advice(
             f"bring {hop} up, or check that it is on the same network segment as {link}; "
             "cnictl route list shows the peers' addresses",
@@ -240,20 +289,19 @@ def dropped(failure: Failure) -> FailureCause | None:
     if drop is None:
         return None
     dropped_packet = "the reply is" if failure.reply_came else "it is"
-    return FailureCause("dropped-here", f"{dropped_packet} dropped on this node by {drop.words}", _let_through(failure))
+    return FailureCause(
+        "dropped-here", f"{dropped_packet} dropped on this node by {drop.words}", _let_through(failure, drop)
+    )
 
 
-def _let_through(failure: Failure) -> Hint:
-    """Return the hint for a drop: `cnictl apply` if one of cnictl's accept rules is missing, else advice.
+def _let_through(failure: Failure, drop: trace.Drop) -> Hint:
+    """Return the hint for a drop: `cnictl apply` if one of cnictl's accept rules is missing, else the rule's.
 
     If no accept rule is missing, the drop is deliberate.
     """
     if failure.check != OWN_HOST and failure.host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
-    return hint.advice(
-        f"accept {failure.pod.address} in that chain",
-        because="cnictl's accept rules are in place, and they never come before a drop of particular packets",
-    )
+    return for_drop(drop, failure.pod.address)
 
 
 def reverse_path(failure: Failure) -> FailureCause | None:

@@ -3,6 +3,7 @@
 This is for senders and hosts that no node file describes.
 """
 
+import ipaddress
 from collections.abc import Callable
 
 from cnictl.core.netlink import rtnetlink
@@ -11,6 +12,7 @@ from cnictl.node import hint
 from cnictl.node.host import neighbours, route_lookup
 from cnictl.node.host.route_lookup import Packet
 from cnictl.probe import trace
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.ends import Origin, Target
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.netns_thread import inside
@@ -20,7 +22,8 @@ Port = tuple[str, int]
 
 def loopback_down(source: Origin, to: Target) -> FailureCause | None:
     """Return the cause if a namespace sends to itself, but its loopback link is down."""
-    if to.address not in source.pod.addresses or not source.pod.netns:
+    sends_to_itself = to.address in source.pod.addresses or ipaddress.ip_address(to.address).is_loopback
+    if not sends_to_itself or not source.pod.netns:
         return None
 
     def is_down() -> bool:
@@ -71,8 +74,7 @@ def dropped(source: Origin, to: Target, send: Callable[[], object], port: Port |
     if drop is None:
         return None
     words = f"the request or its answer is dropped on this host by {drop.words}"
-    what_to_do = hint.advice(f"accept {own} in that chain", because="the chain's owner decides what it accepts")
-    return FailureCause("dropped-here", words, what_to_do)
+    return FailureCause("dropped-here", words, for_drop(drop, own))
 
 
 def silent(source: Origin, to: Target) -> FailureCause:

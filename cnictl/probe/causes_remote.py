@@ -2,6 +2,7 @@
 
 from cnictl.node import hint
 from cnictl.node.hint import Hint
+from cnictl.node.host import pod_routes
 from cnictl.node.spec.node_spec import Peer
 from cnictl.probe.failure import OTHER_HOST_POD, Failure, FailureCause
 
@@ -14,15 +15,20 @@ def refused(failure: Failure) -> FailureCause | None:
     words = f"{refusal.by} answers: {refusal.words}"
     at = failure.at_peer
     if at is None or refusal.by != at.peer.via:
-        what_to_do = hint.advice(
-            f"check the routes and firewall of {refusal.by}", because="that host is not a peer of this node"
-        )
-        return FailureCause("refused", words, what_to_do)
+        return _refused_by(refusal.by, words)
     if refusal.unrouted:
         return _bridge_gone(failure, at.peer, words)
     if refusal.no_host:
         return _no_such_pod(failure, words)
     return FailureCause("peer-rejects", f"{words} (its FORWARD chain rejects the request)", _accept_there(refusal.by))
+
+
+def _refused_by(router: str, words: str) -> FailureCause:
+    """Return the cause if a router that is not a peer refuses the packets."""
+    what_to_do = hint.advice(
+        f"check the routes and firewall of {router}", because="that host is not a peer of this node"
+    )
+    return FailureCause("refused", words, what_to_do)
 
 
 def _accept_there(peer: str) -> Hint:
@@ -80,8 +86,11 @@ def reported_to_this_node(failure: Failure) -> FailureCause | None:
 
 def _no_such_pod(failure: Failure, words: str) -> FailureCause:
     by = failure.at_peer.peer.via if failure.at_peer else ""
-    what_to_do = hint.advice(f"on {by}: cnictl ipam list", because="the operator chose the address")
-    return FailureCause("no-such-pod", f"{words} (no pod there has {failure.target})", what_to_do)
+    why = f"no pod there has {failure.target}, or that pod's link is down"
+    what_to_do = hint.advice(
+        f"on {by}: cnictl ping host {failure.target}", because="only that host can see whether it has the pod"
+    )
+    return FailureCause("no-such-pod", f"{words} ({why})", what_to_do)
 
 
 def _bridge_gone(failure: Failure, peer: Peer, words: str) -> FailureCause:
@@ -115,25 +124,34 @@ def peer_forwarding_off(failure: Failure) -> FailureCause | None:
 
 
 def peer_drops(failure: Failure) -> FailureCause | None:
-    """The peer forwards, but its pod never answers: its FORWARD chain drops the packets."""
+    """The peer forwards, but its pod never answers. From here, a drop there looks like a pod that does not answer."""
     at = failure.at_peer
     if at is None or at.expiring is None or not at.expiring.refusals:
         return None
     words = (
-        f"FORWARD drop on peer {at.peer.via}: its gateway {at.gateway.to} answers and the peer forwards "
-        f"({failure.host.forward_switch} is 1), but no reply comes from {failure.target}"
+        f"peer {at.peer.via} forwards and its gateway {at.gateway.to} answers, but no reply comes from "
+        f"{failure.target}: a firewall there or in the pod drops the packets, or the pod has no route back"
     )
-    return FailureCause("peer-drops", words, _accept_there(at.peer.via))
+    what_to_do = hint.advice(
+        f"on {at.peer.via}: cnictl ping {failure.target} {failure.lasting_source}",
+        because="only that host can see which of these it is",
+    )
+    return FailureCause("peer-drops", words, what_to_do)
 
 
 def outside_silent(failure: Failure) -> FailureCause | None:
     """The target does not answer this node either."""
     if not failure.of_host and (failure.from_host is None or failure.from_host.answered):
         return None
+    if failure.from_host is not None and failure.from_host.refusals:
+        refusal = failure.from_host.refusals[-1]
+        return _refused_by(refusal.by, f"{refusal.by} answers: {refusal.words}")
     either = "" if failure.of_host else " either"
     words = f"{failure.target} does not answer this node{either} (through {failure.route.dev or 'any link'})"
-    what_to_do = hint.advice(
-        "name an address that answers: cnictl init-node --external ADDRESS keeps it; or check the uplink's gateway",
-        because="nothing on this node stops the reply",
-    )
+    text = f"check that {failure.target} is up and answers pings; cnictl ping host external tests the uplink"
+    if failure.target in (*failure.host.spec.externals, *pod_routes.OUTSIDE):
+        text = (
+            "name an address that answers: cnictl init-node --external ADDRESS keeps it; or check the uplink's gateway"
+        )
+    what_to_do = hint.advice(text, because="nothing on this node stops the reply")
     return FailureCause("outside-silent", words, what_to_do)

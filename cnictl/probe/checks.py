@@ -21,7 +21,7 @@ from cnictl.probe.failure import (
     Failure,
     FailureCause,
 )
-from cnictl.probe.follow_up import ask_on
+from cnictl.probe.follow_up import ask_on, ask_outside
 from cnictl.probe.host import Host
 from cnictl.probe.icmp import Series, echo_socket, ping
 from cnictl.probe.pods import CheckedPod
@@ -196,6 +196,8 @@ def run_checks(
             if check.series and check.at_peer and not check.series.heard
         ]
         ask_on([pair for pair in unheard if pair[1].expiring], start, on_step)
+        silent = [check.series for check in planned if check.check == EXTERNAL and check.series]
+        ask_outside([series for series in silent if not series.heard], on_step)
         on_step("looking for causes")
         return Report(
             tuple(

@@ -52,7 +52,7 @@ class EchoRequests:
         for refusal in series.refusals[self._refusals_read :]:
             if refusal.type != REDIRECT:
                 state = TOO_BIG if refusal.too_big else REJECTED
-                answers.append(Answer(refusal.sequence, state, 0.0, refusal.by, refusal.words, refusal.mtu))
+                answers.append(Answer(refusal.sequence, state, 0.0, refusal.by, refusal.words, refusal.mtu, refusal))
         self._refusals_read = len(series.refusals)
         return answers
 

@@ -6,20 +6,23 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from cnictl.core import attachments
-from cnictl.core.cidr import AddressError, format_address, parse_address
+from cnictl.core.attachments import Record
+from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.node.host import route_lookup
+from cnictl.node.host.route_lookup import Packet
 from cnictl.node.spec import pod_names
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.state import learned_peers
-from cnictl.probe import existing, resolvers
+from cnictl.probe import existing, one_host, resolvers
 from cnictl.probe.host import Host
 from cnictl.probe.netns_thread import inside
-from cnictl.probe.place import Place, parse_place
+from cnictl.probe.place import Place, as_target, parse_place, without_port
 from cnictl.probe.pods import CheckedPod
+from cnictl.probe.ports import UDP
 from cnictl.probe.resolvers import NotResolved, Resolved
 from cnictl.probe.targets import DEFAULT_EXTERNALS, external_address, own_address
 
@@ -27,7 +30,8 @@ HOST, POD, EXTERNAL = "host", "pod", "external"
 """The words for this host, for a new probe pod, and for an address outside the cluster."""
 PEER, ADDRESS, DNS_NAME, NAMESPACE = "peer", "address", "name", "namespace"
 _CLOSE = 0.6
-_AN_ADDRESS = "TO may also be an address"
+_SOURCES = "FROM is host, pod, a pod of this node (cnictl pod list), or the path of a network namespace"
+_AN_ADDRESS = "name a pod of another node by its address"
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,16 @@ class Names:
     pods: tuple[str, ...]
     """The pods of this node: `namespace/name`, or the container id of one without a name."""
 
-    def similar_names(self, text: str) -> list[str]:
-        """Return the known names that `text` probably means, the closest first."""
+    @property
+    def pod_cidrs(self) -> tuple[str, ...]:
+        """The pod CIDRs of this node and its peers."""
+        return (*self.spec.subnets, *(peer.pod_cidr for peer in self.spec.known_peers)) if self.spec else ()
+
+    def similar_names(self, text: str, only_sources: bool = False) -> list[str]:
+        """Return the known names that `text` probably means, the closest first. `only_sources`: those FROM can have."""
         short = [pod.rpartition("/")[2] for pod in self.pods if "/" in pod]
-        known = dict.fromkeys([*self.pods, *short, *self.peers, HOST, POD, EXTERNAL])
+        targets = () if only_sources else (*self.peers, EXTERNAL)
+        known = dict.fromkeys([*self.pods, *short, *targets, HOST, POD])
         return difflib.get_close_matches(text, known, 3, _CLOSE)
 
 
@@ -114,7 +124,9 @@ def origin(text: str, known: Names, probe: CheckedPod | None = None) -> Origin:
     if existing.known_as(text):
         pod = existing.existing_pod(text)
         return Origin(pod.name, POD, pod)
-    raise Problem(f"no pod of this node is called {text!r}", _suggestion(text, known, "FROM may also be host or pod"))
+    _refuse_target_as_source(text, known)
+    like = known.similar_names(text, only_sources=True)
+    raise Problem(f"no pod of this node is called {text!r}", _suggestion(like, "FROM may also be host or pod"))
 
 
 def target(
@@ -133,6 +145,7 @@ def target(
     address, _, scope = name.partition("%")
     if packed := pod_names.address_in(address):
         plain = format_address(packed)
+        one_host.refuse_group(plain, known.pod_cidrs, _is_broadcast(plain, source))
         chosen = _choose(name, (plain,), source, ipv6)
         return Target(name, ADDRESS, chosen, place, _scope(chosen, scope), pod=_pod_at(chosen))
     _refuse_broken_address(name)
@@ -140,7 +153,9 @@ def target(
     if by_name and name in known.peers:
         pods = ", ".join(f"pod {record.pod or record.container} at {' '.join(record.addresses)}" for record in by_name)
         peer = f"peer {name} at {' '.join(known.peers[name])}"
-        raise Problem(f"{name}: a pod and a peer have this name: {pods}; {peer}", "give an address")
+        raise Problem(
+            f"{name}: a pod and a peer have this name: {pods}; {peer}", _pod_or_peer(by_name, known.peers[name])
+        )
     if by_name:
         pod = existing.existing_pod(name)
         return Target(pod.name, POD, _choose(name, pod.addresses, source, ipv6), place, pod=pod)
@@ -148,6 +163,7 @@ def target(
         return Target(name, PEER, _choose(name, known.peers[name], source, ipv6), place)
     resolved = _resolve(name, known, source, ipv6)
     chosen = _choose(name, resolved.addresses, source, ipv6)
+    one_host.refuse_group(chosen, known.pod_cidrs)
     return Target(name, DNS_NAME, chosen, place, resolved=resolved, pod=_pod_at(chosen))
 
 
@@ -181,6 +197,10 @@ def _well_known(name: str, spec: NodeSpec | None, source: Origin) -> Sequence[st
         declared = [external_address(part) for part in parts]
         return [*declared, *(other for other in DEFAULT_EXTERNALS if source.is_host and not of_family(declared, other))]
     return [own_address(part, Host(part, spec), external_address(part)) for part in parts]
+
+
+def _pod_or_peer(pods: Sequence[Record], peer: Sequence[str]) -> str:
+    return f"name the pod {existing.one_of(pods)}, or the peer {peer[0]}"
 
 
 def _choose(name: str, addresses: Sequence[str], source: Origin, ipv6: bool | None) -> str:
@@ -222,16 +242,52 @@ def _refuse_broken_address(name: str) -> None:
 
 
 def _resolve(name: str, known: Names, source: Origin, ipv6: bool | None) -> Resolved:
-    families = [six for six in (False, True) if ipv6 in (None, six) and source.has_family(six)]
+    # the family of the wanted address; the DNS server may have another one
+    families = [ipv6] if ipv6 is not None else [six for six in (False, True) if source.has_family(six)]
+    families = families or [False, True]
+    resolver = resolvers.resolver_of(source.pod.netns)
+    if meant := without_port(name):
+        raise UsageProblem(f"{name!r}: a port is missing: {meant}")
     if "/" in name:
-        raise Problem(f"no pod of this node is called {name!r}", _suggestion(name, known, _AN_ADDRESS))
+        raise Problem(f"no pod of this node is called {name!r}", _suggestion(known.similar_names(name), _AN_ADDRESS))
     try:
-        return resolvers.resolve(name, resolvers.resolver_of(source.pod.netns), families)
+        return resolvers.resolve(name, resolver, families)
     except NotResolved as failed:
-        message = f"{name!r} is neither a pod of this node nor a peer, and {failed.message}"
+        if failed.others:
+            _choose(name, failed.others, source, ipv6)  # raises: it has none of the families
+        message = f"{name!r} is not a pod of this node or a peer, and can't be resolved as a DNS name: {failed.message}"
         if failed.silent and not known.similar_names(name):
-            raise Problem(message, f"cnictl ping {_typed(source)} {failed.silent[0]}:53/udp shows why") from None
-        raise Problem(message, _suggestion(name, known, _AN_ADDRESS)) from None
+            asking = _typed(source) if resolver.netns else HOST
+            to = as_target(failed.silent[0], 53, UDP)
+            raise Problem(message, f"cnictl ping {asking} {to} shows why") from None
+        raise Problem(message, _suggestion(known.similar_names(name), _AN_ADDRESS)) from None
+
+
+def _refuse_target_as_source(text: str, known: Names) -> None:
+    """Raise UsageProblem for a word or address that can only be TO."""
+    packed = pod_names.address_in(text)
+    address = format_address(packed) if packed else ""
+    peers = known.spec.known_peers if known.spec is not None else ()
+    if text == EXTERNAL:
+        raise UsageProblem("external can only be TO: cnictl sends from this node", _SOURCES)
+    if text in known.peers or address in (
+        *(peer.via for peer in peers),
+        *(a for listed in known.peers.values() for a in listed),
+    ):
+        raise UsageProblem(f"{text} is a peer, which can only be TO: cnictl sends from this node", _SOURCES)
+    if packed and route_lookup.look_up(Packet(address)).kind == route_lookup.LOCAL:
+        raise UsageProblem(f"{text} is an address of this host: write host", _SOURCES)
+    via = next((peer.via for peer in peers if packed and parse_cidr(peer.pod_cidr).holds(packed)), "")
+    if via:
+        raise UsageProblem(f"{text} is an address of the pods of peer {via}: run the command there", _SOURCES)
+    if packed:
+        raise UsageProblem(f"no pod of this node has the address {text}", _SOURCES)
+
+
+def _is_broadcast(address: str, source: Origin) -> bool:
+    """Return whether an address is the broadcast address of a link of the sender."""
+    kind = inside(source.pod.netns, lambda: route_lookup.look_up(Packet(address), entries=False).kind)
+    return kind == route_lookup.BROADCAST
 
 
 def _typed(source: Origin) -> str:
@@ -239,12 +295,11 @@ def _typed(source: Origin) -> str:
     return HOST if source.is_host else next(iter(source.pod.addresses), source.name)
 
 
-def _suggestion(text: str, known: Names, others: str) -> str:
-    """Return the hint for a name that is not known."""
-    like = known.similar_names(text)
+def _suggestion(like: Sequence[str], others: str) -> str:
+    """Return the hint for a name that is not known: the known names that are like it, else `others`."""
     if like:
         return f"did you mean {_alternatives(like)}?"
-    return f"cnictl ipam list shows the pods; {others}"
+    return f"cnictl pod list shows the pods of this node; {others}"
 
 
 def _alternatives(words: Iterable[str]) -> str:

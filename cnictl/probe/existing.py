@@ -1,5 +1,7 @@
 """Find existing pods by their attachment records."""
 
+from collections.abc import Sequence
+
 from cnictl.core import attachments, liveness
 from cnictl.core.attachments import Record
 from cnictl.core.errors import Problem
@@ -16,16 +18,27 @@ def existing_pod(text: str) -> CheckedPod:
     records = known_as(text)
     if not records:
         raise Problem(f"no attachment has the address, pod name or container id {text}",
-                      "cnictl ipam list shows them")  # fmt: skip
+                      "cnictl pod list shows them")  # fmt: skip
     verdicts = [(record, liveness.judge(record)) for record in records]
     live = [record for record, verdict in verdicts if verdict.state == liveness.LIVE and record.netns]
     if len({record.container for record in live}) > 1:
         listed = ", ".join(f"{record.pod or record.container} at {' '.join(record.addresses)}" for record in live)
-        raise Problem(f"{text}: {len(live)} live pods have this name: {listed}", "give an address")
+        raise Problem(f"{text}: {len(live)} live pods have this name: {listed}", f"name one: {one_of(live)}")
     if not live:
         verdict = verdicts[0][1]
         raise Problem(f"{text}: the attachment is {verdict.state}: {verdict.reason}", "cnictl ipam list")
     return _as_pod(live[0])
+
+
+def one_of(records: Sequence[Record]) -> str:
+    """Return texts that each name one pod only: `namespace/name`, or an address where pods share that too."""
+    names = [record.pod for record in records]
+    return " or ".join(
+        record.pod
+        if "/" in record.pod and names.count(record.pod) == 1
+        else next(iter(record.addresses), record.container)
+        for record in records
+    )
 
 
 def known_as(text: str) -> list[Record]:
@@ -51,4 +64,6 @@ def neighbour_of(pod: CheckedPod, network: str) -> CheckedPod | None:
 def _as_pod(record: Record) -> CheckedPod:
     if not record.addresses:
         raise Problem(f"container {record.container} has no address", "cnictl ipam list")
-    return CheckedPod(record.pod or record.container, record.netns, tuple(record.addresses), record.host_veth)
+    return CheckedPod(
+        record.pod or record.container, record.netns, tuple(record.addresses), record.host_veth, ifname=record.ifname
+    )

@@ -74,6 +74,11 @@ class Failure:
         return self.series.to
 
     @property
+    def lasting_source(self) -> str:
+        """An address to ping back when the command is over: the sender's, or this node's gateway for a probe pod."""
+        return gateway_of(self.host.spec.subnet) if self.pod.host_end else self.pod.address
+
+    @property
     def route(self) -> RouteResult:
         """Where this node sends the packet."""
         if self.of_host:

@@ -43,6 +43,18 @@ def ask_on(unanswered: Sequence[tuple[Series, PeerEvidence]], start: float, on_s
     linger(all_series, start + _ARP_GIVES_UP, lambda: not unheard())
 
 
+def ask_outside(unheard: Sequence[Series], on_step: Callable[[str], None]) -> None:
+    """Ask each silent address outside once more: earlier requests may have used up the limit of the router's errors."""
+    if not unheard:
+        return
+    on_step("waiting until routers may report errors again")
+    linger(unheard, time.monotonic() + _NEXT_ERROR, lambda: all(main.heard for main in unheard))
+    again = [(main, Series(main.sender, main.to, 1)) for main in unheard if not main.heard]
+    ping([second for _, second in again], _INTERVAL, _TIMEOUT)
+    for main, second in again:
+        main.refusals += second.refusals
+
+
 def _ask_again(unheard: Sequence[tuple[Series, PeerEvidence]], on_step: Callable[[str], None]) -> None:
     """Ping each pod again: its peer may have rejected or expired the first requests without a report."""
     if not unheard:

@@ -22,6 +22,9 @@ from cnictl.probe.netns_thread import inside
 
 GONE = "is gone"
 """The fault of a host veth that does not exist."""
+NO_CARRIER = "has no carrier"
+"""The fault of a host veth whose other end, in the pod, is down."""
+_CARRYING = (0, 6)  # linux/if.h, IF_OPER_UNKNOWN and IF_OPER_UP
 
 
 class Host:
@@ -77,6 +80,19 @@ class Host:
             addresses = rtnetlink.addresses(netlink, self.bridge.index, family)
         return [str(Cidr(packed, prefix)) for packed, prefix in addresses if not is_link_local(packed)]
 
+    def bridge_fault(self, gateway: str = "") -> str:
+        """Return why the bridge can't serve pods; empty if it can. `gateway`: the address that it must have."""
+        name, wanted = self.spec.bridge, f"{gateway}/{parse_cidr(self.spec.subnet).prefix}"
+        if self.bridge is None:
+            return f"bridge {name} does not exist"
+        if not self.bridge.up:
+            return f"bridge {name} is down"
+        if gateway and wanted not in self.bridge_addresses:
+            present = ", ".join(self.bridge_addresses)
+            has = f"has only {present}" if present else f"has no {self.family} address"
+            return f"bridge {name} {has}; the gateway address {wanted} is missing"
+        return ""
+
     def port_fault(self, host_veth: str) -> str:
         """Return the fault of a pod's host veth as a bridge port; empty if it has none."""
         with Netlink() as netlink:
@@ -87,6 +103,8 @@ class Host:
             return "is down"
         if self.bridge is None or port.master != self.bridge.index:
             return f"is not on {self.spec.bridge}"
+        if port.operstate not in _CARRYING:
+            return NO_CARRIER
         return ""
 
     def route(self, to: str, source: str = "", through: str = "") -> RouteResult:
@@ -109,6 +127,12 @@ class Host:
         main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
         route = policy_rules.longest(main, parse_address(address))
         return route is not None and route[1].protocol == LEARNED_PROTOCOL and route[1].kind in REFUSING
+
+    def routes_pods(self, address: str) -> bool:
+        """Return whether a route of the main table leads to `address` or to a part of the pod network that has it."""
+        main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
+        found = policy_rules.longest(main, parse_address(address))
+        return found is not None and found[0].prefix >= parse_cidr(self.spec.network).prefix
 
     @cached_property
     def peer_links(self) -> dict[Peer, str]:
@@ -156,6 +180,15 @@ class Host:
             return ""
         strict = next((name for name in (link, "all") if values[name] == "1"), "")
         return sysctl_name("net", "ipv4", "conf", strict, "rp_filter") if strict else ""
+
+
+def has_address(netns: str, address: str) -> bool:
+    """Return whether a link of the namespace has an address."""
+
+    def is_local() -> bool:
+        return route_lookup.look_up(Packet(address), entries=False).kind == route_lookup.LOCAL
+
+    return inside(netns, is_local)
 
 
 def pod_default_route(netns: str, ipv6: bool = False) -> str:

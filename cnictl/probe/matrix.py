@@ -50,8 +50,11 @@ def _families(report: Report) -> list[list[CheckResult]]:
 
 
 def lines(report: Report) -> Rows:
-    """Return the checks of one report, each on a line. The last two columns are the cause of a failure and its hint."""
-    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "rtt ms", "cause", "hint")
+    """Return the checks of one report, each on a line. The last two columns are the cause of a failure and its hint.
+
+    A cause and its hint are given once; later checks that it explains refer to the first.
+    """
+    columns: tuple[str, ...] = ("check", "from", "to", "state", "loss", "avg ms", "cause", "hint")
     rows: list[tuple[str, ...]] = [
         (
             check.check,
@@ -60,12 +63,22 @@ def lines(report: Report) -> Rows:
             check.state,
             f"{check.loss}%" if check.sent else "-",
             _times(check) or "-",
-            check.cause.words if check.cause else "-",
-            (check.cause.hint if check.cause else "") or "-",
+            *_cause_cells(check, report),
         )
         for check in report.checks
     ]
     return columns, rows
+
+
+def _cause_cells(check: CheckResult, report: Report) -> tuple[str, str]:
+    """Return a check's cause and hint, or a reference to the first check with the same fault."""
+    cause = check.cause
+    if cause is None:
+        return "-", "-"
+    first = next(other for other in report.checks if (other.state, other.cause) == (check.state, cause))
+    if first is not check and cause.hint:
+        return f"the same as for {' '.join(filter(None, (first.check, first.to)))}", "-"
+    return cause.words, cause.hint or "-"
 
 
 def _cell(checks: Sequence[CheckResult]) -> str:
@@ -78,8 +91,8 @@ def _cell(checks: Sequence[CheckResult]) -> str:
 
 
 def _times(check: CheckResult) -> str:
-    """Return the shortest, mean and longest round trip, separated by slashes."""
-    return "/".join(f"{time:.2f}" for time in check.rtt_ms) if check.rtt_ms else ""
+    """Return the mean round trip. With the shortest and longest (see JSON), a check would not fit on one line."""
+    return f"{check.rtt_ms[1]:.2f}" if check.rtt_ms else ""
 
 
 def causes(reports: Sequence[tuple[str, Report]]) -> list[tuple[str, str, str]]:

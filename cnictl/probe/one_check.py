@@ -1,15 +1,16 @@
 """Ping one address as `test-connectivity` does, and find the cause if it does not answer."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe.capture import Capture
 from cnictl.probe.checks import CheckResult, companions, judge
-from cnictl.probe.follow_up import ask_on
+from cnictl.probe.failure import EXTERNAL
+from cnictl.probe.follow_up import ask_on, ask_outside
 from cnictl.probe.host import Host
-from cnictl.probe.icmp import echo_socket, ping
+from cnictl.probe.icmp import Refusal, echo_socket, ping
 from cnictl.probe.pods import CheckedPod
 from cnictl.probe.targets import Targets, Wanted
 
@@ -22,12 +23,17 @@ def part_for(spec: NodeSpec, address: str) -> NodeSpec | None:
 
 
 def check_one(
-    spec: NodeSpec, sender: CheckedPod, address: str, to_pod: CheckedPod | None, on_step: Callable[[str], None]
+    spec: NodeSpec,
+    sender: CheckedPod,
+    address: str,
+    to_pod: CheckedPod | None,
+    on_step: Callable[[str], None],
+    refusals: Sequence[Refusal] = (),
 ) -> CheckResult | None:
     """Return the result of pings from `sender` to an address; None if the node does not have its family.
 
     A sender without a namespace is this host; its one address is the source of the pings. `to_pod`: the pod of this
-    node that has the address.
+    node that has the address. `refusals`: the ICMP errors that earlier pings got; a router limits how many it sends.
     """
     part = part_for(spec, address)
     if part is None:
@@ -45,4 +51,7 @@ def check_one(
         if at is not None and at.expiring is not None and not planned.series.heard:
             # the other host may still be searching for earlier requests, so its next search may start later
             ask_on([(planned.series, at)], time.monotonic(), on_step)
+        planned.series.refusals[:0] = refusals
+        if planned.check == EXTERNAL and not planned.series.heard:
+            ask_outside([planned.series], on_step)
         return judge(planned, sender, host, capture)

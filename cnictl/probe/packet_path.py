@@ -224,8 +224,7 @@ def sent_on_to(events: Iterable[Event]) -> tuple[str, int]:
 
 
 def ordered(before: Sequence[Step], traced: Sequence[Step], after: Sequence[Step]) -> list[Step]:
-    """Return all steps of a request and its reply. The step that dropped a packet comes last."""
-    dropped = next((place for place, step in enumerate(traced) if step.drops), None)
-    if dropped is None:
-        return [*before, *traced, *after]
-    return [*before, *traced[:dropped], *traced[dropped + 1 :], *after, traced[dropped]]
+    """Return all steps, those of the request first. The step that dropped a packet comes last."""
+    dropped = next((step for step in traced if step.drops), None)
+    rest = [*before, *(step for step in traced if step is not dropped), *after]
+    return [*sorted(rest, key=lambda step: step.packet != REQUEST), *([dropped] if dropped is not None else [])]

@@ -119,7 +119,7 @@ def _plan(part: _Part, request: PairRequest) -> Iterator[_TargetPings]:
     peers = {target.name: _peer(part.host.spec, target) for target in targets}
     pods = dict.fromkeys(of_family(target.pod, part.pod.address) for target in targets)
     extended = replace(part.host.spec, peers=tuple(dict.fromkeys(filter(None, peers.values()))), learned=())
-    wanted = Wanted(request.count, request.timeout, tuple(pods))
+    wanted = Wanted(request.count, request.timeout, tuple(pods), request.externals)
     planned = Targets(extended, part.host, None, wanted, part.inside, part.outside).all_checks()
     to_pods = {plan.series.to: plan for plan in planned if plan.check == OTHER_HOST_POD and plan.series}
     to_nodes = {plan.series.to: plan for plan in planned if plan.check == OTHER_HOST and plan.series}

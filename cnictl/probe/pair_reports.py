@@ -79,6 +79,8 @@ class PairRequest:
     targets: tuple[Target, ...]
     count: int = 3
     timeout: float = 1.0
+    externals: tuple[str, ...] = ()
+    """Addresses outside the cluster to ping, at most one per family; for other families, the host chooses."""
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,8 @@ def read_request(line: str) -> PairRequest:
         count, timeout = _number(form["count"], 1, 100), float(form["timeout"])
         if not 0 < timeout <= 60:
             raise ValueError("timeout")
-        return PairRequest(_each(form["targets"], target), count, timeout)
+        externals = _each(form.get("externals", ()), _address)
+        return PairRequest(_each(form["targets"], target), count, timeout, externals)
 
     return _read(line, "request", read)
 

@@ -11,6 +11,8 @@ from cnictl.probe.packet_path import Step
 from cnictl.probe.ports import UDP
 
 OK, FAILED, LOSS = "ok", "failed", "loss"
+_MANY = 10
+"""How many times are enough for percentiles."""
 
 
 def heading(source: Origin, own: str, to: Target, size: int) -> str:
@@ -27,9 +29,11 @@ def resolved(to: Target, source: str) -> str:
         return ""
     if not to.resolved.server:
         return f"{to.name} is {to.address}, from the hosts file"
-    name = f"{to.name} is {to.resolved.name}, " if to.resolved.name.strip(".") != to.name.strip(".") else ""
+    found = to.resolved.name.strip(".")
+    name = f"{to.name} ({found})" if found != to.name.strip(".") else to.name
     took = f"{to.resolved.seconds * 1000:.1f} ms"
-    return f"{name}{to.resolved.server} answers {', '.join(to.resolved.addresses)} in {took} ({source})"
+    addresses = ", ".join(to.resolved.addresses)
+    return f"{name} is {addresses}, from DNS server {to.resolved.server} in {took} ({source})"
 
 
 def line(answer: Answer, timeout: float) -> str:
@@ -50,17 +54,29 @@ def line(answer: Answer, timeout: float) -> str:
     return f"not sent: {number} {answer.words}"
 
 
-def summary(answers: Sequence[Answer]) -> list[str]:
-    """Return the last lines: how many came back, and how long they took."""
+def summary(to: Target, answers: Sequence[Answer]) -> list[str]:
+    """Return the last lines: how many came back, and how long they took. In UDP a refusal is one of the answers."""
     counted = tally(answers)
-    words = f"{counted['sent']} sent, {counted['answered']} answered"
+    answered = sum(answer.counts(to.place.protocol) for answer in answers)
+    words = f"{counted['sent']} sent, {answered} answered"
     if counted["refused"]:
-        words += f", {counted['refused']} refused"
-    lines = [f"{words}, {counted['loss']:g} % lost"]
+        words += f" ({counted['refused']} refused)" if to.place.protocol == UDP else f", {counted['refused']} refused"
+    return [f"{words}, {counted['loss']:g} % lost", *_times(answers)]
+
+
+def _times(answers: Sequence[Answer]) -> list[str]:
+    """Return the line of times; it has percentiles only if there are enough times for them to differ."""
     figures = times(answers)
-    if figures is not None:
-        lines.append("time: " + ", ".join(f"{name} {value:.3f}" for name, value in figures.in_ms.items()) + " ms")
-    return lines
+    if figures is None:
+        return []
+    number = sum(answer.came for answer in answers)
+    if number == 1:
+        return [f"time: {figures.mean_ms:.3f} ms"]
+    percentiles = figures.in_ms
+    shown = {"min": percentiles.pop("min"), "avg": figures.mean_ms, **percentiles}
+    few = ("min", "avg", "max")
+    chosen = [f"{name} {value:.3f}" for name, value in shown.items() if number >= _MANY or name in few]
+    return [f"time: {', '.join(chosen)} ms"]
 
 
 def tally(answers: Sequence[Answer]) -> dict[str, Any]:
@@ -81,10 +97,10 @@ def note(to: Target, answers: Sequence[Answer]) -> str:
     return f"nothing listens on {to.place.service} of {to.address}; its refusals show that packets pass both ways"
 
 
-def path_lines(path: Sequence[Step]) -> list[str]:
-    """Return a line for each step of a traced request and its reply, in aligned columns."""
+def path_lines(path: Sequence[Step]) -> list[tuple[str, str]]:
+    """Return each step of a traced request and its reply: its first columns, which are aligned, and what happened."""
     width = max((len(step.place) for step in path), default=0)
-    return [f"  {step.packet:7}  {step.place:{width}}  {step.what}" for step in path]
+    return [(f"  {step.packet:7}  {step.place:{width}}  ", step.what) for step in path]
 
 
 def as_json(

@@ -8,7 +8,7 @@ from cnictl.core.errors import UsageProblem
 from cnictl.node.spec import node_file
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.probe import ends, icmp, packet_trace, why
-from cnictl.probe.answer import REFUSED, REPLY, Answer
+from cnictl.probe.answer import Answer
 from cnictl.probe.chain import Chain
 from cnictl.probe.echo_requests import EchoRequests
 from cnictl.probe.ends import Origin, Target
@@ -18,10 +18,11 @@ from cnictl.probe.packet_path import Step
 from cnictl.probe.place import Place, parse_place
 from cnictl.probe.pods import CheckedPod, probe_pods
 from cnictl.probe.port_requests import PortRequests
-from cnictl.probe.ports import TCP, UDP
+from cnictl.probe.ports import TCP
 from cnictl.probe.serving import Serving
 
-LARGEST_PACKET = 65535
+SMALLEST_PACKET, LARGEST_PACKET = icmp.smallest(ipv6=True), 65535
+"""The sizes that `--size` takes, in bytes."""
 _TRACED_TIMEOUT = 1.0
 """The most seconds to wait for the answer to a request that is traced: a TCP connection is then tried again."""
 
@@ -48,8 +49,8 @@ def check(to: str, options: Options) -> Place:
         return place
     if place.protocol == TCP:
         raise UsageProblem("--size applies to ICMP and UDP: TCP chooses the size of its packets itself")
-    if options.size < icmp.smallest(ipv6=True):
-        raise UsageProblem(f"--size {options.size}: the smallest packet has {icmp.smallest(ipv6=True)} bytes")
+    if options.size < SMALLEST_PACKET:
+        raise UsageProblem(f"--size {options.size}: the smallest packet has {SMALLEST_PACKET} bytes")
     return place
 
 
@@ -66,9 +67,8 @@ class Run:
 
     @property
     def served(self) -> bool:
-        """Whether every request was answered. In UDP, the refusal of a closed port is an answer; in TCP it is not."""
-        good = (REPLY, REFUSED) if self.to.place.protocol == UDP else (REPLY,)
-        return bool(self.answers) and all(answer.state in good for answer in self.answers)
+        """Whether every request was answered."""
+        return bool(self.answers) and all(answer.counts(self.to.place.protocol) for answer in self.answers)
 
     def send(self, on_answer: Callable[[Answer], None]) -> None:
         """Send all requests. An interrupted run keeps its answers."""

@@ -3,13 +3,15 @@
 import re
 from dataclasses import dataclass
 
+from cnictl.core.cidr import is_address
 from cnictl.core.errors import UsageProblem
-from cnictl.probe.ports import TCP, UDP
+from cnictl.probe.ports import PROTOCOLS, TCP, UDP
 
 ICMP = "icmp"
 _LAST_PORT = 65535
 _EXAMPLES = "such as web, web:80, 10.244.0.5:53/udp or [fd00::5]:80"
 _PORT = re.compile(r"(\d{1,5})(?:/(tcp|udp))?")
+_SERVICE = re.compile(r"[A-Za-z][A-Za-z0-9-]*(?:/(?:tcp|udp))?")
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Place:
 
 def parse_place(text: str) -> Place:
     """Return the parts of a target. An IPv6 address with a port is in brackets. Raises UsageProblem."""
+    if is_address(text.rpartition("/")[0].strip("[]")) and (meant := without_port(text)):
+        raise UsageProblem(f"{text!r}: a port is missing: {meant}")
     if text.startswith("["):
         name, closed, rest = text[1:].partition("]")
         if not closed or (rest and not rest.startswith(":")):
@@ -43,7 +47,23 @@ def parse_place(text: str) -> Place:
     return _with_port(text, name, port) if colon else Place(name)
 
 
+def as_target(address: str, port: int | str, protocol: str = TCP) -> str:
+    """Return an address with a port as it is typed: `10.244.0.5:80`, `[fd00::5]:53/udp`."""
+    host = f"[{address}]" if ":" in address else address
+    return f"{host}:{port}" + (f"/{UDP}" if protocol == UDP else "")
+
+
+def without_port(text: str) -> str:
+    """Return the intended target if `text` has a protocol but no port: `web:PORT/udp` for `web/udp`; else empty."""
+    name, slash, protocol = text.rpartition("/")
+    return as_target(name.strip("[]"), "PORT", protocol) if slash and name and protocol in PROTOCOLS else ""
+
+
 def _with_port(text: str, name: str, port: str) -> Place:
+    if _SERVICE.fullmatch(port):
+        service, _, protocol = port.partition("/")
+        typed = as_target(name, "PORT", protocol)
+        raise UsageProblem(f"{text!r}: {service!r} is a service's name, not a port; give its number: {typed}")
     match = _PORT.fullmatch(port)
     if match is None or not 0 < int(match[1]) <= _LAST_PORT:
         raise UsageProblem(f"{text!r}: {port!r} is not a port from 1 to {_LAST_PORT}, with /udp or without", _EXAMPLES)

@@ -23,6 +23,7 @@ from cnictl.core.errors import Problem
 from cnictl.core.netlink.rtnetlink import Netlink, get_link
 from cnictl.core.process import run
 from cnictl.node.spec.node_spec import of_family
+from cnictl.node.spec.pod_names import PROBE_NAMESPACE, PROBE_PREFIX
 from cnictl.probe.chain import Attachment, Chain, Json, PluginFailed, addresses, host_ends, name_servers
 from cnictl.probe.icmp import ECHO_REQUEST, kind_of
 from cnictl.probe.ports import SERVED_PORT, Listener
@@ -51,6 +52,8 @@ class CheckedPod:
     """Why the plugin did not map a port; empty if it did, or if no mapping was requested."""
     host_end: str = ""
     """The host's end of a probe pod's link, on whichever bridge its conf puts it."""
+    ifname: str = "eth0"
+    """The pod's end of its link."""
 
     @property
     def address(self) -> str:
@@ -108,7 +111,7 @@ class _Making:
 
     def __init__(self, chain: Chain, mapped: bool) -> None:
         self._chain = chain
-        self._name = f"cnictl-probe-{secrets.token_hex(4)}"
+        self._name = f"{PROBE_PREFIX}{secrets.token_hex(4)}"
         self._state = -1
         self._reserved = _reserve_port() if mapped else None
         self._port: int = self._reserved.getsockname()[1] if self._reserved is not None else 0
@@ -192,7 +195,7 @@ def _reserve_port() -> socket.socket:
 
 def _attachment(name: str, host_port: int = 0) -> Attachment:
     mappings = ((host_port, SERVED_PORT),) if host_port else ()
-    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE=cnictl;K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
+    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={PROBE_NAMESPACE};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
     netns = f"{NETNS_DIR}/{name}"
     return Attachment(name, netns if os.path.exists(netns) else "", args=args, port_mappings=mappings)
 

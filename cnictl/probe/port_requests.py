@@ -132,7 +132,7 @@ class PortRequests:
         if refusal is not None:
             return self._of_refusal(sequence, refusal, took)
         if number == errno.ECONNREFUSED:
-            return Answer(sequence, REFUSED, took, self._to, "connection reset")
+            return Answer(sequence, REFUSED, took, self._to, "connection refused")
         if number == errno.EMSGSIZE:
             return Answer(sequence, TOO_BIG, mtu=first_link_mtu(self._netns, self._to))
         return Answer(sequence, UNSENT, words=os.strerror(number))

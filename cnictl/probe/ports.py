@@ -90,7 +90,7 @@ class Attempt:
             return
         self.state = REFUSED
         if refusal is None:
-            self.words = "connection reset" if number == errno.ECONNREFUSED else _strerror(number)
+            self.words = "connection refused" if number == errno.ECONNREFUSED else _strerror(number)
         else:
             self.words = f"{refusal.by} answers: {refusal.words}"
 

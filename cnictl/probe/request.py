@@ -6,11 +6,13 @@ from dataclasses import dataclass, replace
 
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
 from cnictl.core.errors import Problem, UsageProblem
+from cnictl.node import command_line
 from cnictl.node.host import runtimes
 from cnictl.node.runs import converge
-from cnictl.node.spec import addressing, pod_names
+from cnictl.node.spec import addressing, node_file, pod_names
 from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spec.peers import parse_peer
+from cnictl.probe import node_chain
 from cnictl.probe.chain import BIN_DIRS, CONF_FILE, Chain, load_chain
 from cnictl.probe.existing import existing_pod, known_as
 from cnictl.probe.failure import gateway_of
@@ -58,7 +60,9 @@ def chain_of(conf: str, bin_dirs: list[str]) -> Chain:
     if not bin_dirs:
         named = [folder for runtime in runtimes.find() for folder in runtime.bin_dirs]
         bin_dirs = list(dict.fromkeys([*named, *BIN_DIRS]))
-    return load_chain(conf or CONF_FILE, bin_dirs)
+    if conf:
+        return load_chain(conf, bin_dirs)
+    return node_chain.for_probes(load_chain(CONF_FILE, bin_dirs), node_file.load())
 
 
 def seconds(text: str) -> float:
@@ -81,8 +85,8 @@ def _addresses_of(text: str) -> list[str]:
         return [format_address(packed)]
     if text.strip("0123456789./") and ":" not in text:
         if os.geteuid() != 0:
-            command = "cnictl test-connectivity"
-            raise Problem(f"{command} needs root: it looks up the pods of this node", f"sudo {command}")
+            message = "cnictl test-connectivity needs root: it looks up the pods of this node"
+            raise Problem(message, command_line.as_root())
         if known_as(text):
             return list(existing_pod(text).addresses)
         raise UsageProblem(

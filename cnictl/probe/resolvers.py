@@ -3,6 +3,7 @@
 Sources: resolv.conf(5), hosts(5), ip-netns(8) for /etc/netns.
 """
 
+import contextlib
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,11 +55,15 @@ class Resolved:
 
 
 class NotResolved(Problem):
-    """No DNS server has the name. `answers`: the servers that were asked, each with its answer in words."""
+    """A name has no address of the families that were asked for. The message is the reason.
 
-    def __init__(self, message: str, answers: tuple[tuple[str, str], ...]) -> None:
+    `answers`: the servers that were asked, each with its answer in words. `others`: the name's addresses of the other
+    family.
+    """
+
+    def __init__(self, message: str, answers: tuple[tuple[str, str], ...] = (), others: tuple[str, ...] = ()) -> None:
         super().__init__(message)
-        self.answers = answers
+        self.answers, self.others = answers, others
 
     @property
     def silent(self) -> tuple[str, ...]:
@@ -135,20 +140,34 @@ def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved
     Raises NotResolved with the answer of each server if there is none.
     """
     families = list(families)
+    try:
+        return _resolved(name, resolver, families)
+    except NotResolved as failed:
+        other = [ipv6 for ipv6 in (False, True) if ipv6 not in families]
+        if not other or failed.silent:
+            raise
+        with contextlib.suppress(NotResolved):
+            failed.others = _resolved(name, resolver, other).addresses
+        raise
+
+
+def _resolved(name: str, resolver: Resolver, families: Sequence[bool]) -> Resolved:
     in_file = [address for address in resolver.hosts.get(name.lower().strip("."), ()) if is_ipv6(address) in families]
     if in_file:
         return Resolved(tuple(sorted(in_file, key=lambda a: families.index(is_ipv6(a)))), name, "")
     if not resolver.servers:
-        raise NotResolved(f"{name} has no address: {resolver.source} names no DNS server", ())
+        raise NotResolved(f"{resolver.source} names no DNS server")
     answers: dict[str, str] = {}
+    unasked = set[str]()
     for server in resolver.servers:
         for full in candidates(name, resolver.search, resolver.ndots):
             try:
                 answer = _ask(server, full, resolver.netns, families)
             except ValueError:
-                raise NotResolved(f"{name} is not a valid DNS name", ()) from None
+                raise NotResolved("this is not a valid DNS name") from None
             except OSError as error:
                 answers[server] = (error.strerror or str(error)).lower()
+                unasked.add(server)
                 break
             if isinstance(answer, Resolved):
                 return answer
@@ -157,9 +176,15 @@ def resolve(name: str, resolver: Resolver, families: Iterable[bool]) -> Resolved
                 break
         if answers.get(server) == _NO_NAME:
             break  # the next server has the same names
-    listed = "; ".join(f"{server} answers {what}" if what != _SILENCE else f"{server} does not answer"
-                       for server, what in answers.items())  # fmt: skip
-    raise NotResolved(f"{name} has no address: {listed} ({resolver.source})", tuple(answers.items()))
+    listed = "; ".join(
+        f"{server} does not answer"
+        if what == _SILENCE
+        else f"{server} can't be asked: {what}"
+        if server in unasked
+        else f"{server} answers {what}"
+        for server, what in answers.items()
+    )
+    raise NotResolved(f"{listed} ({resolver.source})", tuple(answers.items()))
 
 
 def _ask(server: str, name: str, netns: str, families: Sequence[bool]) -> Resolved | str:

@@ -6,6 +6,7 @@ from cnictl.core.errors import Problem
 from cnictl.node import hint
 from cnictl.node.host import own_host
 from cnictl.probe import trace
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.failure import OWN_HOST, SAME_HOST_POD, FailureCause
 from cnictl.probe.host import Host
 from cnictl.probe.pods import CheckedPod
@@ -46,8 +47,7 @@ def named_cause(check: str, pod: CheckedPod, host: Host, words: str, drop: trace
     if named is not None:
         return FailureCause("dropped-here", words, named.allow)
     if drop is not None:
-        let_in = hint.advice(f"accept {pod.address} in that chain", because="the chain's owner decides what it accepts")
-        return FailureCause("dropped-here", words, let_in)
+        return FailureCause("dropped-here", words, for_drop(drop, pod.address))
     return FailureCause("ports-dropped", words, hint.advice("cnictl doctor", because="it reads and changes nothing"))
 
 

@@ -134,7 +134,10 @@ class Targets:
         addresses = named or ([self._other.address] if self._other and self._other.address else [])
         if not addresses:
             return [Planned(SAME_HOST_POD, None, "this node has no other pod to ping")]
-        return [Planned(SAME_HOST_POD, self._main(address)) for address in addresses]
+        return [Planned(SAME_HOST_POD, self._main(address), pod=self._pod_with(address)) for address in addresses]
+
+    def _pod_with(self, address: str) -> CheckedPod | None:
+        return self._other if self._other is not None and address in self._other.addresses else None
 
     def _other_hosts(self) -> list[Planned]:
         if not self._evidence:

@@ -16,6 +16,7 @@ from typing import Any
 from cnictl.core.errors import Problem
 from cnictl.core.process import run
 from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.probe.rule_words import RuleWords, rule_words
 from cnictl.probe.trace_events import RULE, Event, read_event
 
 _NETLINK_NETFILTER, _NFNLGRP_NFTRACE, _SOL_NETLINK, _ADD_MEMBERSHIP = 12, 9, 270, 1
@@ -34,7 +35,9 @@ class Drop:
     table: str
     chain: str
     rule: str
-    """The rule as nft prints it; empty for the chain's policy."""
+    """The rule as nft or iptables prints it; empty for the chain's policy."""
+    delete: str = ""
+    """The command that deletes the rule; empty for a policy, or if the rule is not found."""
 
     @property
     def words(self) -> str:
@@ -59,8 +62,8 @@ def find_drop(
 
 def drop_of(event: Event) -> Drop:
     """Return the place of a decision to drop."""
-    rule = rule_text(*event.place, event.handle) if event.handle else ""
-    return Drop(f"{event.family} {event.table}", event.chain, rule)
+    rule = rule_words(*event.place, event.handle) if event.handle else RuleWords("", "")
+    return Drop(f"{event.family} {event.table}", event.chain, rule.text, rule.delete)
 
 
 def rules_met(
@@ -185,13 +188,8 @@ def _tables(
 
 
 def rule_text(family: str, table: str, chain: str, handle: int) -> str:
-    """Return the rule as `nft -a` lists it, without its counter's values."""
-    listed = run(["nft", "-a", "-s", "list", "chain", family, table, chain], check=False).stdout
-    for line in listed.splitlines():
-        rule, _, number = line.strip().rpartition(" # handle ")
-        if number == str(handle):
-            return rule
-    return f"with handle {handle}"
+    """Return the rule with a handle, without its counter's values."""
+    return rule_words(family, table, chain, handle).text
 
 
 def forward_policies(ipv6: bool = False) -> list[Drop]:

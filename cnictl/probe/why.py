@@ -15,6 +15,7 @@ from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.probe import causes_plain, icmp, packet_trace, path_mtu, service, stopped, trace
 from cnictl.probe.answer import REFUSED, REJECTED, TOO_BIG, UNSENT, Answer
 from cnictl.probe.checks import CheckResult
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.ends import NAMESPACE, Origin, Target
 from cnictl.probe.failure import EXTERNAL, OTHER_HOST, OTHER_HOST_POD, OWN_HOST, FailureCause
 from cnictl.probe.host import Host
@@ -149,7 +150,7 @@ def _refused(failed: Failed, refused: Answer | None, on_step: Callable[[str], No
     drop = _drop(failed)
     if drop is not None:
         words = f"{place.service} is refused on this node by {drop.words} ({says})"
-        return FailureCause("rejected-here", words, _accept(failed))
+        return FailureCause("rejected-here", words, _accept(failed, drop))
     if refused is not None:
         at = "there" if answer.by == failed.to.address else f"at {answer.by}"
         words = f"{says}: nothing listens on {place.service} {at}, or a firewall there refuses it"
@@ -231,7 +232,8 @@ def _pinged(failed: Failed, on_step: Callable[[str], None]) -> CheckResult | Non
     if not sender.addresses:
         return None
     sender = sender.in_family_of(failed.to.address)
-    return check_one(failed.spec, sender, failed.to.address, failed.to.pod, on_step)
+    refusals = [answer.refusal for answer in failed.answers if answer.refusal is not None]
+    return check_one(failed.spec, sender, failed.to.address, failed.to.pod, on_step, refusals)
 
 
 def _plain(failed: Failed) -> FailureCause:
@@ -258,17 +260,17 @@ def _dropped(failed: Failed, drop: trace.Drop) -> FailureCause:
     part = part_for(failed.spec, failed.to.address) if failed.spec is not None else None
     if part is not None and not failed.source.is_host and _is_this_host(failed.to.address):
         return stopped.named_cause(OWN_HOST, failed.sender, Host(part, failed.spec), words, drop)
-    return FailureCause("dropped-here", f"{words}: dropped on this node by {drop.words}", _accept(failed))
+    return FailureCause("dropped-here", f"{words}: dropped on this node by {drop.words}", _accept(failed, drop))
 
 
 def _is_this_host(address: str) -> bool:
     return route_lookup.look_up(Packet(address)).kind == route_lookup.LOCAL
 
 
-def _accept(failed: Failed) -> Hint:
+def _accept(failed: Failed, drop: trace.Drop) -> Hint:
     """Return the hint for a rule that drops the request."""
     part = part_for(failed.spec, failed.to.address) if failed.spec is not None else None
     if part is not None and Host(part, failed.spec).differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
     own = failed.source.source(failed.to.address, failed.to.scope)
-    return hint.advice(f"accept {own} in that chain", because="the chain's owner decides what it accepts")
+    return for_drop(drop, own)

@@ -91,10 +91,22 @@ def runs() -> Names:
         yield str(number), journal.command_of(number)
 
 
-def links() -> Names:
-    """Yield each link of this host."""
-    for name in _listed("/sys/class/net"):
+def links_to_others() -> Names:
+    """Yield each link of this host that can lead to other hosts."""
+    from cnictl.node.host import uplinks
+    from cnictl.node.spec import node_file
+
+    spec = node_file.load()
+    for name in uplinks.names(spec.bridge if spec is not None else ""):
         yield name, "link"
+
+
+def bridges() -> Names:
+    """Yield each bridge of this host."""
+    from cnictl.node.host import uplinks
+
+    for name in uplinks.bridges():
+        yield name, "bridge"
 
 
 def versions() -> Names:

@@ -36,6 +36,11 @@ def listed(spec: NodeSpec) -> dict[str, Any]:
     return {"source": source_view.shown(spec, learned), "items": rows}
 
 
+def name_of(row: dict[str, Any]) -> str:
+    """Return the name of a row's node; a peer of node.toml has none, and is known by its pod CIDR."""
+    return str(row["name"] or row["pod_cidr"] or row["address"])
+
+
 def has_fault(shown: dict[str, Any]) -> bool:
     """Return whether the source can't be asked or contradicts this node, or a node is refused or in conflict."""
     source = shown["source"]

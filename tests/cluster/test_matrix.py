@@ -11,7 +11,7 @@ import typer
 
 from cnictl.cli import cluster_test
 from cnictl.cli.output import Format
-from cnictl.cluster import matrix_run
+from cnictl.cluster import matrix_run, picture
 from cnictl.cluster.lab_transport import LabTransport, run_over_lab
 from cnictl.cluster.matrix import Cell, CellCause, Matrix
 from cnictl.cluster.ssh import Session
@@ -190,6 +190,18 @@ def test_host_that_is_no_node_says_so(cluster: Lab) -> None:
     matrix = matrix_run.run(["node1", "outside"], LabTransport(cluster), lambda _: None)
     (report,) = matrix.not_reached
     assert (report.name, report.fault) == ("outside", NO_NODE[0])
+    assert [hint for words, hint in picture.causes(matrix) if NO_NODE[0] in words] == [
+        "cnictl cluster apply --limit outside"
+    ]
+
+
+def test_external_address_is_passed_to_every_host(cluster: Lab) -> None:
+    matrix = matrix_run.run(["node1", "node2"], LabTransport(cluster), lambda _: None, externals=("192.0.2.77",))
+    outside = [cell for cell in matrix.cells if cell.check == POD_EXTERNAL and cell.family == "ipv4"]
+    assert [(cell.sender, cell.ping.to if cell.ping else "") for cell in outside] == [
+        ("node1", "192.0.2.77"),
+        ("node2", "192.0.2.77"),
+    ]
 
 
 def probing(node: Node) -> "subprocess.Popen[str]":

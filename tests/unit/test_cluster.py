@@ -404,3 +404,9 @@ def test_unchanged_host_that_will_revert_is_not_as_the_file_says() -> None:
     (row,) = changing.carry_out([replace(planned[0], state=change.UNCHANGED)], None, False, lambda _: None)
     assert row.state == "unconfirmed" and not row.is_good
     assert row.why.startswith("reverts its last run at ") and row.hint == "ssh 10.0.0.1 sudo cnictl confirm"
+
+
+def test_state_is_not_said_twice() -> None:
+    node = _cluster(1).nodes[0]
+    assert survey.HostStatus(node, survey.NO_NODE, "is not set up as a node").in_words == "not a node"
+    assert survey.HostStatus(node, survey.FAULTY, "1 drifted").in_words == "faulty: 1 drifted"

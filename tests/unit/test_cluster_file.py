@@ -89,7 +89,7 @@ def _one(more: str = "", name: str = "node1", address: str = "10.0.0.210") -> st
         (_one(address="fe80::1"), "is link-local"),
         (_one(address="fd00::1"), "an IPv4 address is missing"),
         (_one(', pod_cidr = "10.244.1.7/24"'), "line 3: node node1: pod_cidr '10.244.1.7/24' has host bits set"),
-        (_one(', pod_cidr = "10.245.1.0/24"'), "lies outside the network 10.244.0.0/20"),
+        (_one(', pod_cidr = "10.245.1.0/24"'), "lies outside the pod network 10.244.0.0/20"),
         (_one(', pod_cidr = "fd00::/64"'), "there is no IPv6 network"),
         (_one(', pod_cidr = ["10.244.0.0/24", "10.244.1.0/24"]'), "are both IPv4: at most one"),
         (_one(', pod_cidr = ""'), "is empty"),

@@ -360,7 +360,7 @@ def test_large_cluster_lists_its_red_pairs_and_says_the_sample() -> None:
 def test_lines_say_the_same_when_they_are_read() -> None:
     host = ready(3, pod=("10.244.3.5", "fd00:244:0:3::5"))
     assert pair_reports.read_ready(pair_reports.ready_line(host)) == host
-    request = PairRequest((host.as_target("n"),), 5, 0.5)
+    request = PairRequest((host.as_target("n"),), 5, 0.5, ("192.0.2.10", "2001:db8::10"))
     assert pair_reports.read_request(pair_reports.request_line(request)) == request
     pings = list(World().pings.values())
     pings[0] = replace(pings[0], cause=reported("x", True, what_to_do=hint.command("z", on="10.0.0.9")))

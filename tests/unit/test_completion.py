@@ -94,7 +94,7 @@ def test_words_that_bash_took_apart_are_joined(taken_apart: list[str], whole: li
 @pytest.mark.parametrize("name", ["$(reboot)", "`id`", "a b", "a'b", 'a"b', "a;b", "a\nb", "a\\b", "a|b", "~", "é"])
 def test_name_that_a_shell_reads_otherwise_is_not_offered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(completion._LIVE, "LINK", (lambda: iter([(name, ""), ("eth0", "a\x1b[2Jb")]),))
-    assert completion.answer(["cnictl", "bridge", "up", "--bridge", ""])[1] == [("eth0", "")]
+    assert completion.answer(["cnictl", "init-node", "--uplink", ""])[1] == [("eth0", "")]
 
 
 def test_list_that_cannot_be_read_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ def test_list_that_cannot_be_read_takes_no_other_with_it(monkeypatch: pytest.Mon
         raise PermissionError
 
     monkeypatch.setitem(completion._LIVE, "LINK", (unreadable, lambda: iter([("eth0", "")])))
-    assert offered("bridge", "up", "--bridge", "") == ["eth0"]
+    assert offered("init-node", "--uplink", "") == ["eth0"]
 
 
 def test_labs_and_their_machines_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,3 +137,14 @@ def test_wrapper_that_drops_the_variables_runs_no_command(tmp_path: Path) -> Non
     subprocess.run(["bash", "-c", f"{completion_scripts.BASH}\n{typed}"],
                    env={"PATH": f"{tmp_path}:{os.environ['PATH']}"}, check=True)  # fmt: skip
     assert (tmp_path / "arguments").read_text() == "0\n"
+
+
+def test_bash_offers_files_beside_words(tmp_path: Path) -> None:
+    (tmp_path / "cluster.toml").touch()
+    (tmp_path / "cnictl").write_text("#!/bin/sh\necho kubernetes\nexit 3\n")
+    (tmp_path / "cnictl").chmod(0o755)
+    typed = "COMP_WORDS=(cnictl init-node --from ''); COMP_CWORD=3; _cnictl cnictl '' --from; echo ${COMPREPLY[*]}"
+    script, path = f"{completion_scripts.BASH}\n{typed}", {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(["bash", "-c", script], cwd=tmp_path, text=True, env=path, check=True, capture_output=True)
+    first, *files = done.stdout.split()
+    assert (first, sorted(files)) == ("kubernetes", ["cluster.toml", "cnictl"])

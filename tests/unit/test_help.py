@@ -57,6 +57,16 @@ def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options == ["--backend", "--dry-run", "--exit-code", "--no-wait", "--confirm-within", "-o", "--help"]
 
 
+@pytest.mark.parametrize("words", commands())
+def test_range_is_in_words(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not re.search(r"x>=|<=x", rendered(words, WIDE, monkeypatch))
+
+
+def test_value_out_of_range_is_refused_in_the_words_of_the_help() -> None:
+    assert "17 is not in the range 1 to 16." in run("lab", "up", "--nodes", "17").stderr
+    assert "-1 is not in the range at least 0." in run("logs", "-n", "-1").stderr
+
+
 def test_program_and_group_without_a_word_show_their_commands() -> None:
     for words, command in (((), "init-node"), (("ipam",), "release")):
         done = run(*words)
@@ -73,6 +83,18 @@ def test_program_and_group_without_a_word_show_their_commands() -> None:
         ("brige", "bridge"),
         ("gc", "ipam gc"),
         ("add-peer 10.244.1.0/24=10.0.0.2", "route add-peer"),
+        ("route add 10.244.1.0/24=10.0.0.2", "route add-peer"),
+        ("route rm 10.244.1.0/24", "route del-peer"),
+        ("nat off", "nat disable"),
+        ("lab ls", "lab status"),
+        ("pod ls", "pod list"),
+        ("help", "--help"),
+        ("help ping", "ping --help"),
+        ("help route add-peer 10.244.1.0/24", "route add-peer --help"),
+        ("ipam help gc", "ipam gc --help"),
+        ("get pods", "pod list"),
+        ("list leases", "ipam list"),
+        ("init", "init-node"),
     ],
 )
 def test_hint_for_a_mistyped_command_is_the_one_that_was_meant(typed: str, meant: str) -> None:
@@ -99,6 +121,13 @@ def test_hint_for_a_mistyped_option_is_the_one_that_was_meant(typed: str, meant:
     assert done.returncode == 2
     assert done.stderr.startswith("cnictl: No such option: --")
     assert done.stderr.endswith(f"  hint: did you mean {meant}?\n")
+
+
+def test_word_of_another_program_is_no_pods_name() -> None:
+    """`pod add` would show the help of `pod show`, whose POD any word can be."""
+    done = run("pod", "add", "--help")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("cnictl: No such command 'add' (see: cnictl pod --help)")
 
 
 @pytest.mark.parametrize("typed", ["frobnicate", "ipam frobnicate", "ipam list --frobnicate"])

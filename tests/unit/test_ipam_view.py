@@ -154,6 +154,10 @@ def test_utilisation_counts_leases_and_knows_those_outside() -> None:
     assert (two_sets.used, two_sets.outside, two_sets.free) == (3, 0, 183)
     part = Range(parse_cidr("10.9.0.0/24"), 0x0A090002, 0x0A090009)
     six = RangeSet([Range(parse_cidr("fd00::/64"))])
+    assert [ranges["limited"] for ranges in Listing("n", "d", (), (RangeSet([part]), six)).as_json()["range_sets"]] == [
+        False,
+        True,
+    ]
     assert Listing("n", "d", (), (RangeSet([part]), six)).ranges == ["10.9.0.2-10.9.0.9", "fd00::/64"]
 
 

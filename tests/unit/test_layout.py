@@ -62,6 +62,14 @@ def test_last_column_is_wrapped_within_itself() -> None:
     assert lines[2] == " " * 12 + "10.244.0.5 on the bridge"
 
 
+@pytest.mark.parametrize("width", [40, 60, 80])
+def test_first_cell_that_is_longer_than_the_screen_is_wrapped_at_words(width: int) -> None:
+    rows = [("masquerade packets from 10.244.0.0/24 to destinations outside 10.244.0.0/20 (nft)", "unchanged")]
+    lines = [text_of(line) for line in layout.table(("step", "outcome"), rows, width)][1:]
+    assert max(map(len, lines)) <= width
+    assert " ".join(" ".join(lines).split()) == f"{rows[0][0]} outcome: unchanged"
+
+
 def test_fields_move_under_their_row_below_80_columns() -> None:
     assert shown(60)[:3] == [
         "ADDRESS                   CONTAINER     INTERFACE",

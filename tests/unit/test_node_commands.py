@@ -46,7 +46,7 @@ def test_without_root_one_line_says_which_command_needs_it(
     said = capsys.readouterr()
     command = " ".join(words[:2] if words[0] in ("bridge", "nat", "route") else words[:1])
     assert said.err.splitlines()[0].startswith(f"cnictl: cnictl {command} needs root: it ")
-    assert said.err.splitlines()[1:] == [f"  hint: sudo cnictl {command}"]
+    assert said.err.splitlines()[1:] == [f"  hint: sudo cnictl {' '.join(words)}"]
     assert said.out == ""
 
 

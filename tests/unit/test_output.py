@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from cnictl.cli import main, output, script, status_screen, steps
+from cnictl.core.errors import Problem
 from cnictl.node.resources.bridge import Bridge
 from cnictl.node.resources.sysctl import Forwarding
+from cnictl.node.runs import engine
 from cnictl.node.runs.engine import Report
 from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import node_file
@@ -51,6 +53,15 @@ def test_closed_output_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.parametrize(
+    ("words", "formats"), [(["version"], "'table', 'json'"), (["logs"], "'table', 'wide', 'name', 'json'")]
+)
+def test_error_lists_the_formats_that_the_command_has(words: list[str], formats: str) -> None:
+    done = subprocess.run([*MAIN, *words, "-o", "jsonn"], stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode == 2
+    assert f"'jsonn' is not one of {formats}. (see: " in done.stderr
+
+
 def test_interrupt_is_told_and_leaves_the_shells_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -69,6 +80,38 @@ def test_preview_names_the_pods_that_force_would_detach(capsys: pytest.CaptureFi
     pod = AttachedPod("mynet", "c1", "eth0", "default/web", ("10.244.0.7",), "live", "")
     steps.Terminal(output.Format.TABLE).preview(Plan(()), [pod])
     assert "would delete the attachment of default/web (10.244.0.7, live)" in capsys.readouterr().err
+
+
+def test_outcomes_of_a_run_are_one_column(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A step's sentence may be longer than a screen or the widest column, so it comes last."""
+    long = (
+        "masquerade packets from 10.244.0.0/24,fd00:244::/64 to destinations outside 10.244.0.0/20,fd00:244::/48 (nft)"
+    )
+    changes = [Change(f"id/{text}", None, {}, text, "") for text in (long, "add cni0")]
+    steps_of_run = tuple(Step(Forwarding(), None, change.summary, change) for change in changes)
+    for width in (None, 80):
+        monkeypatch.setattr(output, "screen_width", lambda width=width: width)
+        steps.Terminal(output.Format.TABLE).report(
+            Report(Plan(steps_of_run), dict.fromkeys(("id/add cni0",), "changed"))
+        )
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0] == "OUTCOME      STEP"
+        assert [line[13:] for line in lines[1:] if not line.startswith(" ")][1:] == ["add cni0"]
+        assert width is None or max(map(len, lines)) <= width
+
+
+def test_refused_preview_shows_the_script_and_the_refusal_as_a_comment(capsys: pytest.CaptureFixture[str]) -> None:
+    pod = AttachedPod("mynet", "c1", "eth0", "default/web", ("10.244.0.7",), "live", "")
+    change = Change("bridge/cni0", None, {"up": True}, "bring cni0 up", "ip link set cni0 up")
+    plan = Plan((Step(Forwarding(), None, change.summary, change),))
+    terminal = steps.Terminal(output.Format.TABLE, exit_code=True)
+    with pytest.raises(Problem, match="cnictl init-node would cut off 1 pod") as refused:
+        engine.preview("init-node", plan, [pod], engine.Options(dry_run=True), terminal)
+    assert refused.value.exit_status == 1
+    shown = capsys.readouterr()
+    assert shown.out.startswith("# refused without --force: cnictl init-node would cut off 1 pod: default/web")
+    assert "\nip link set cni0 up\n" in shown.out
+    assert "would delete" not in shown.err
 
 
 @pytest.mark.parametrize(

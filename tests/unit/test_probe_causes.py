@@ -24,7 +24,7 @@ from cnictl.probe.failure import (
     Failure,
     PeerEvidence,
 )
-from cnictl.probe.host import GONE, Host
+from cnictl.probe.host import GONE, NO_CARRIER, Host
 from cnictl.probe.icmp import REDIRECT, TIME_EXCEEDED, UNREACHABLE, Refusal, Series
 from cnictl.probe.pods import CheckedPod
 
@@ -32,7 +32,7 @@ PEER = Peer("10.244.1.0/24", "10.0.10.51")
 SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), peers=(PEER,))
 UP, DOWN = Link(ifinfo(4, IFF_UP)), Link(ifinfo(4))
 POD = CheckedPod("p", "/run/netns/p", ("10.244.0.5",), "veth0")
-DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop")
+DROP = trace.Drop("ip filter", "FORWARD", "ip daddr 10.244.1.0/24 drop", "iptables -D FORWARD -d 10.244.1.0/24 -j DROP")
 
 
 class FakeHost(Host):
@@ -56,6 +56,9 @@ class FakeHost(Host):
 
     def differs(self, *kinds: str) -> bool:
         return kinds[0] in self.drifted
+
+    def routes_pods(self, address: str) -> bool:
+        return address.startswith("10.244.1.")
 
     def forwards_from(self, link: str) -> bool:
         return link not in self.silent_links
@@ -109,6 +112,7 @@ def quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pod_routes, "judge", lambda *_: [])
     monkeypatch.setattr(wire, "answers", lambda *_: True)
     monkeypatch.setattr(causes_local, "pod_default_route", lambda *_: "10.244.0.1")
+    monkeypatch.setattr(causes_local, "has_address", lambda *_: True)
     monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
 
 
@@ -195,7 +199,7 @@ def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypa
     del host.routes["10.244.1.7", "cni0"]
     monkeypatch.setattr(trace, "find_drop", lambda *_: DROP)
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, "", at_peer=at_peer()))
-    assert (cause.name, cause.hint) == ("dropped-here", "accept 10.244.0.5 in that chain")
+    assert (cause.name, cause.hint.command) == ("dropped-here", "iptables -D FORWARD -d 10.244.1.0/24 -j DROP")
     monkeypatch.setattr(trace, "find_drop", lambda *_: None)
     failed = failure(EXTERNAL, "1.1.1.1", host, from_host=series("1.1.1.1", False))
     assert most_likely(failed).words.startswith("the masquerade rule did not apply")
@@ -227,7 +231,7 @@ def test_neighbour_by_the_table_and_on_the_wire(host: FakeHost, monkeypatch: pyt
     monkeypatch.setattr(neighbours, "state_of", lambda _: "REACHABLE")
     monkeypatch.setattr(wire, "answers", lambda *_: False)
     failed = failure(OTHER_HOST, "10.0.10.51", host, "10.0.0.210", at_peer=at_peer(False))
-    assert most_likely(failed).name == "neighbour-unresolved"
+    assert most_likely(failed).words == "next hop 10.0.10.51 does not answer ARP on eth0"
 
 
 @pytest.mark.parametrize("error", [errno.EXDEV, errno.EINVAL])
@@ -296,7 +300,7 @@ BRIDGE_UP = (
             "on 10.0.10.51: cnictl route add-peer 10.244.0.0/24 10.0.0.210",
         ),
         (at_peer(True, True, True), "peer-forwarding-off", "on 10.0.10.51: cnictl apply"),
-        (at_peer(True, True, True, EXPIRED), "peer-drops", "on 10.0.10.51: cnictl apply"),
+        (at_peer(True, True, True, EXPIRED), "peer-drops", "on 10.0.10.51: cnictl ping 10.244.1.7 10.244.0.5"),
     ],
 )
 def test_the_peers_faults_are_told_apart_by_what_else_answers(
@@ -368,6 +372,78 @@ def test_pod_that_is_pinged_has_its_port_looked_at(host: FakeHost) -> None:
     assert named(failed) == ("port-unfit", "cnictl apply")
     host.fault = GONE
     assert most_likely(failed).hint == "restart that pod"
+
+
+def test_pod_link_that_is_down_is_named_at_either_end(host: FakeHost) -> None:
+    host.fault = NO_CARRIER
+    words = "link eth0 of pod 10.244.0.5 is down: its host veth veth0 has no carrier"
+    assert most_likely(failure(OWN_HOST, "10.0.0.210", host)).words == words
+    assert most_likely(failure(EXTERNAL, "1.1.1.1", host, "")).words == words
+    other = CheckedPod("db", "/run/netns/db", ("10.244.0.9",), POD.host_veth, ifname="net1")
+    cause = most_likely(of_host(SAME_HOST_POD, "10.244.0.9", host, to_pod=other))
+    assert (cause.name, cause.words[:28]) == ("pod-link-down", "link net1 of pod 10.244.0.9 ")
+
+
+def test_pod_without_its_address_is_named_at_either_end(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(causes_local, "has_address", lambda netns, _: netns != "/run/netns/db")
+    monkeypatch.setattr(Store, "read", lambda *_: object())
+    other = CheckedPod("db", "/run/netns/db", ("10.244.0.9",), "veth1")
+    cause = most_likely(failure(SAME_HOST_POD, "10.244.0.9", host, to_pod=other))
+    assert (cause.name, cause.words) == ("no-address", "pod db no longer has its address 10.244.0.9 on its link eth0")
+
+
+def test_silence_of_a_local_pod_is_not_that_of_the_outside(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Store, "read", lambda *_: object())
+    host.routes["10.244.0.9", ""] = RouteResult((("cni0", ""),))
+    other = CheckedPod("db", "/run/netns/db", ("10.244.0.9",), "veth1")
+    seen = [Sighting("veth1", True, False, "10.244.0.1", "10.244.0.9", 0)]
+    cause = most_likely(of_host(SAME_HOST_POD, "10.244.0.9", host, to_pod=other, seen=seen))
+    assert (cause.name, "--external" in cause.hint) == ("pod-silent", False)
+    assert cause.words == "the request reached pod 10.244.0.9 through veth1, and the pod does not answer"
+
+
+def test_reply_that_the_pod_itself_drops_is_told_from_one_that_this_node_drops(host: FakeHost) -> None:
+    seen = [
+        Sighting("eth0", True, False, "10.244.0.5", "10.244.1.7", 0),
+        Sighting("eth0", False, True, "10.244.1.7", "10.244.0.5", 0),
+        Sighting("veth0", True, True, "10.244.1.7", "10.244.0.5", 0),
+    ]
+    cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(), seen=seen))
+    assert (cause.name, cause.words) == (
+        "pod-drops",
+        "the reply reached pod 10.244.0.5 through veth0, but the pod drops it",
+    )
+
+
+def test_address_of_the_pod_network_without_a_peer_is_not_outside(host: FakeHost) -> None:
+    silent = series("10.244.7.1", False, Refusal("10.0.0.1", UNREACHABLE, 0))
+    cause = most_likely(failure(EXTERNAL, "10.244.7.1", host, from_host=silent))
+    assert cause.words == "no peer of this node has 10.244.7.1, so packets go to eth0"
+    assert cause.hint.startswith("cnictl route add-peer CIDR ADDRESS")
+
+
+def test_only_the_external_address_is_one_to_replace(host: FakeHost) -> None:
+    def hint_for(address: str) -> str:
+        host.routes[address, "cni0"] = RouteResult((("eth0", ""),))
+        return most_likely(failure(EXTERNAL, address, host, "10.0.0.210", from_host=series(address))).hint
+
+    assert "cnictl init-node --external" in hint_for("1.1.1.1")
+    assert hint_for("8.8.8.8").startswith("check that 8.8.8.8 is up and answers pings")
+    host.spec = replace(SPEC, externals=("8.8.8.8",))
+    assert "cnictl init-node --external" in hint_for("8.8.8.8")
+
+
+def test_icmp_error_to_this_node_names_the_cause_of_the_pods_silence(host: FakeHost) -> None:
+    refused = series("1.1.1.1", False, Refusal("10.0.0.1", UNREACHABLE, 0))
+    cause = most_likely(failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=refused))
+    assert (cause.name, cause.words) == ("refused", "10.0.0.1 answers: network unreachable")
+    assert cause.hint == "check the routes and firewall of 10.0.0.1"
+
+
+def test_probe_pod_that_is_gone_is_not_one_to_ping_back(host: FakeHost) -> None:
+    failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, True, EXPIRED))
+    failed.pod = replace(POD, host_end="veth0")
+    assert most_likely(failed).hint == "on 10.0.10.51: cnictl ping 10.244.1.7 10.244.0.1"
 
 
 def test_hosts_own_packets_need_no_masquerade_and_no_return_route(host: FakeHost) -> None:

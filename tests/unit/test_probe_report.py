@@ -1,8 +1,10 @@
 """A report has the same content as JSON, as lines and as a matrix."""
 
+from dataclasses import replace
+
 import pytest
 
-from cnictl.cli import layout, reports
+from cnictl.cli import layout, output, reports
 from cnictl.core.errors import UsageProblem
 from cnictl.node import hint
 from cnictl.probe import request
@@ -99,6 +101,24 @@ def test_lines_are_whole_for_programs_that_cut_columns() -> None:
     assert {check for check, *_ in rows} <= set(CHECKS)
 
 
+def test_report_has_one_line_for_a_good_check_and_wraps_advice_on_80_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "screen_width", lambda: 80)
+    advice = hint.advice("ask the owner of that host, " * 4 + "please", because="a test")
+    command = hint.command("nsenter --net=/run/netns/0123456789abcdef ip route replace default via 10.244.0.1 dev eth0")
+    far = replace(GOOD, check="path-mtu", to="192.0.2.10 (1500 bytes)")
+    causes = [replace(BAD, cause=FailureCause("x", "a cause", each)) for each in (advice, command)]
+    reports.show(Report((GOOD, far, *causes)))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split() == ["CHECK", "FROM", "TO", "STATE", "LOSS", "AVG", "MS"]
+    assert [line.split()[-1] for line in lines[1:3]] == ["0.05", "0.05"]
+    first = next(place for place, line in enumerate(lines) if line.startswith("    hint: ask"))
+    assert lines[first + 1].startswith("      ")
+    assert all(len(line) <= 80 for line in lines if "nsenter" not in line)
+    assert f"    hint: {command}" in lines
+
+
 @pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("90s", 90), ("10m", 600), ("1.5h", 5400)])
 def test_times_are_read(text: str, seconds: float) -> None:
     assert request.seconds(text) == seconds
@@ -108,3 +128,16 @@ def test_times_are_read(text: str, seconds: float) -> None:
 def test_what_is_no_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageProblem, match="not a time such as"):
         request.seconds(text)
+
+
+def test_line_of_a_cause_that_was_given_refers_to_the_first_check_with_it() -> None:
+    tcp = CheckResult("tcp", "10.244.0.5", "1.1.1.1:443", FAILED, 3, 0, None, ROUTE)
+    other = CheckResult("udp", "10.244.0.5", "1.1.1.1:53", FAILED, 3, 0, None, GATEWAY)
+    rows = lines(Report((GOOD, BAD, tcp, other, LEFT_OUT)))[1]
+    assert [row[-2:] for row in rows] == [
+        ("-", "-"),
+        (ROUTE.words, "cnictl apply"),
+        ("the same as for external 1.1.1.1", "-"),
+        (GATEWAY.words, "use --pod"),
+        ("no peer in node.toml", "-"),
+    ]

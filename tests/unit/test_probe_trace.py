@@ -190,3 +190,10 @@ def test_place_of_a_drop_is_in_words() -> None:
     assert (
         drop_of(Event(POLICY, "ip", "guard", "forward", 0, "drop")).words == "the policy drop of chain ip guard forward"
     )
+
+
+def test_connection_of_the_request_is_listed_before_the_reply() -> None:
+    reply, connection = Step("reply", "arrives", "x"), Step("request", "connection", "x")
+    answer = Step("reply", "answer", "x")
+    path = packet_path.ordered([], [Step("request", "leaves", "x"), reply], [connection, answer])
+    assert path[1:] == [connection, reply, answer]

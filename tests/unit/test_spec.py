@@ -62,7 +62,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"subnet": "10.244.00.0/24"}, "octet 00 has a leading zero, write 0"),
         ({"subnet": "10.244.o.0/24"}, "octet 'o' is not a number"),
         ({"subnet": "fd00::/64"}, "IPv6"),
-        ({"subnet": "10.245.0.0/24"}, "subnet 10.245.0.0/24 lies outside the network 10.244.0.0/20"),
+        ({"subnet": "10.245.0.0/24"}, "subnet 10.245.0.0/24 lies outside the pod network 10.244.0.0/20"),
         ({"subnet": "10.244.16.0/24"}, "a network that contains both is 10.244.0.0/19"),
         (
             {"subnet": "10.244.0.0/20", "network": "10.244.0.0/24"},
@@ -76,7 +76,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
             {"peers": (Peer("10.244.0.128/25", "10.0.10.51"),)},
             "overlaps this node's subnet 10.244.0.0/24; the first /25 of 10.244.0.0/20 outside it is 10.244.1.0/25",
         ),
-        ({"peers": (Peer("10.244.16.0/24", "10.0.10.51"),)}, "peer 10.244.16.0/24 lies outside the network"),
+        ({"peers": (Peer("10.244.16.0/24", "10.0.10.51"),)}, "peer 10.244.16.0/24 lies outside the pod network"),
         ({"peers": (Peer("10.244.1.0/24", "10.0.10.300"),)}, "octet 300 is over 255"),
         ({"peers": (Peer("10.244.1.0/24", "10.0.10.51/20"),)}, "did you mean 10.0.10.51"),
         ({"peers": (Peer("10.244.1.0/24", "10.244.0.7"),)}, "10.244.0.7 lies in this node's pod CIDR 10.244.0.0/24"),
@@ -116,6 +116,15 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
 
 
 @pytest.mark.parametrize(
+    ("subnet", "network"), [("10.245.0.0/24", "10.244.0.0/20"), ("10.244.0.0/24", "10.250.0.0/16")]
+)
+def test_much_wider_network_is_not_offered(subnet: str, network: str) -> None:
+    with pytest.raises(UsageProblem) as refused:
+        addressing.check(NodeSpec((subnet,), (network,)))
+    assert refused.value.message == f"subnet {subnet} lies outside the pod network {network}"
+
+
+@pytest.mark.parametrize(
     ("change", "said"),
     [
         (
@@ -132,7 +141,10 @@ def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: 
         ),
         ({"subnet": ("10.244.0.0/24", "fd00:244::1/64")}, "has host bits set; did you mean fd00:244::/64"),
         ({"subnet": ("10.244.0.0/24", "fd00:244::/127")}, "/127 has no room for a gateway and a pod"),
-        ({"subnet": ("10.244.0.0/24", "fd00:245::/64")}, "subnet fd00:245::/64 lies outside the network fd00:244::/48"),
+        (
+            {"subnet": ("10.244.0.0/24", "fd00:245::/64")},
+            "fd00:245::/64 lies outside the pod network fd00:244::/48",
+        ),
         ({"subnet": ("10.244.0.0/24", "fe80::/64")}, "subnet fe80::/64: pods can't have link-local addresses"),
         (
             {"network": ("10.244.0.0/20", "::/0")},

@@ -23,7 +23,8 @@ def values() -> Iterator[tuple[str, str, str, str]]:
     for words, command in commands().items():
         for parameter in command.params:
             shown = not getattr(parameter, "hidden", False) and not getattr(parameter, "is_flag", False)
-            if shown and parameter.type.name != "choice":
+            is_choice = parameter.type.name == "choice" or "|" in (parameter.metavar or "")
+            if shown and not is_choice:
                 word = (parameter.metavar or "").strip("[]").removeprefix("-- ").removesuffix("...")
                 yield words, parameter.opts[0], word, getattr(parameter, "help", None) or ""
 

@@ -36,6 +36,11 @@ class Range:
         taken = self.start <= int.from_bytes(self.gateway, "big") < self.start + self.places
         return self.places - (1 if taken else 0)
 
+    @property
+    def limited(self) -> bool:
+        """Whether only the first addresses are given, because there are more than LARGEST_RANGE."""
+        return self.end - self.start + 1 > self.places
+
     def holds(self, packed: bytes) -> bool:
         """Return whether a pod may have this address."""
         same_family = len(packed) == len(self.subnet.packed)

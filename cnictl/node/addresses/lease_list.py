@@ -4,6 +4,7 @@ This module only reads; it writes no records for leases that have none. The func
 `cnictl.node.addresses.reclaim` frees addresses.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from cnictl.core.liveness import IN_FLIGHT, LIVE, Verdict
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
 from cnictl.core.paths import NETWORKS_DIR
+from cnictl.node import command_line
 from cnictl.node.addresses import ranges
 from cnictl.node.spec import node_file, pod_names, swapped
 from cnictl.node.spec.node_spec import NodeSpec
@@ -146,7 +148,12 @@ class Listing:
             "data_dir": self.data_dir,
             "ranges": self.ranges,
             "range_sets": [
-                {"ranges": list(map(str, range_set.ranges)), "used": self.used_of(range_set), "total": range_set.size}
+                {
+                    "ranges": list(map(str, range_set.ranges)),
+                    "used": self.used_of(range_set),
+                    "total": range_set.size,
+                    "limited": any(span.limited for span in range_set.ranges),
+                }
                 for range_set in self.sets
             ],
             "used": self.used,
@@ -242,7 +249,8 @@ def refusals(command: str) -> Iterator[None]:
     try:
         yield
     except PermissionError as error:
-        raise Problem(f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}") from None
+        message = f"cnictl {command} needs root: {error.filename or 'netlink'}: {error.strerror}"
+        raise Problem(message, command_line.as_root() if os.geteuid() else "") from None
     except OSError as error:
         raise Problem(f"{error.filename or command}: {error.strerror}") from None
 

@@ -10,7 +10,7 @@ from cnictl.core.cidr import Cidr, parse_address, parse_interface
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
-from cnictl.node.host import reading, route_lookup
+from cnictl.node.host import reading, route_lookup, uplinks
 from cnictl.node.host.route_lookup import Packet, RouteResult
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 from cnictl.node.spec.peers import is_link_local
@@ -133,7 +133,12 @@ def check_links(spec: NodeSpec) -> None:
     named = {spec.uplink: "the uplink"} | {peer.dev: f"the link to peer {peer.pod_cidr}" for peer in spec.known_peers}
     for name, role in named.items():
         if name and name not in names:
-            raise Problem(f"there is no link {name} ({role})", f"the links are: {', '.join(names)}")
+            raise Problem(f"there is no link {name} ({role})", _links_in_words(spec))
+
+
+def _links_in_words(spec: NodeSpec) -> str:
+    others = uplinks.names(spec.bridge)
+    return f"the links to other hosts can be: {', '.join(others)}" if others else "`ip link` lists the links"
 
 
 def link_names() -> list[str]:

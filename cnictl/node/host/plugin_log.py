@@ -2,8 +2,7 @@
 
 import os
 import re
-import select
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -41,6 +40,11 @@ class Call:
     address: str
     outcome: str
     """`ok`, or the error."""
+
+    @property
+    def of_probe(self) -> bool:
+        """Whether the call is about a short-lived pod of cnictl's own tests."""
+        return self.pod.startswith(f"{pod_names.PROBE_NAMESPACE}/{pod_names.PROBE_PREFIX}")
 
     def is_of(self, who: str) -> bool:
         """Return whether the call is about this pod (`namespace/name` or `name`), container (id prefix) or address."""
@@ -86,8 +90,11 @@ def latest(path: str, most: int = 0) -> str:
         return file.read(most).decode("utf-8", "replace")
 
 
-def follow(path: str) -> Iterator[Call]:
-    """Yield each new call, for ever, even if the file is rotated or does not exist yet."""
+def follow(path: str, wait: Callable[[float], None]) -> Iterator[Call]:
+    """Yield each new call, for ever, even if the file is rotated or does not exist yet.
+
+    `wait` waits for some seconds; its error ends the loop.
+    """
     file = open_part(path)
     if file is not None:
         file.seek(0, os.SEEK_END)
@@ -97,7 +104,7 @@ def follow(path: str) -> Iterator[Call]:
         *lines, rest = (rest[-_PIECE:] + text).split(b"\n")
         yield from filter(None, (parse(line.decode("utf-8", "replace")) for line in lines))
         if not text:
-            select.select([], [], [], _LOOK)
+            wait(_LOOK)
             if file is None or not _is_in_place(file.fileno(), path):
                 fresh = open_part(path)
                 if fresh is not None and file is not None:

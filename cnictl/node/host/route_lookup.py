@@ -31,7 +31,7 @@ from cnictl.node.host import reading
 RTA_SRC, RTA_IIF, RTA_PREFSRC, RTA_MULTIPATH, RTA_MARK, RTA_VIA = 2, 3, 7, 9, 16, 18
 RTM_F_CLONED, RTM_F_LOOKUP_TABLE, RTM_F_FIB_MATCH = 0x200, 0x1000, 0x2000
 RTNH_F_DEAD, RTNH_F_LINKDOWN = 1, 16
-UNICAST, LOCAL = 1, 2
+UNICAST, LOCAL, BROADCAST = 1, 2, 3
 THROW = 9
 REFUSING = {6: "blackhole", 7: "unreachable", 8: "prohibit"}
 """Route types and rule actions that drop a packet; rtm_type and fib_rule_hdr.action have the same numbers."""

@@ -392,7 +392,7 @@ def _pod_cidrs(entry: Mapping[str, Any], networks: tuple[Cidr, ...]) -> tuple[st
             raise UsageProblem(f"pod_cidr {cidr} is {family}, and there is no {family} network")
         if not around[cidr.bits].covers(cidr):
             meant = meant_network(cidr, around[cidr.bits])
-            raise UsageProblem(f"pod_cidr {cidr} lies outside the network {around[cidr.bits]}{meant}")
+            raise UsageProblem(f"pod_cidr {cidr} lies outside the pod network {around[cidr.bits]}{meant}")
         other = by_family.setdefault(cidr.bits, cidr)
         if other is not cidr:
             raise UsageProblem(f"pod_cidr {other} and {cidr} are both {family}: at most one of each family")

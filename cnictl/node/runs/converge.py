@@ -23,7 +23,7 @@ _MADE = "made"
 
 NO_NODE = (
     "this host is not set up as a cnictl node: there is no /etc/cnictl/node.toml",
-    "cnictl init-node --subnet 10.244.0.0/24 --network 10.244.0.0/20",
+    "cnictl init-node --subnet POD_CIDR --network POD_NETWORK, where no other node has POD_CIDR",
 )
 
 

@@ -109,8 +109,8 @@ class Operator(Protocol):
     def approve(self, lines: Iterable[str], question: str) -> None:
         """Show the changes and ask; raise the exception that ends the command if the answer is no."""
 
-    def preview(self, plan: Plan, pods: Sequence[AttachedPod]) -> None:
-        """Show what a run would change, and which pods' attachments it would delete."""
+    def preview(self, plan: Plan, pods: Sequence[AttachedPod], refusal: str = "") -> None:
+        """Show what a run would change, and which pods' attachments it would delete; `refusal`: why it is refused."""
 
     def report(self, done: Report) -> None:
         """Show what a run has done. If the run fails, this is called before its error is raised."""
@@ -169,7 +169,7 @@ def edit_node(
         edits.check_links(spec)
         pods = pods_in_the_way(command, converge.specs_in_place(), spec, options)
         if options.dry_run:
-            operator.preview(converge.plan(spec, only, reapplies).whole, pods)
+            preview(command, converge.plan(spec, only, reapplies).whole, pods, options, operator)
             return
         only = () if was_cut_off else only
         if shown is not None:
@@ -226,7 +226,7 @@ def take_bridge_down(options: Options, operator: Operator) -> None:
         if shown is not None:
             refuse_unshown(shown[1], todo, shown[0], pods)
         if options.dry_run:
-            operator.preview(todo, pods)
+            preview("bridge down", todo, pods, options, operator)
             return
         todo.refuse_unknown()
         record = Journal("bridge down", {"spec": as_data(spec)})
@@ -314,11 +314,24 @@ def run_to_undo(number: int | None) -> Run:
 def pods_in_the_way(
     command: str, before: Sequence[NodeSpec], after: NodeSpec | None, options: Options
 ) -> list[AttachedPod]:
-    """Return the pods that would lose their network if this host became `after`. Raises Problem unless forced."""
+    """Return the pods that would lose their network if this host became `after`.
+
+    Raises Problem unless the run is forced, or is a dry run, which `preview` refuses.
+    """
     pods = live_pods.cut_off(before, after)
-    if not options.force:
+    if not options.force and not options.dry_run:
         live_pods.refuse(pods, f"cnictl {command}")
     return pods
+
+
+def preview(command: str, plan: Plan, pods: Sequence[AttachedPod], options: Options, operator: Operator) -> None:
+    """Show what a run would change. Raises Problem afterwards if the run itself would be refused because of `pods`."""
+    if not pods or options.force:
+        operator.preview(plan, pods)
+        return
+    refusal = live_pods.refusal(pods, f"cnictl {command}")
+    operator.preview(plan, pods, refusal.message)
+    raise refusal
 
 
 def refuse_unshown(

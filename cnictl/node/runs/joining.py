@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -179,11 +179,19 @@ def what_next(spec: NodeSpec, record: Learned | None) -> str:
     """Return in words what the other nodes need now."""
     if record is None:
         peers = [f"{subnet}={_own_address(spec, subnet)}" for subnet in spec.subnets]
-        return f"next, on each other node: cnictl route add-peer {' '.join(peers)}"
+        return "\n".join(_on_others(spec.networks, peers))
     known = f"{counted(len(spec.learned), 'peer')} learned from {record.source}"
     if spec.reach.source == KUBERNETES:
         return f"{known}; other nodes learn of this one through cnictl watch; without it, run cnictl apply on each"
     return f"{known}; other nodes need the same file: cnictl cluster apply, or cnictl init-node --from FILE there"
+
+
+def _on_others(networks: Sequence[str], peers: Sequence[str]) -> Iterator[str]:
+    """Yield the commands that make this node a peer of another one: of a node, and of a host that is not one yet."""
+    yield f"next, on each other node: cnictl route add-peer {' '.join(peers)}"
+    subnets = ",".join("POD_CIDR6" if is_ipv6(network) else "POD_CIDR" for network in networks)
+    named = " ".join(f"--peer {peer}" for peer in peers)
+    yield f"on a new node: cnictl init-node --subnet {subnets} --network {','.join(networks)} {named}"
 
 
 def _own_address(spec: NodeSpec, subnet: str) -> str:

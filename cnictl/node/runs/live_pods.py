@@ -136,11 +136,15 @@ def _stays(before: NodeSpec, after: NodeSpec) -> bool:
 
 def refuse(pods: Sequence[AttachedPod], command: str) -> None:
     """Raise Problem with the list of pods if there are any."""
-    if not pods:
-        return
+    if pods:
+        raise refusal(pods, command)
+
+
+def refusal(pods: Sequence[AttachedPod], command: str) -> Problem:
+    """Return the error of a command that would cut off these pods."""
     shown = ", ".join(str(pod) for pod in pods[:_SHOWN])
     others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
-    raise Problem(
+    return Problem(
         f"{command} would cut off {counted(len(pods), 'pod')}: {shown}{others}",
         "move them away first, or use --force, which detaches them as when a pod stops",
     )

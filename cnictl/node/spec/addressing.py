@@ -141,7 +141,9 @@ def _check_matching(subnets: dict[int, Cidr], networks: dict[int, Cidr]) -> None
             )
         if not network.covers(subnets[bits]):
             subnet = subnets[bits]
-            raise UsageProblem(f"subnet {subnet} lies outside the network {network}{_meant_subnet(subnet, network)}")
+            raise UsageProblem(
+                f"subnet {subnet} lies outside the pod network {network}{_meant_subnet(subnet, network)}"
+            )
 
 
 def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[str, ...]:
@@ -157,6 +159,15 @@ def _check_externals(texts: tuple[str, ...], subnets: dict[int, Cidr]) -> tuple[
             raise UsageProblem(f"external {address_by_bits[bits]} and {text} are both {FAMILIES[bits]}")
         address_by_bits[bits] = format_address(packed)
     return tuple(address_by_bits.values())
+
+
+def parse_externals(texts: Iterable[str], networks: Iterable[str]) -> tuple[str, ...]:
+    """Return addresses outside a cluster with these pod networks, in canonical form. Raises UsageProblem."""
+    try:
+        cidrs = [parse_cidr(network) for network in networks]
+        return _check_externals(parse_list(texts), {cidr.bits: cidr for cidr in cidrs})
+    except AddressError as error:
+        raise UsageProblem(str(error)) from None
 
 
 def parse_list(texts: Iterable[str]) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def check_peers(peers: tuple[Peer, ...], own: tuple[Cidr, ...], around: tuple[Ci
         if cidr.overlaps(subnet):
             raise UsageProblem(f"peer {cidr} overlaps this node's subnet {subnet}{meant_free(cidr, subnet, network)}")
         if not network.covers(cidr):
-            raise UsageProblem(f"peer {cidr} lies outside the network {network}{meant_network(cidr, network)}")
+            raise UsageProblem(f"peer {cidr} lies outside the pod network {network}{meant_network(cidr, network)}")
         for pods, whose in ((subnet, "this node's pod CIDR"), (network, "the pod network")):
             if pods.holds(parse_address(peer.via)):
                 raise UsageProblem(

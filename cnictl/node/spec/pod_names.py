@@ -9,6 +9,9 @@ from typing import NamedTuple, TypeVar
 
 from cnictl.core.cidr import AddressError, parse_address, parse_interface
 
+PROBE_NAMESPACE, PROBE_PREFIX = "cnictl", "cnictl-probe-"
+"""How the short-lived pods of cnictl's own tests are called."""
+
 T = TypeVar("T")
 
 

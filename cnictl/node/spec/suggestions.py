@@ -6,12 +6,14 @@ from cnictl.core.cidr import Cidr
 
 
 def meant_network(cidr: Cidr, network: Cidr) -> str:
-    """Return in words the smallest network that contains both; empty if it is too wide to be meant."""
+    """Return in words the smallest network that contains both; empty if it is more than one bit wider than `network`.
+
+    A CIDR that is further away is more likely mistyped, and a wider pod network would contain other hosts' addresses.
+    """
     from netaddr import IPNetwork, spanning_cidr
 
     spanning = spanning_cidr([IPNetwork(str(cidr)), IPNetwork(str(network))])
-    wide = 8 if cidr.bits == 32 else 32
-    return f"; a network that contains both is {spanning}" if spanning.prefixlen >= wide else ""
+    return f"; a network that contains both is {spanning}" if spanning.prefixlen >= network.prefix - 1 else ""
 
 
 def meant_free(cidr: Cidr, subnet: Cidr, network: Cidr) -> str:

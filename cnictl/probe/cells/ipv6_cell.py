@@ -10,6 +10,7 @@ from cnictl.probe import trace
 from cnictl.probe.cells.cell import Cell, Evidence, Part, Row, Skipped
 from cnictl.probe.cells.names import IPV6
 from cnictl.probe.checks import FAILED, OK, UNCERTAIN, CheckResult
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.echo_requests import EchoRequests
 from cnictl.probe.exchange import Exchange
 from cnictl.probe.failure import OWN_HOST, FailureCause, gateway_of
@@ -95,9 +96,7 @@ class Ipv6Cell:
         drop = trace.find_drop(address, self._gateway, resend)
         if drop is not None:
             words = f"pings to the gateway {self._gateway} are dropped on this node by {drop.words}"
-            return FailureCause("dropped-here", words, hint.advice(
-                f"accept ICMPv6 from {address} in that chain", because="the chain's owner decides what it accepts"
-            ))  # fmt: skip
+            return FailureCause("dropped-here", words, for_drop(drop, f"ICMPv6 from {address}"))
         words = f"the gateway {self._gateway} does not answer the pod's neighbour solicitations or pings"
         return FailureCause("gateway-silent", words, hint.advice("cnictl doctor", because="the cause is not known"))
 

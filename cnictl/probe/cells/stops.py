@@ -9,6 +9,7 @@ from cnictl.node.hint import Hint
 from cnictl.node.host import connections
 from cnictl.probe import trace
 from cnictl.probe.cells.cell import Asked
+from cnictl.probe.drop_hint import for_drop
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.host import Host
 from cnictl.probe.ports import TCP
@@ -22,14 +23,14 @@ def dropped(host: Host, source: str, asked: Asked) -> FailureCause | None:
     if drop is None:
         return None
     words = f"{asked.protocol.upper()} to {asked.place} does not pass: dropped on this node by {drop.words}"
-    return FailureCause("dropped-here", words, _accept(host, source))
+    return FailureCause("dropped-here", words, _accept(host, source, drop))
 
 
-def _accept(host: Host, source: str) -> Hint:
+def _accept(host: Host, source: str, drop: trace.Drop) -> Hint:
     """Return the hint for a rule that drops: `cnictl apply` if one of cnictl's accept rules is missing."""
     if host.differs("forward/", "firewalld/"):
         return hint.command("cnictl apply")
-    return hint.advice(f"accept {source} in that chain", because="the chain's owner decides what it accepts")
+    return for_drop(drop, source)
 
 
 @dataclass(frozen=True)

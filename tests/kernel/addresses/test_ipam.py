@@ -359,7 +359,7 @@ def test_the_node_file_names_the_network_and_its_size(node: Node) -> None:
 
 
 @pytest.mark.parametrize("words", [("gc",), ("release", "10.244.0.2"), ("list",)])
-def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[str, ...]) -> None:
+def test_without_root_the_hint_repeats_the_command(tmp_path: Path, words: tuple[str, ...]) -> None:
     """The command refuses before it reads anything, or at the first folder that it may not open."""
     closed = tmp_path / "closed"
     closed.mkdir(mode=0)
@@ -373,7 +373,8 @@ def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[st
         env={"PATH": "/usr/bin:/bin"},
     )
     assert done.returncode == 1
-    assert done.stderr.startswith(f"cnictl: cnictl ipam {words[0]} needs root") and done.stderr.count("\n") == 1
+    assert done.stderr.startswith(f"cnictl: cnictl ipam {words[0]} needs root")
+    assert done.stderr.splitlines()[1:] == [f"  hint: sudo cnictl ipam {' '.join(words)} --data-dir {closed}"]
 
 
 def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:

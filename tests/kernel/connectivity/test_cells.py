@@ -101,7 +101,7 @@ FAULTS = {
     "another rule comes ahead of the port mappings": Fault(
         "iptables -t nat -I PREROUTING -p tcp -d 10.0.0.210 -j ACCEPT",
         "iptables -t nat -D PREROUTING -p tcp -d 10.0.0.210 -j ACCEPT",
-        "host-port", "not-sent-on", "do not reach it (10.0.0.210 answers: connection reset)",
+        "host-port", "not-sent-on", "do not reach it (10.0.0.210 answers: connection refused)",
     ),
     "pods' connections to the mapped port are dropped": Fault(
         guard("tcp dport 46837 drop"), NO_GUARD, "hairpin", "dropped-here", 'by rule "tcp dport 46837 drop"',

@@ -168,7 +168,9 @@ def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
     assert any("masquerade-mynet" in rule for rule in way["rules"])
     earlier = {"protocol": "icmp", "from": "10.244.0.2", "to": "10.0.10.51", "answered_by": "10.0.10.51", "port": None}
     assert any(earlier.items() <= connection.items() for connection in document["connections"])
-    assert "path to 10.244.0.1  answers ping" in cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
+    shown = cnictl(node, "pod", "10.244.0.2", "--to", "10.244.0.1").stdout
+    assert "path to 10.244.0.1  answers ping" in shown
+    assert "icmp 10.244.0.2 to 10.0.10.51: answered (a ping, perhaps of an earlier cnictl check)\n" in shown
     unknown = cnictl(node, "pod", "nobody", check=False)
     assert (unknown.status, unknown.stderr.count("\n")) == (1, 2)
     assert cnictl(node, "pod", "web1", "--to", "nowhere", check=False).status == 2

@@ -328,26 +328,55 @@ def test_up_status_exec_down_by_command(name: str) -> None:
     option = ("--lab", name)
     missing = cli("status", *option, "-o", "json")
     assert missing.returncode == 1 and checked("lab status", missing.stdout)["items"] == []
-    assert cli("up", *option).returncode == 0
+    (hint,) = (line for line in cli("exec", *option, "node1", "--", "id").stderr.splitlines() if "hint" in line)
+    assert (
+        hint == f"  hint: cnictl lab up --lab {name}"
+        and f"({hint.partition(': ')[2]})" in cli("status", *option).stderr
+    )
+    assert cli(*hint.partition(": cnictl lab ")[2].split(), "--nodes", "3").returncode == 0
     again = cli("up", *option)
     assert again.returncode == 0 and "already up" in again.stderr
     formerly = cli("status", "--name", name)
     assert formerly.returncode == 0 and f"use --lab {name}" in formerly.stderr
-    other = cli("up", "--nodes", "3", *option)
-    assert other.returncode == 1 and "2 nodes, not 3" in other.stderr
+    other = cli("up", "--nodes", "2", *option)
+    assert other.returncode == 1 and f"3 nodes, not 2\n  hint: cnictl lab down --lab {name} first" in other.stderr
     shown = cli("status", *option, "-o", "json")
     assert shown.returncode == 0
     report = checked("lab status", shown.stdout)
-    assert [machine["name"] for machine in report["items"]] == ["node1", "node2", "outside"]
+    assert [machine["name"] for machine in report["items"]] == ["node1", "node2", "node3", "outside"]
     holder = report["holder"]
     done = cli("exec", *option, "node2", "--", "sh", "-c", "hostname; exit 9")
     assert (done.returncode, done.stdout) == (9, "node2\n")
     unknown = cli("exec", *option, "node7", "--", "true")
-    assert unknown.returncode == 2 and "node1, node2, outside" in unknown.stderr
+    assert unknown.returncode == 2 and "node1, node2, node3, outside" in unknown.stderr
     for _ in range(2):
         assert cli("down", *option).returncode == 0
     assert state.identity(holder) == ""
     assert cli("exec", *option, "node1", "--", "true").returncode == 1
+
+
+def test_pod_is_started_through_the_nodes_own_plugin(name: str) -> None:
+    option = ("--lab", name)
+    assert cli("up", "--nodes", "1", "--dual-stack", *option).returncode == 0
+    early = cli("pod", *option, "node1", "web")
+    assert early.returncode == 1 and early.stderr.endswith("  hint: run cnictl init-node there\n")
+    on_node = ("exec", *option, "node1", "--")
+    words = ("--subnet", "10.244.0.0/24,fd00:244::/64", "--network", "10.244.0.0/20,fd00:244::/48")
+    assert cli(*on_node, "cnictl", "init-node", *words).returncode == 0
+
+    made = cli("pod", *option, "node1", "web")
+    assert made.returncode == 0 and "default/web runs on node1, with 10.244.0.2, fd00:244::2" in made.stderr
+    assert cli("pod", *option, "node1", "default/web").returncode == 1
+    assert cli("pod", *option, "node1", "Web").returncode == 2
+    # the default external addresses of both families answer in the lab
+    for family in ("-4", "-6"):
+        answered = cli(*on_node, "cnictl", "ping", "web", "external", "-c", "1", family)
+        assert answered.returncode == 0 and "1 answered" in answered.stdout
+    assert cli("pod", *option, "node1", "web", "--delete").returncode == 0
+    listed = cli(*on_node, "cnictl", "ipam", "list", "-o", "json")
+    assert json.loads(listed.stdout)["items"] == []
+    assert cli(*on_node, "ip", "netns").stdout == ""
+    assert cli("pod", *option, "node1", "web", "--delete").returncode == 1
 
 
 def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:

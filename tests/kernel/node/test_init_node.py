@@ -125,6 +125,10 @@ def test_live_pods_refuse_a_move_and_force_detaches_them(node: Node) -> None:
     refused = cnictl(node, *move, check=False)
     assert refused.status == 1
     assert "would cut off 1 pod" in refused.stderr and pod.address in refused.stderr
+    shown = cnictl(node, *move, "--dry-run", check=False)
+    assert (shown.status, shown.stderr) == (1, refused.stderr)
+    assert shown.stdout.startswith("# refused without --force: ")
+    assert "\n# would change (" in shown.stdout and "10.244.4.1/24" in shown.stdout
     assert snapshot(node)["links"] == made["links"]
 
     done = cnictl(node, *move, "--force")
@@ -231,6 +235,15 @@ def test_every_usage_error_is_one_line_and_changes_nothing(node: Node) -> None:
     after = snapshot(node)
     assert set(after["tree"]) ^ set(before["tree"]) == set()
     assert after == before
+
+
+def test_error_offers_only_links_to_other_hosts(node: Node) -> None:
+    init(node)
+    start_pod(node, "pod")
+    refused = cnictl(node, "init-node", "--uplink", "eth7", check=False)
+    assert refused.stderr.splitlines()[1:] == ["  hint: the links to other hosts can be: eth0"]
+    tab = {"_CNICTL_COMPLETE": "complete_bash", "COMP_WORDS": "cnictl\ninit-node\n--uplink\n"}
+    assert node.run(["env", "cnictl"], env=tab).stdout == "eth0\n"
 
 
 @pytest.mark.parametrize("command", [("status",), ("apply",), ("nat", "show"), ("route", "list"), ("bridge", "show")])

@@ -190,3 +190,18 @@ def test_no_address_is_split_at_a_terminal(node: Node, words: str, columns: int)
     assert addresses
     assert addresses <= {word.strip(",;:()") for line in lines for word in re.split(r"[ :=]", line)}
     assert all(len(line) <= columns or len(line.split()) == 1 or "hint: " in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    "words", ["logs -f", "status --watch", "test-connectivity --watch --only own-host --interval 60", "logs -f -o json"]
+)
+def test_watch_ends_when_nobody_reads_it_any_more(node: Node, words: str) -> None:
+    """As in `cnictl logs -f | head -2`: no new call comes, so nothing more is written to the closed pipe."""
+    process = node.popen(["cnictl", *words.split()])
+    assert process.stdout is not None and process.stderr is not None
+    for _ in range(2):
+        assert process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=20) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
