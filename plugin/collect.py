@@ -53,7 +53,10 @@ def collect(call: Call, conf: NetConf) -> None:
 
         delegate.collect(call, conf, {attachment for attachment in valid if attachment[1]})
     if failures:
-        raise CniError(TRY_AGAIN, f"{len(failures)} attachments could not be undone", "; ".join(failures))
+        from cnictl.core.counted import counted
+
+        message = f"{counted(len(failures), 'attachment')} could not be undone"
+        raise CniError(TRY_AGAIN, message, "; ".join(failures))
 
 
 def _is_anothers(record: Record, host: Netlink) -> bool:

@@ -104,8 +104,15 @@ def show(output: OutputOption = Format.TABLE) -> None:
         raise typer.Exit(1)
 
 
+_WORDS = {"made_by": "made by", "iptables_sees_bridged": "iptables sees packets between pods"}
+"""What the table calls a key of the JSON, if not by its name."""
+
+
 def _show(bridge: dict[str, Any]) -> None:
-    print_table(("", ""), [(key, differences.compact(value)) for key, value in bridge.items() if key != "ports"])
+    print_table(
+        ("", ""),
+        [(_WORDS.get(key, key), differences.compact(value)) for key, value in bridge.items() if key != "ports"],
+    )
     rows = [
         (port["name"], "up" if port["up"] else "down", str(port["mtu"]), port["pod"], ", ".join(port["addresses"]))
         for port in bridge["ports"]

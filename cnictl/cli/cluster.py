@@ -15,6 +15,7 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, ListOption, OutputOption, print_json, print_list, print_table, say, working
 from cnictl.cluster import change, inventory, ssh, survey
 from cnictl.cluster import hosts as cluster_hosts
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.reach import cluster_file
 
@@ -67,7 +68,7 @@ def status(file: FileOption = "", limit: LimitOption = None, output: ListOption 
         _say_findings(findings)
         if not findings and all(row.state == survey.OK for row in statuses):
             say(
-                f"all {len(statuses)} hosts are healthy and consistent"
+                f"{len(statuses)} hosts are healthy and consistent"
                 if statuses[1:]
                 else f"{statuses[0].name} is healthy"
             )
@@ -207,7 +208,7 @@ def remove(
         if pods:
             unnamed = f" and {len(pods) - 5} more" if pods[5:] else ""
             raise Problem(
-                f"{node} has {len(pods)} live pod{'s' if pods[1:] else ''}: {', '.join(pods[:5])}{unnamed}",
+                f"{node} has {counted(len(pods), 'live pod')}: {', '.join(pods[:5])}{unnamed}",
                 "move them to other nodes first; cnictl ipam list there shows what is left",
             )
         with _asking(hosts, "asking") as tell:
@@ -277,20 +278,20 @@ def _telling(changing: change.ClusterChange) -> Iterator[None]:
 def _asking(hosts: ssh.Ssh, doing: str) -> Iterator[Callable[[cluster_hosts.Answer], None]]:
     """Show on stderr how many hosts have answered so far."""
     count, lock, total = 0, threading.Lock(), len(hosts.names)
-    with working(f"{doing} {total} hosts") as tell:
+    with working(f"{doing} {counted(total, 'host')}") as tell:
 
         def on_answer(answer: cluster_hosts.Answer) -> None:
             nonlocal count
             with lock:
                 count += 1
-                tell(f"{doing} {total} hosts: {count} answered, last {answer.host}")
+                tell(f"{doing} {counted(total, 'host')}: {count} answered, last {answer.host}")
 
         yield on_answer
 
 
 def _count(rows: Iterable[change.HostChange]) -> str:
     changing = [row.node.name for row in rows if row.state == change.WOULD_CHANGE]
-    return f"{len(changing)} hosts" if len(changing) != 1 else changing[0]
+    return counted(len(changing), "host") if len(changing) != 1 else changing[0]
 
 
 def _show_statuses(statuses: Sequence[survey.HostStatus], output: Format) -> None:
@@ -339,7 +340,7 @@ def _show_plan(rows: Sequence[change.HostChange]) -> None:
 def _show_changes(rows: Sequence[change.HostChange]) -> None:
     table = []
     for row in rows:
-        steps = f"{len(row.steps)} step{'s' if len(row.steps) != 1 else ''}" if row.steps else ""
+        steps = counted(len(row.steps), "step") if row.steps else ""
         table.append((row.node.name, row.state, steps, row.why))
     print_table(("node", "outcome", "changes", "why"), table)
     for hint in dict.fromkeys(row.hint for row in rows if row.hint):

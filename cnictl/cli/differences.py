@@ -64,7 +64,7 @@ def _of_text(name: str, old: str, new: str) -> Iterator[Line]:
 def compact(value: Any) -> str:
     """Return a state's value in one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {compact(entry)}" for key, entry in value.items())
+        return ", ".join(f"{key} {compact(entry)}".strip() for key, entry in value.items())
     if isinstance(value, list):
         return ", ".join(compact(entry) for entry in value)
     return str(value).lower() if isinstance(value, bool) else str(value)

@@ -80,23 +80,30 @@ def doctor(
         else:
             examined = catalogue.examine(facts, only or (), skip or (), tell)
     examined = examined.with_read_failures()
-    notes = (boot_note.note(), inventory.not_kept(facts.spec)) if facts.spec is not None else ()
-    note = "; ".join(filter(None, notes))
     if fix and dry_run:
         _show_remedies(facts, examined, output)
     else:
-        _show(examined, output, note, facts.spec is not None)
-    for check, subject in fixed:
-        say(f"fixed: {check} {subject}")
+        for check, subject in fixed:
+            say(f"fixed: {check} {subject}")
+        _say_notes(facts, examined)
+        _show(examined, output, facts.spec is not None)
     if examined.fails(facts.spec is not None):
         raise typer.Exit(1)
 
 
-def _show(examined: catalogue.Examined, output: Format, note: str, is_node: bool) -> None:
-    """Show the findings, or that a node has none. `note` is not a finding: it goes to stderr, or into that one line."""
-    healthy = examined.is_healthy(is_node)
-    if note and (output is Format.JSON or not healthy):
-        say(note)
+def _say_notes(facts: host.Facts, examined: catalogue.Examined) -> None:
+    """Say on stderr what is not a finding. All this comes before the findings or the verdict, which are on stdout."""
+    if facts.spec is not None:
+        for name, note in (("boot", boot_note.short()), ("not kept", inventory.not_kept(facts.spec))):
+            if note:
+                say(f"{name}: {note}")
+    for reason in dict.fromkeys(reason for _, reason in examined.unable):
+        names = [name for name, other in examined.unable if other == reason]
+        say(f"checks that could not run: {', '.join(names)}: {reason}")
+
+
+def _show(examined: catalogue.Examined, output: Format, is_node: bool) -> None:
+    """Show the findings, or that a node has none."""
     if output is Format.JSON:
         print_items(finding.as_json() for finding in examined.findings)
     elif examined.findings:
@@ -106,11 +113,8 @@ def _show(examined: catalogue.Examined, output: Format, note: str, is_node: bool
         ]
         columns = ("severity", "check", "subject", "found", "fix")
         print_list(output, columns, rows, (finding.id for finding in examined.findings), whole=1)
-    elif healthy and output is not Format.NAME:
-        write("healthy: nothing was found that keeps pods from working" + (f" ({note})" if note else ""))
-    for reason in dict.fromkeys(reason for _, reason in examined.unable):
-        names = [name for name, other in examined.unable if other == reason]
-        say(f"cnictl: checks that could not run: {', '.join(names)}: {reason}")
+    elif examined.is_healthy(is_node) and output is not Format.NAME:
+        write("healthy: nothing was found that keeps pods from working")
 
 
 def _fix_words(finding: checks.Finding) -> str:

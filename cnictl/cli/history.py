@@ -84,7 +84,9 @@ def _show(run: journal.Run, output: Format) -> None:
         changes = run_history.changes(run)
         print_json({**row, "changes": changes})
         return
-    print_table(("", ""), [(key, str(row[key])) for key in ("run", "time", "words", "user", "kind", "outcome")])
+    keys = {"words": "command"}  # as the list of runs calls it
+    names = ("run", "time", "words", "user", "kind", "outcome")
+    print_table(("", ""), [(keys.get(name, name), str(row[name])) for name in names])
     if run.ignored:
         say(f"ignored preflight checks: {', '.join(run.ignored)}")
     lines = []
@@ -127,24 +129,26 @@ def undo(
     require_root("undo", "changes the host's network")
     shown = past.plan_undo(engine.run_to_undo(run))
     _announce(shown, run is None)
-    terminal = Terminal(output, exit_code, yes)
+    terminal = Terminal(output, exit_code, yes, _nothing_left(shown))
     if dry_run:
         _say_consequences(shown)
         terminal.json_extra = _about(shown)
         terminal.preview(shown.plan)
         return
-    asking.show(f"to undo it: {change.summary}" for change in shown.plan.changes)
+    if shown.plan.changes:
+        say("to undo it:")
+        asking.show(change.summary for change in shown.plan.changes)
     asked = terminal.can_ask() and bool(shown.plan.changes)
     if asked:
         _say_consequences(shown)
-        asking.confirm(f"Undo run {shown.run.number}?")
+        asking.confirm(f"Undo {'only a part of ' if shown.later else ''}run {shown.run.number}?")
     terminal.json_extra = {"left": list(shown.left)}
     todo, done = engine.undo_run(shown, run, asked, options, terminal, lambda other: _announce(other, run is None))
     if todo.in_effect is not None:
         say(
             "/etc/cnictl/node.toml still contains what this run made: unless you edit it, `cnictl apply` makes it again"
         )
-    terminal = Terminal(output, nothing=f"run {todo.run.number} ({todo.run.command}): nothing of it is left to undo")
+    terminal = Terminal(output, nothing=f"{_nothing_left(todo)}; {past.next_to_undo()}")
     terminal.json_extra = _about(todo)
     terminal.report(done)
     _say_consequences(todo)
@@ -177,6 +181,13 @@ def _announce(todo: past.Undo, is_default: bool) -> None:
         )
     for note in todo.kept:
         say(f"stays: {note}")
+    words, what_to_do = past.in_the_way(todo)
+    if words:
+        say(f"{words}\n  hint: {what_to_do}")
+
+
+def _nothing_left(todo: past.Undo) -> str:
+    return f"run {todo.run.number} ({todo.run.command}): nothing of it is left to undo"
 
 
 def _say_consequences(todo: past.Undo) -> None:

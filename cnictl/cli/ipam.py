@@ -25,6 +25,7 @@ from cnictl.cli.output import (
 )
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.core.leases import pool
 from cnictl.core.paths import NETWORKS_DIR
@@ -249,8 +250,7 @@ def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
         of = f"{used_here} used, {max(0, ranges.size - used_here)} of {_first(ranges)}{ranges.size} free"
         rows.append((f"{listing.network} {ranges}", f"{bar(used_here, ranges.size)} {of}"))
     if listing.outside:
-        leases = f"lease{'s' if listing.outside != 1 else ''}"
-        rows.append((listing.network, f"{listing.outside} {leases} outside these ranges"))
+        rows.append((listing.network, f"{counted(listing.outside, 'lease')} outside these ranges"))
     return rows
 
 
@@ -315,7 +315,8 @@ def _print_outcomes(listing: lease_list.Listing, outcomes: list[reclaim.ReleaseO
         print_table(columns, rows)
     actions = [outcome.action for outcome in outcomes]
     counts = {action: actions.count(action) for action in ("freed", "would free", "left", "failed")}
-    summary = ", ".join(f"{count} {action}" for action, count in counts.items() if count)
+    words = {"left": "kept"}
+    summary = ", ".join(f"{count} {words.get(action, action)}" for action, count in counts.items() if count)
     say(f"{listing.network}: {summary or 'no leases'}")
     _mention_unrecorded_veths(listing)
 

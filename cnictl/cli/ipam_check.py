@@ -7,6 +7,7 @@ import typer
 from cnictl.cli.ipam import DataDirOption, NameOption, observe
 from cnictl.cli.output import Format, ListOption, print_items, print_list, say
 from cnictl.cli.renamed import FormerNetworkOption
+from cnictl.core.counted import counted
 from cnictl.node.spec import node_file
 from cnictl.probe import wire
 
@@ -41,7 +42,7 @@ def check(
         print_list(output, columns, cells, (row["address"] for row in rows))
     problems = sum(row["problem"] for row in rows)
     if output is not Format.JSON:
-        say(f"{len(rows)} addresses, {problems} with a problem")
+        say(f"{counted(len(rows), 'address')}, {problems} with a problem")
     for reason in unasked:
         say(f"could not query the bridge ({reason}); run `cnictl apply`, or use --no-wire to skip this check")
     if problems or unasked:

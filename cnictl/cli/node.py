@@ -334,7 +334,7 @@ def reset_node(
         return
     removals = reset.in_words(shown)
     if removals and not yes:
-        say("this removes from this host:")
+        say("reset-node will do this:")
         asking.show(removals)
     detached: list[str] = []
     terminal.json_extra = {"detached": detached}

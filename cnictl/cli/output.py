@@ -194,7 +194,13 @@ def print_table(
     lines. `wide`: never wrap a line, as in a pipe.
     """
     width = None if wide else screen_width()
-    print_layout(laid_out(columns, rows, width, whole, _LONGEST_LINE if wide else untrusted_text.LONGEST_TEXT, prose))
+    longest = longest_cell(None) if wide else untrusted_text.LONGEST_TEXT
+    print_layout(laid_out(columns, rows, width, whole, longest, prose))
+
+
+def longest_cell(width: int | None) -> int:
+    """Return the most characters of a cell on a screen of this width, or on one without a limit (None)."""
+    return _LONGEST_LINE if width is None else untrusted_text.LONGEST_TEXT
 
 
 def laid_out(

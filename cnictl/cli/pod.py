@@ -18,6 +18,7 @@ from cnictl.cli.output import (
 )
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.cli.steps import require_root
+from cnictl.core.counted import counted
 from cnictl.node.spec import node_file
 from cnictl.views import attachment, pods
 
@@ -107,7 +108,7 @@ def _show(shown: dict[str, Any]) -> None:
     ]
     lines += [("earlier", _connection_words(connection)) for connection in shown.get("connections", ())]
     if shown.get("more_connections"):
-        lines.append(("", f"and {shown['more_connections']} more tracked connections"))
+        lines.append(("", f"and {counted(shown['more_connections'], 'more tracked connection')}"))
     way = shown.get("way")
     if way:
         lines.append((f"path to {way['to']}", _answer_words(way)))

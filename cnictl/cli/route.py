@@ -96,8 +96,8 @@ def del_peer(
 def list_peers(output: ListOption = Format.TABLE) -> None:
     """List the peers and the state of the route to each.
 
-    For each peer, it shows whether the route exists and is used, whether the peer is on the same network segment (L2),
-    and as root whether the peer has its pod CIDR.
+    For each peer, it shows whether the route exists and is used, and whether the peer is on the same network segment
+    (L2). As root it also asks the peer whether it answers there and has its pod CIDR.
 
     Exit status 1 if a route is missing, differs, is not cnictl's, or belongs to no peer; if the kernel sends pods'
     packets elsewhere despite the route (by a policy rule or a more specific route); or if a peer answers but does not
@@ -108,13 +108,15 @@ def list_peers(output: ListOption = Format.TABLE) -> None:
     """
     spec = converge.current_spec()
     states = peer_routes.states(spec)
-    rows = status.routes(spec, states)
+    rows = status.peers(spec, states)
     if output is Format.JSON:
         print_items(rows)
     else:
-        columns = ("pod_cidr", "via", "dev", "state", "link", "pods")
-        cells = [tuple(row[key] or ("not asked" if key == "pods" else "") for key in columns) for row in rows]
-        headings = ("pod CIDR", "via", "dev", "state", "peer", "pods")
+        cells = [
+            (row["pod_cidr"], row["via"], row["dev"], row["state"], status.peer_words(row), row["pods"] or "not asked")
+            for row in rows
+        ]
+        headings = ("pod CIDR", "via", "dev", "route", "peer", "pods")
         print_list(output, headings, cells, (row["pod_cidr"] for row in rows))
         for row in rows:
             if row["fault"]:

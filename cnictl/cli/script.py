@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cnictl.cli import differences
 from cnictl.cli.differences import Line
+from cnictl.core.counted import counted
 from cnictl.node.spine import Change, Plan
 
 NOTHING = "nothing would change: the node is as it should be"
@@ -30,10 +31,9 @@ def of_plan(plan: Plan) -> Iterator[Line]:
     for step in plan.unknown:
         yield "~", comment(f"not known: {step.resource.id}: {step.unknown}")
     yield from _summary(plan.changes)
-    right = [step.summary for step in plan.steps if step.change is None and not step.unknown]
-    if right:
-        yield "=", f"# unchanged ({len(right)}):"
-        yield from (("=", comment(f"    {summary}")) for summary in right)
+    right = sum(step.change is None and not step.unknown for step in plan.steps)
+    if right and plan.changes:
+        yield "=", f"# unchanged: {counted(right, 'resource')}"
     yield from _steps(plan.changes)
 
 

@@ -6,13 +6,15 @@ from typing import Any
 from cnictl.cli import output
 from cnictl.cli.differences import compact
 from cnictl.cli.layout import Line, Segment, bar, width_of
+from cnictl.core.counted import counted
 from cnictl.node import hint
+from cnictl.node.resources import boot_note
 from cnictl.views import source_view
 from cnictl.views.status import DOUBTFUL, FAULTY, HEALTHY, UNKNOWN
 
 _ANSWERS = {True: "answers", False: "silent", None: "not asked"}
 _LONGEST = 120
-"""The most characters of a resource's state; a longer one is cut between two words, and `-o json` has all of it."""
+"""The most characters of a resource's state at a terminal; a longer one is cut between two words."""
 _COLOURS = {HEALTHY: "ok", FAULTY: "failed", UNKNOWN: "failed", DOUBTFUL: "uncertain"}
 """Words that are shown in the colour of a verdict."""
 
@@ -33,7 +35,7 @@ def fitted(listed: list[Line], columns: int, rows: int, last: str) -> list[Line]
             break
         taken.append(line)
     missing = len(listed) - len(taken)
-    text = f"{last}; {missing} more lines: cnictl status" if missing else last
+    text = f"{last}; {counted(missing, 'more line')}: cnictl status" if missing else last
     return [*taken, [Segment(text[:columns], "skipped")]]
 
 
@@ -52,11 +54,12 @@ def _differences(shown: dict[str, Any], width: int | None) -> Iterator[Line]:
     """Yield what differs and what is wrong, each with its hint."""
     off = [row for row in shown["resources"] if row["state"] != "ok"]
     if off:
-        cells = [(*status_cells(row), row["hint"]["text"] if row["hint"] else "") for row in off]
-        yield from output.laid_out(("resource", "state", "now", "should be", "hint"), cells, width, whole=1)
+        cells = [(*status_cells(row, _longest(width)), row["hint"]["text"] if row["hint"] else "") for row in off]
+        columns = ("resource", "state", "now", "should be", "hint")
+        yield from output.laid_out(columns, cells, width, 1, output.longest_cell(width))
     if shown["drifted"]:
         apply = hint.command("cnictl apply")
-        yield _text(f"{shown['drifted']} of {len(shown['resources'])} drifted; `{apply}` repairs them")
+        yield _text(f"`{apply}` repairs {'it' if shown['drifted'] == 1 else 'them'}")
     for peer in shown["peers"]:
         if peer["fault"]:
             yield _text(peer["fault"])
@@ -85,9 +88,20 @@ def _rest(shown: dict[str, Any], width: int | None) -> Iterator[list[Line]]:
     if shown["rules"]:
         rules = [(rule["source"], rule["destination"], str(rule["packets"]), rule["where"]) for rule in shown["rules"]]
         yield output.laid_out(("from", "to", "packets", "rule"), rules, width)
-    good = [status_cells(row)[:3] for row in shown["resources"] if row["state"] == "ok"]
+    good = [row for row in shown["resources"] if row["state"] == "ok"]
     if good:
-        yield output.laid_out(("resource", "state", "now"), good, width)
+        yield matching(good, width)
+
+
+def matching(rows: list[dict[str, Any]], width: int | None) -> list[Line]:
+    """Return the table of the resources that are as they should be."""
+    cells = [status_cells(row, _longest(width))[:3] for row in rows]
+    return output.laid_out(("resource", "state", "now"), cells, width, longest=output.longest_cell(width))
+
+
+def _longest(width: int | None) -> int | None:
+    """Return the most characters of a resource's state: in a pipe nothing is shortened."""
+    return None if width is None else _LONGEST
 
 
 def _peer_cells(peer: dict[str, Any]) -> tuple[str, ...]:
@@ -115,7 +129,7 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
         for ranges in shown["addresses"]["range_sets"]
     ]
     plugin = shown["plugin"]
-    lines.append(("plugin", f"{plugin['version'] or 'missing'} in {', '.join(plugin['folders'])}"))
+    lines.append(("plugin", plugin_words(plugin)))
     if plugin["cnictl_is_newer"]:
         lines.append(("cnictl", f"{plugin['cnictl']}, newer than the plugin: cnictl plugin install puts it into use"))
     for folder, names in shown["confs"].items():
@@ -125,9 +139,9 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
     watch = shown["watch"]
     if watch is not None:
         given_up = f", no longer repaired: {', '.join(watch['given_up'])}" if watch["given_up"] else ""
-        lines.append(("watch", f"runs, {sum(watch['repairs'].values())} repairs{given_up}"))
+        lines.append(("watch", f"runs, {counted(sum(watch['repairs'].values()), 'repair')}{given_up}"))
     if shown["boot"]:
-        lines.append(("boot", shown["boot"]))
+        lines.append(("boot", boot_note.short()))
     if shown["not_kept"]:
         lines.append(("not kept", shown["not_kept"]))
     waiting = shown["unconfirmed"]
@@ -140,31 +154,42 @@ def _summary(shown: dict[str, Any]) -> list[tuple[str, str]]:
     return lines
 
 
-def status_cells(row: dict[str, Any]) -> tuple[str, str, str, str]:
-    """Return a row of the table: the resource, its state and, if it drifted, its present and its wanted value."""
+def plugin_words(plugin: dict[str, Any]) -> str:
+    """Return which version is where, and where the plugin is missing."""
+    there = f"{plugin['version']} in {', '.join(plugin['folders'])}" if plugin["folders"] else ""
+    missing = f"missing in {', '.join(plugin['missing_in'])}" if plugin["missing_in"] else ""
+    return "; ".join(filter(None, (there, missing))) or "missing"
+
+
+def status_cells(row: dict[str, Any], longest: int | None = None) -> tuple[str, str, str, str]:
+    """Return a row of the table: the resource, its state and, if it drifted, its present and its wanted value.
+
+    `longest`: the most characters of a value; None: any number.
+    """
     now, wanted = row["now"], row["wanted"]
     if row["state"] == "not known":
         return row["resource"], row["state"], row["summary"], ""
     if row["state"] == "ok":
-        return row["resource"], row["state"], _short(now), ""
+        return row["resource"], row["state"], _short(now, longest), ""
     keys = [key for key in {**(now or {}), **(wanted or {})} if (now or {}).get(key) != (wanted or {}).get(key)]
-    seen = "missing" if now is None else _short({key: now[key] for key in keys if key in now}) or "missing"
-    due = "absent" if wanted is None else _short({key: wanted[key] for key in keys if key in wanted}) or "absent"
+    seen = "missing" if now is None else _short({key: now[key] for key in keys if key in now}, longest) or "missing"
+    asked_for = {key: wanted[key] for key in keys if key in wanted} if wanted is not None else None
+    due = _short(asked_for, longest) or "absent"
     return row["resource"], row["state"], f"{seen}: other content" if seen == due else seen, due
 
 
-def _short(state: dict[str, Any] | None) -> str:
-    """Return a state's values for one cell; of a file's text, the number of lines."""
+def _short(state: dict[str, Any] | None, longest: int | None) -> str:
+    """Return a state's values for one cell; of a file's text, the number of lines. `longest` as for `status_cells`."""
     if state is None:
         return ""
     parts = []
     for key, value in state.items():
-        shown = f"{len(value.splitlines())} lines" if key == "text" else compact(value)
+        shown = counted(len(value.splitlines()), "line") if key == "text" else compact(value)
         if key == "files":
             shown = ", ".join(value)
-        if key == "digest":
+        if key == "digest" and longest is not None:
             shown = shown[:12]
         if shown:
             parts.append(f"{key} {shown}")
     text = ", ".join(parts).replace("\n", " ")
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST].rpartition(' ')[0]} …"
+    return text if longest is None or len(text) <= longest else f"{text[:longest].rpartition(' ')[0]} …"

@@ -11,6 +11,7 @@ import typer
 
 from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import command_line, spine
 from cnictl.node.runs import engine, live_pods
@@ -32,6 +33,14 @@ def options_of(
     return engine.Options(dry_run, force, no_wait, confirm_within)
 
 
+_NOTHING = "nothing to change: the node is as it should be"
+
+
+def with_count(nothing: str, plan: spine.Plan) -> str:
+    """Return the message of a run without changes, with the number of resources that it compared."""
+    return f"{nothing} ({counted(len(plan.steps), 'resource')} checked)" if plan.steps else nothing
+
+
 class Terminal:
     """An `engine.Operator` at a terminal: shows a run on stdout and stderr, and asks."""
 
@@ -40,7 +49,7 @@ class Terminal:
         output: Format,
         exit_code: bool = False,
         yes: bool = False,
-        nothing: str = "nothing to change: the node is as it should be",
+        nothing: str = "",
     ) -> None:
         """`exit_code`: a preview with changes ends with status 1. `nothing`: the message of a run without changes."""
         self._output = output
@@ -81,7 +90,7 @@ class Terminal:
             for pod in () if refusal else pods or ():
                 self.say(f"would delete the attachment of {pod}")
             if not plan.changes and not plan.unknown:
-                self.say(script.NOTHING)
+                self.say(with_count(self._nothing or script.NOTHING, plan))
         plan.refuse_unknown()
         if self._exit_code and plan.changes and not refusal:
             raise typer.Exit(1)
@@ -96,9 +105,12 @@ class Terminal:
         if self._output is Format.JSON:
             print_json({"changed": sum(row["outcome"] == "changed" for row in rows), "steps": rows, **extra})
         else:
-            if rows and (done.outcomes or not done.error):
-                print_table(("outcome", "step"), [(row["outcome"], row["summary"]) for row in rows])
+            off = [row for row in rows if row["outcome"] != "unchanged"]
+            if off and (done.outcomes or not done.error):
+                print_table(("outcome", "step"), [(row["outcome"], row["summary"]) for row in off])
+                if len(off) < len(rows):
+                    self.say(f"unchanged: {counted(len(rows) - len(off), 'resource')}")
             if not done.error and not done.plan.changes and not done.plan.unknown:
-                self.say(self._nothing)
+                self.say(with_count(self._nothing or _NOTHING, done.plan))
         if done.spec is not None and not done.error and (note := network_views.mtu_note(done.spec, done.plan)):
             self.say(note)

@@ -13,6 +13,7 @@ from cnictl.cluster.bundle import Bundle
 from cnictl.cluster.host_install import CHECK_SECONDS, INSTALL_SECONDS, SHORT_SECONDS, Installed
 from cnictl.cluster.hosts import Answer, Command, Hosts
 from cnictl.cluster.survey import as_hint
+from cnictl.core.counted import counted
 from cnictl.node.reach.cluster_file import ClusterNode
 
 UNREACHABLE, REFUSED, UNCHANGED, WOULD_CHANGE = "unreachable", "refused", "unchanged", "would change"
@@ -73,7 +74,7 @@ class Rollout:
     def plan(self) -> list[HostInstall]:
         """Ask all hosts at the same time what is installed, and return the planned outcome for each."""
         names = [node.name for node in self.nodes]
-        self.on_step(f"asking {len(names)} host{'s' if names[1:] else ''}")
+        self.on_step(f"asking {counted(len(names), 'host')}")
         observed = self._observe(names)
         return [self._planned(node, *observed[node.name]) for node in self.nodes]
 

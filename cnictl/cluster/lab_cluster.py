@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cnictl.cluster.lab_transport import run_over_lab
 from cnictl.cluster.matrix import Matrix
+from cnictl.core.counted import counted
 from cnictl.lab.lab import Lab, Node
 from cnictl.lab.plan import NETWORK, NETWORK6
 
@@ -31,7 +32,7 @@ def _values(*texts: str) -> str:
 
 def run_cluster_demo(count: int, on_step: Callable[[str], None], dual_stack: bool = False) -> tuple[str, Matrix]:
     """Set up a lab of `count` nodes from one file; return the file and the matrix. Raises Problem."""
-    on_step(f"bringing up {count} nodes and a host outside")
+    on_step(f"bringing up {counted(count, 'node')} and a host outside")
     with Lab(nodes=count, dual_stack=dual_stack) as lab, ThreadPoolExecutor(count) as pool:
         text = cluster_text(lab)
         externals = ",".join(filter(None, (lab.outside.address, lab.outside.address6)))

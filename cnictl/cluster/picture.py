@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from cnictl.cluster.matrix import LOSS, MASQUERADED, OK, PASSING, Cell, CellCause, Matrix
 from cnictl.cluster.sample import EACH, WHOLE
+from cnictl.core.counted import counted
 from cnictl.probe.pair_reports import CHECKS, NODE_POD, POD_EXTERNAL, POD_NODE, POD_POD
 
 _TIMES_UP_TO = 6
@@ -35,8 +36,8 @@ def verdict(matrix: Matrix, seconds: float) -> str:
     if cells and good == len(cells):
         parts.append("every pod saw the senders' own addresses")
     others = [cell for cell in matrix.failed_cells if cell.check != POD_POD]
-    parts += [f"{len(others)} other checks failed"] if others else []
-    parts += [f"{lost} checks lost requests"] if lost else []
+    parts += [f"{counted(len(others), 'other check')} failed"] if others else []
+    parts += [f"{counted(lost, 'check')} lost requests"] if lost else []
     names = [report.name for report in matrix.not_reached]
     parts += [f"not reached: {', '.join(names)}"] if names else []
     return f"{', '.join(parts)}, in {seconds:.1f} s"

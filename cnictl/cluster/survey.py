@@ -12,6 +12,7 @@ import cnictl
 from cnictl.cluster.hosts import Answer, Command, Hosts
 from cnictl.core import untrusted_text
 from cnictl.core.cidr import AddressError, format_address, parse_address, parse_cidr
+from cnictl.core.counted import counted
 from cnictl.node.plugin import versions
 from cnictl.node.reach.cluster_file import Cluster, ClusterNode
 from cnictl.node.runs import converge
@@ -160,7 +161,8 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     rows = tuple(peer for peer in peers if isinstance(peer, dict)) if isinstance(peers, list) else ()
     mtu = bridge.get("mtu")
     troubles = [
-        f"{document[key]} {words}" for key, words in (("drifted", "drifted"), ("unknown", "not known"))
+        f"{counted(document[key], 'resource')} {words}"
+        for key, words in (("drifted", "drifted"), ("unknown", "not known"))
         if type(document.get(key)) is int and document[key] > 0
     ]  # fmt: skip
     faults = [
@@ -168,7 +170,7 @@ def _parsed(node: ClusterNode, document: Mapping[str, Any], version: str) -> Hos
     ]
     diversions = document.get("strays")
     if isinstance(diversions, list) and diversions:
-        troubles.append(f"{len(diversions)} kinds of packets are not routed as cnictl expects")
+        troubles.append(f"the host misroutes pods' packets ({len(diversions)})")
     waits = unconfirmed(_table(document.get("unconfirmed")))
     why = "; ".join([*troubles, *faults[:2], *filter(None, [waits])])
     hint = f"cnictl status on {node.name} shows it" if why else ""
@@ -365,7 +367,7 @@ def _lacking(
         )
     rest = [name for name in lacking if name not in one_sided[:_NAMED]]
     if len(rest) > _NAMED:
-        message = f"{status.name} has no peer for {len(rest)} nodes: {_names(rest)}"
+        message = f"{status.name} has no peer for {counted(len(rest), 'node')}: {_names(rest)}"
         yield ClusterFinding(message, (status.name, *rest), f"cnictl cluster apply --limit {status.name}")
         return
     for name in rest:

@@ -62,7 +62,9 @@ def _fault(text: str) -> str:
         return " is not an IPv6 address"
     octets = text.split(".")
     if len(octets) != 4:
-        return f" has {len(octets)} part{'s' if len(octets) != 1 else ''}, an IPv4 address has 4 octets"
+        from cnictl.core.counted import counted  # an ordinary call does not need it
+
+        return f" has {counted(len(octets), 'part')}, an IPv4 address has 4 octets"
     for octet in octets:
         if not (octet.isascii() and octet.isdigit()):
             return f": octet {show(octet)} is not a number"

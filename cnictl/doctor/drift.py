@@ -9,6 +9,7 @@ from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.forward import FilterTable, IptablesForward
+from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.spine import Change, Plan
 
 
@@ -123,7 +124,7 @@ _PARTS = (
         "ip route show proto 67\nip route del 10.244.9.0/24 proto 67",
     ),
     _Part(
-        "peer-route", 31, "error", ("route/",), "the route to a peer's pods is missing or wrong",
+        "peer-route", 31, "error", ("route/", "routes/"), "the route to a peer's pods is missing or wrong",
         "RTM_GETROUTE of each peer's pod CIDR in the main table",
         "Without this route, pods' packets to the peer's pods take the default route and are lost.",
         "ip route show 10.244.1.0/24\nip route add 10.244.1.0/24 via 10.0.10.51 proto 67",
@@ -180,6 +181,17 @@ def _part_of_resource(resource: str) -> str:
     return next((part.id for part in _PARTS for prefix in part.resources if resource.startswith(prefix)), "")
 
 
+def _find_rest(facts: Facts) -> Iterable[HostFault]:
+    """Report the differences that no part reports, so that doctor calls no node healthy that status calls faulty."""
+    unknown = tuple(step for step in facts.unknown if not _part_of_resource(step.resource.id))
+    Plan(unknown).refuse_unknown()
+    for change in facts.drift:
+        part = _part_of(change)
+        if not part or (part in _FORWARD and not _matters(facts, change)):
+            message = f"differs from node.toml, but drops no packets now: {change.summary}"
+            yield HostFault(change.resource, message, hint.command("cnictl apply"), change.resource != NodeFile.id)
+
+
 def _find(part: _Part, facts: Facts) -> Iterable[HostFault]:
     unknown = tuple(step for step in facts.unknown if _part_of_resource(step.resource.id) == part.id)
     Plan(unknown).refuse_unknown()
@@ -216,10 +228,18 @@ def _fix(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     return Remedy(resources=(finding.subject,))
 
 
-CHECKS = tuple(
+CHECKS = (
+    *(
+        Check(
+            part.id, part.row, part.severity, part.looks_at, part.why, part.by_hand, partial(_find, part), _fix,
+            part.behind,
+        )
+        for part in _PARTS
+    ),
     Check(
-        part.id, part.row, part.severity, part.looks_at, part.why, part.by_hand, partial(_find, part), _fix, part.behind
-    )
-    for part in _PARTS
-)
-"""A check for each part."""
+        "other-drift", 0, "warning", "what `cnictl plan` shows and no other check reports",
+        "A rule that makes no difference now will be missed when another program begins to drop packets.",
+        "cnictl plan\ncnictl apply", _find_rest, _fix,
+    ),
+)  # fmt: skip
+"""A check for each part, and one for the rest."""

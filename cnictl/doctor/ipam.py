@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 
 from cnictl.core import durable
+from cnictl.core.counted import counted
 from cnictl.core.leases.lease_store import Store
 from cnictl.core.liveness import LIVE, STALE
 from cnictl.doctor.check import Action, Check, Finding, HostFault, Remedy
@@ -31,7 +32,7 @@ def _counted(facts: Facts, state: str, words: str) -> Iterable[HostFault]:
         held = [row.address or row.container for row in rows]
         if held:
             named = ", ".join(held[:_NAMED]) + (", …" if len(held) > _NAMED else "")
-            count = f"{len(held)} address{'es' if len(held) > 1 else ''}"
+            count = counted(len(held), "address")
             yield HostFault(
                 listing.network, f"{count} {words}: {named}", hint.command(f"cnictl ipam gc --name {listing.network}")
             )
@@ -78,7 +79,7 @@ def _nearly_full(facts: Facts) -> Iterable[HostFault]:
         if left and total and left < _LOW * total:
             yield HostFault(
                 listing.network,
-                f"only {left} of {total} addresses are free",
+                f"only {left} of {total} addresses left",
                 hint.advice(
                     "plan a larger --subnet, or fewer pods on this node",
                     because="the operator plans the pod CIDR and the number of pods",

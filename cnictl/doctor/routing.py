@@ -3,15 +3,17 @@
 from collections.abc import Iterable, Sequence
 
 from cnictl.core.cidr import format_address
+from cnictl.core.counted import counted
 from cnictl.doctor import echo
 from cnictl.doctor.check import Check, Finding, HostFault, Remedy, command_action
 from cnictl.doctor.facts import Facts
+from cnictl.node import hint
 from cnictl.node.host import pod_routes, route_lookup
 from cnictl.node.host.pod_routes import Diversion
 from cnictl.node.host.policy_rules import TO_TABLE, table_name
 from cnictl.node.host.route_lookup import Packet
 from cnictl.node.resources.bridge import gateways
-from cnictl.node.spec.node_spec import is_ipv6
+from cnictl.node.spec.node_spec import by_family, is_ipv6, of_family
 
 _NAMED = 3
 
@@ -33,7 +35,11 @@ def _message(diversions: Sequence[Diversion]) -> str:
     rule = first.rule
     table = f" (table {table_name(rule.table)})" if rule is not None and rule.action == TO_TABLE else ""
     packets = list(dict.fromkeys(diversion.packets for diversion in diversions))
-    unnamed = f" and {len(packets) - _NAMED} more kinds of packets" if packets[_NAMED:] else ""
+    unnamed = (
+        f" and {counted(len(packets) - _NAMED, 'more kind of packets', 'more kinds of packets')}"
+        if packets[_NAMED:]
+        else ""
+    )
     return f"{', '.join(packets[:_NAMED])}{unnamed} {first.fate}, {first.by}{table}"
 
 
@@ -69,12 +75,40 @@ def _forward(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     return Remedy(actions=(command_action(*pod_routes.switch_on(finding.subject).split()),))
 
 
+def _without_default_route(facts: Facts) -> Iterable[HostFault]:
+    """Report each family whose packets to the outside are masqueraded and have no route."""
+    if facts.spec is None or not facts.spec.nat:
+        return
+    for node in by_family(facts.spec):
+        target = of_family((*node.externals, *pod_routes.OUTSIDE), node.subnet)
+        own = route_lookup.look_up(Packet(target))
+        if not own.errno and own.kind == route_lookup.UNICAST:
+            continue
+        family = "IPv6" if is_ipv6(node.subnet) else "IPv4"
+        yield HostFault(
+            family,
+            f"this host has no default route: pods can't reach hosts outside its own networks, such as {target}",
+            hint.advice(
+                f"ip {'-6 ' if is_ipv6(target) else ''}route add default via GATEWAY; on a host that is isolated on "
+                "purpose: cnictl doctor --skip no-default-route",
+                because="the host's own network configuration sets its routes to the outside",
+            ),
+        )
+
+
 CHECKS = (
     Check(
         "link-forwarding", 1, "error", "net.ipv4.conf.LINK.forwarding of the bridge and of the links to other hosts",
         "The kernel forwards no packets from a link whose own setting is 0, whatever ip_forward is.",
         "sysctl net.ipv4.conf.cni0.forwarding\nsysctl -w net.ipv4.conf.cni0.forwarding=1",
         _unforwarded, _forward, ("forwarding", "forwarding-at-boot"),
+    ),
+    Check(
+        "no-default-route", 34, "warning",
+        "RTM_GETROUTE to an address outside the cluster, if node.toml says nat = true",
+        "Setting a link down and up again deletes the default route, and nothing on the host adds it again by itself.",
+        "ip route show default\nip route add default via 10.0.0.1", _without_default_route,
+        behind=("uplink-down", "router-advertisements", "pod-routing"),
     ),
     Check(
         "pod-routing", 31, "error",

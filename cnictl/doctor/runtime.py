@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from cnictl.core import skipped_entries
+from cnictl.core.counted import counted
 from cnictl.core.leases.lease import folder_networks
 from cnictl.core.process import run
 from cnictl.doctor import ipam
@@ -142,7 +143,8 @@ def _remnant_leases(facts: Facts) -> Iterable[HostFault]:
         if listing.rows and all(not reclaim.keep_reason(row) for row in listing.rows):
             yield HostFault(
                 network,
-                f"no conf has this network, but {len(listing.rows)} addresses are still leased to pods that are gone",
+                "no conf has this network, but pods that are gone still hold leases of "
+                f"{counted(len(listing.rows), 'address')}",
                 hint.command(f"cnictl ipam gc --name {network}"),
             )
 

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable
 
+from cnictl.core.counted import counted
 from cnictl.doctor.check import Check, HostFault
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
@@ -67,8 +68,8 @@ def _refused(facts: Facts) -> Iterable[HostFault]:
         )
     if len(refused) > _NAMED:
         yield HostFault(
-            f"{len(refused) - _NAMED} more nodes",
-            "are in the source but get no route",
+            counted(len(refused) - _NAMED, "more node"),
+            "in the source, but without a route",
             hint.advice("cnictl node list shows each with its reason", because="the source belongs to the operator"),
         )
 

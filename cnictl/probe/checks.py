@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnictl.core.counted import counted
 from cnictl.node import hint
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
 from cnictl.probe import service
@@ -182,7 +183,7 @@ def run_checks(
         planned = [check for *_, family_planned in families for check in family_planned]
         mains = [check.series for check in planned if check.series]
         start = time.monotonic()
-        on_step(f"pinging {len(mains)} targets from pod {' '.join(pod.addresses)}")
+        on_step(f"pinging {counted(len(mains), 'target')} from pod {' '.join(pod.addresses)}")
         attempts = [attempt for check in planned for attempt in check.attempts]
         trying = AttemptThread(attempts, listeners, wanted.timeout)
         stack.callback(trying.wait)

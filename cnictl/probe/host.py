@@ -88,8 +88,9 @@ class Host:
         if not self.bridge.up:
             return f"bridge {name} is down"
         if gateway and wanted not in self.bridge_addresses:
-            has = ", ".join(self.bridge_addresses) or f"no {self.family} address"
-            return f"bridge {name} has {has} instead of the gateway address {wanted}"
+            present = ", ".join(self.bridge_addresses)
+            has = f"has only {present}" if present else f"has no {self.family} address"
+            return f"bridge {name} {has}; the gateway address {wanted} is missing"
         return ""
 
     def port_fault(self, host_veth: str) -> str:

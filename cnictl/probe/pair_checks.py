@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
 from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.core.counted import counted
 from cnictl.node.spec.node_spec import NodeSpec, Peer, by_family, is_ipv6, of_family
 from cnictl.node.spec.peers import is_link_local
 from cnictl.probe.capture import Capture
@@ -100,7 +101,7 @@ def run_pairs(spec: NodeSpec, pod: CheckedPod, request: PairRequest, on_step: Ca
             part.targets = list(_plan(part, request))
         everything = [target for part in parts for target in part.targets]
         first = [series for target in everything for series in target.tries]
-        on_step(f"pinging {len(first)} targets from pod {' '.join(pod.addresses)}")
+        on_step(f"pinging {counted(len(first), 'target')} from pod {' '.join(pod.addresses)}")
         if first:
             ping(list(dict.fromkeys(first)), _INTERVAL, request.timeout)
         silent = [target for target in everything if target.tries and not target.answered]

@@ -7,6 +7,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import skipped_entries
+from cnictl.core.counted import counted
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
@@ -32,7 +33,8 @@ def collect(spec: NodeSpec) -> dict[str, Any]:
     listing = lease_list.listing_of(spec.name, spec)
     addresses = listing.as_json()
     findings = pod_routes.observe(spec)
-    plugin = install.installed(runtimes.bin_dirs(runtimes.find()))
+    bin_dirs = runtimes.bin_dirs(runtimes.find())
+    plugin = install.installed(bin_dirs)
     shown = {
         "drifted": sum(row["state"] == "drifted" for row in rows),
         "unknown": sum(row["state"] == "not known" for row in rows),
@@ -41,12 +43,13 @@ def collect(spec: NodeSpec) -> dict[str, Any]:
         "addresses": {key: addresses[key] for key in ("used", "free", "total", "range_sets")},
         "rules": network_views.nat(spec) if spec.nat else [],
         "source": source_view.shown(spec, learned_peers.load()) if spec.reach.source else None,
-        "peers": _peers(spec, findings),
+        "peers": peers(spec, peer_routes.states(spec, findings)),
         "strays": findings.as_json(),
         "plugin": {
             "version": plugin.current,
             "chosen": spec.plugin_version,
             "folders": list(plugin.bin_dirs),
+            "missing_in": [folder for folder in bin_dirs if folder not in plugin.bin_dirs],
             "cnictl": cnictl.__version__,
             "cnictl_is_newer": versions.newer_than_in_use(plugin.lib_dir, plugin.current),
         },
@@ -73,7 +76,7 @@ def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
     faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
     source = shown["source"] or {"conflict": "", "trouble": ""}
     faults += ["the source of peers contradicts this node"] if source["conflict"] else []
-    unknown = [f"{shown['unknown']} resources could not be checked"] if shown["unknown"] else []
+    unknown = [f"{counted(shown['unknown'], 'resource')} could not be checked"] if shown["unknown"] else []
     doubts = _doubts(shown)
     for word, reasons in ((FAULTY, faults), (UNKNOWN, unknown), (DOUBTFUL, doubts)):
         if reasons:
@@ -130,16 +133,25 @@ def _row(step: Step) -> dict[str, Any]:
     return row if change is None else {**row, "state": "drifted", "wanted": change.after, "summary": change.summary}
 
 
-def _peers(spec: NodeSpec, findings: pod_routes.RouteFindings) -> list[dict[str, Any]]:
-    """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR."""
-    rows = routes(spec, peer_routes.states(spec, findings))
-    if not rows:
-        return []
-    answered = neighbours.answering((row["via"], row["dev"]) for row in rows if row["via"] and row["dev"])
+def peers(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]:
+    """Return each peer's route, whether the peer answers on the link, and whether it has its pod CIDR.
+
+    `answers` is None if the peer was not asked: no link to it is known, or the user is not root.
+    """
+    rows = _routes(spec, states)
+    asked = [(row["via"], row["dev"]) for row in rows if row["via"] and row["dev"]] if os.geteuid() == 0 else []
+    answered = neighbours.answering(asked) if asked else {}
     return [{**row, "answers": answered.get((row["via"], row["dev"]))} for row in rows]
 
 
-def routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]:
+def peer_words(row: dict[str, Any]) -> str:
+    """Return what is known of a peer itself: why it can't be asked, or whether it answers on its link."""
+    if row["link"] != peer_routes.ON_LINK:
+        return str(row["link"])
+    return {True: "answers", False: "silent", None: f"{row['link']}, not asked"}[row["answers"]]
+
+
+def _routes(spec: NodeSpec, states: list[PeerRouteState]) -> list[dict[str, Any]]:
     """Return the routes as JSON values, each with whether its peer has the pod CIDR, and what is wrong if not.
 
     `pods` is empty if the peer was not asked: the route is missing, or the user is not root.

@@ -28,6 +28,10 @@ _ROUTE_PROTOCOL_AT = 5
 _BUFFER = 1 << 20
 
 
+LINK, ADDRESS, ROUTE, FORWARDING, RULES = "link ", "address", "route", "forwarding", "rules"
+"""What events are about; the name of the link follows `LINK`."""
+
+
 @dataclass(frozen=True)
 class Event:
     """One change that may concern the node."""
@@ -108,16 +112,16 @@ def read(kind: int, body: bytes, port: int, links: set[str]) -> Event | None:
     """Return a message's event; None if it does not concern the node, such as changes of pods' links and routes."""
     if kind in (_NEWLINK, _DELLINK):
         name = attributes(body, 16).get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
-        return Event(f"link {name}", port, "") if name in links else None
+        return Event(f"{LINK}{name}", port, "") if name in links else None
     if kind in (_NEWADDR, _DELADDR):
-        return Event("address", port, "") if kind == _DELADDR else None
+        return Event(ADDRESS, port, "") if kind == _DELADDR else None
     if kind in (_NEWROUTE, _DELROUTE):
         ours = body[_ROUTE_PROTOCOL_AT] in (PROTOCOL, LEARNED_PROTOCOL)
-        return Event("route", port, "") if ours or kind == _NEWROUTE else None
+        return Event(ROUTE, port, "") if ours or kind == _NEWROUTE else None
     if kind == _NEWNETCONF:
-        return Event("forwarding", port, "")
+        return Event(FORWARDING, port, "")
     if kind == _NEWGEN:
         parts = attributes(body, 4)
         name = parts.get(_GEN_NAME, b"").rstrip(b"\0").decode("utf-8", "replace")
-        return Event("rules", int.from_bytes(parts.get(_GEN_PID, b""), "big"), name)
+        return Event(RULES, int.from_bytes(parts.get(_GEN_PID, b""), "big"), name)
     return None

@@ -22,6 +22,8 @@ from cnictl.node.spine import Plan, State, Step
 from cnictl.node.state import journal, original_state
 from cnictl.node.state.journal import Journal
 from cnictl.node.state.run_lock import Held, exclusive
+from cnictl.watch import causes
+from cnictl.watch.causes import Cause
 from cnictl.watch.events import Event, Events
 from cnictl.watch.follower import Follower
 from cnictl.watch.repairs import Repairs
@@ -46,7 +48,7 @@ class Keeper:
     def __init__(self, tell: Tell) -> None:
         self._tell = tell
         self._repairs = Repairs()
-        self._causes: list[str] = []
+        self._causes: list[Cause] = []
         self._unseen: list[Event] = []
         self._last_check = 0.0
         self._cost = 0.0
@@ -108,7 +110,7 @@ class Keeper:
                 self._unseen = received  # handle the signal first
                 return
             received += events.wait(0, wakeup, _links(_spec()))
-        self._causes = [cause for cause in map(_culprit, received) if cause]
+        self._causes = [Cause(event.about, process) for event in received if (process := _culprit(event))]
         if self._check():
             # drop the events of our own repairs; the next check finds what others changed meanwhile
             events.wait(0, wakeup, set())
@@ -154,7 +156,7 @@ class Keeper:
                 wrong = converge.plan(spec).whole
                 todo = self._due(wrong, now)
                 if todo.changes:
-                    self._carry_out(todo)
+                    self._carry_out(todo, spec.bridge)
                     changed = True
         self._source_changed = False
         self._wanted = {step.resource.id: _wanted(step) for step in wrong.steps}
@@ -179,8 +181,8 @@ class Keeper:
                 self._retry = min(self._retry, wait)
         return Plan(tuple(steps))
 
-    def _carry_out(self, todo: Plan) -> None:
-        cause = ", ".join(dict.fromkeys(self._causes))
+    def _carry_out(self, todo: Plan, bridge: str) -> None:
+        cause = causes.named([change.resource for change in todo.changes], self._causes, bridge)
         start = time.monotonic()
         failure = ""
         try:
@@ -193,6 +195,7 @@ class Keeper:
             change, follows = step.change, self._follows(step)
             if change is None:
                 continue
+            cause = causes.named([change.resource], self._causes, bridge)
             if not failure and follows:
                 self._tell(f"followed the source: {change.summary}, in {took:.0f} ms")
             elif not failure:

@@ -278,7 +278,7 @@ def test_lost_requests_are_shown_and_fail_nothing() -> None:
     world.pings["a", "b", POD_POD] = replace(world.pings["a", "b", POD_POD], received=2)
     made = world.matrix()
     assert cell(made, "a", "b").state == "loss" and made.passed
-    assert "1 checks lost requests" in picture.verdict(made, 1.0)
+    assert "1 check lost requests" in picture.verdict(made, 1.0)
 
 
 def test_pod_without_an_address_of_its_hosts_family_fails() -> None:

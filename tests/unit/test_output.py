@@ -9,15 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from cnictl.cli import main, output, status_screen, steps
+from cnictl.cli import main, output, script, status_screen, steps
 from cnictl.core.errors import Problem
+from cnictl.node.resources.bridge import Bridge
 from cnictl.node.resources.sysctl import Forwarding
 from cnictl.node.runs import engine
 from cnictl.node.runs.engine import Report
 from cnictl.node.runs.live_pods import AttachedPod
 from cnictl.node.spec import node_file
+from cnictl.node.spec.node_spec import NodeSpec
 from cnictl.node.spine import Change, Plan, Step
 
+SPEC = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
 MAIN = [sys.executable, "-m", "cnictl"]
 
 
@@ -162,3 +165,25 @@ def test_nothing_is_told_of_the_work_in_a_pipe(capsys: pytest.CaptureFixture[str
     with output.working("looking") as tell:
         tell("1 of 2: make br0")
     assert capsys.readouterr() == ("", "")
+
+
+def test_run_that_changes_nothing_is_one_line_and_a_count(capsys: pytest.CaptureFixture[str]) -> None:
+    done = Report(Plan((Step(Bridge(SPEC), {"mtu": 1500}, "make the bridge cni0", None),)))
+    steps.Terminal(output.Format.TABLE).report(done)
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err == "nothing to change: the node is as it should be (1 resource checked)\n"
+
+
+def test_script_counts_what_is_unchanged_and_no_line_ends_in_a_blank() -> None:
+    change = Change("forward/iptables", None, {"jumps": {"FORWARD": [""]}}, "accept packets", "iptables -w -N X")
+    plan = Plan((Step(Bridge(SPEC), {}, "make the bridge cni0", None), Step(Bridge(SPEC), None, "x", change)))
+    lines = [line for _, text in script.of_plan(plan) for line in text.split("\n")]
+    assert "# unchanged: 1 resource" in lines and not any("make the bridge" in line for line in lines)
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_script_says_why_the_bridge_gets_its_mtu_in_two_steps() -> None:
+    _, command = Bridge(SPEC).describe(None, {"mtu": 1500, "owner": "cnictl:mynet", "up": True})
+    lines = command.split("\n")
+    assert lines[1].startswith("# two steps: ") and [line.split()[5] for line in lines[2:4]] == ["1499", "1500"]

@@ -138,8 +138,8 @@ def named(failed: Failure) -> tuple[str, str]:
     [
         (None, [], "bridge cni0 does not exist"),
         (DOWN, ["10.244.0.1/24"], "bridge cni0 is down"),
-        (UP, [], "has no IPv4 address instead of the gateway address 10.244.0.1/24"),
-        (UP, ["10.9.0.1/24"], "has 10.9.0.1/24 instead of"),
+        (UP, [], "has no IPv4 address; the gateway address 10.244.0.1/24 is missing"),
+        (UP, ["10.9.0.1/24"], "has only 10.9.0.1/24; the gateway address 10.244.0.1/24 is missing"),
     ],
 )
 def test_bridge(host: FakeHost, bridge: Link | None, addresses: list[str], words: str) -> None:
@@ -347,7 +347,7 @@ def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch:
     host.forwarding = False
     assert "net.ipv6.conf.all.forwarding is 0 on this node" in most_likely(failed).words
     host.bridge_addresses = []
-    assert "no IPv6 address instead of the gateway address fd00:244::1/64" in most_likely(failed).words
+    assert "no IPv6 address; the gateway address fd00:244::1/64 is missing" in most_likely(failed).words
 
 
 def of_host(check: str, to: str, host: FakeHost, left_as: str = "", **more: Any) -> Failure:

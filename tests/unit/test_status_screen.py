@@ -58,3 +58,37 @@ def test_screen_is_never_longer_than_the_terminal(rows: int, columns: int) -> No
     missing = len(lines) - (len(fitted) - 1)
     last = f"12:00:00; {missing} more lines: cnictl status" if missing else "12:00:00"
     assert text_of(fitted[-1]) == last[:columns].rstrip()
+
+
+@pytest.mark.parametrize(
+    ("folders", "missing_in", "words"),
+    [
+        (["/opt/cni/bin"], [], "1.0 in /opt/cni/bin"),
+        (["/opt/cni/bin"], ["/usr/lib/cni"], "1.0 in /opt/cni/bin; missing in /usr/lib/cni"),
+        ([], ["/opt/cni/bin", "/usr/lib/cni"], "missing in /opt/cni/bin, /usr/lib/cni"),
+    ],
+)
+def test_folder_without_the_plugin_is_named(folders: list[str], missing_in: list[str], words: str) -> None:
+    plugin = {"version": "1.0" if folders else "", "folders": folders, "missing_in": missing_in}
+    assert status_screen.plugin_words(plugin) == words
+
+
+def test_value_is_shortened_at_a_terminal_and_never_in_a_pipe() -> None:
+    accepts = " ".join(f"-d 10.244.{number}.0/24 -j ACCEPT" for number in range(30))
+    row = {"resource": "forward/iptables", "state": "ok", "now": {"accepts": accepts}, "wanted": None}
+    in_pipe, at_terminal = (" ".join(map(text_of, status_screen.matching([row], width))) for width in (None, 100))
+    assert accepts in in_pipe and "…" not in in_pipe
+    assert "…" in at_terminal
+
+
+@pytest.mark.parametrize(
+    ("link", "answers", "words"),
+    [
+        ("on the link", True, "answers"),
+        ("on the link", False, "silent"),
+        ("on the link", None, "on the link, not asked"),
+        ("no route to it", None, "no route to it"),
+    ],
+)
+def test_peer_is_not_called_well_before_it_answers(link: str, answers: bool | None, words: str) -> None:
+    assert status.peer_words({"link": link, "answers": answers}) == words

@@ -4,9 +4,11 @@ import struct
 
 from cnictl.core.netlink.messages import attr, text_attr
 from cnictl.node.host.route_lookup import PROTOCOL
-from cnictl.watch import events
+from cnictl.watch import causes, events
+from cnictl.watch.causes import Cause
 from cnictl.watch.repairs import CALM, FIGHT, Repairs
 
+NFT, IP = "nft (process 7)", "ip (process 8)"
 LINK = struct.pack("=BxHiII", 0, 1, 3, 0, 0)
 
 
@@ -26,6 +28,21 @@ def test_routes_of_ours_that_go_and_new_ones_that_may_hide_them() -> None:
 def test_generation_of_rules_names_its_process() -> None:
     body = bytes(4) + attr(1, struct.pack("!I", 9)) + attr(2, struct.pack("!I", 77)) + text_attr(3, "nft")
     assert events.read(10 << 8 | 15, body, 0, set()) == events.Event("rules", 77, "nft")
+
+
+def test_only_a_process_whose_event_is_about_a_resource_is_named_as_its_cause() -> None:
+    flushed = [Cause("rules", NFT)]  # `nft flush ruleset; ip route del`: the kernel does not say who deleted the route
+    assert causes.named(["masquerade/mynet"], flushed, "cni0") == NFT
+    assert causes.named(["route/10.244.1.0/24"], flushed, "cni0") == ""
+    assert causes.named(["route/10.244.1.0/24", "forward/nft"], [*flushed, Cause("route", IP)], "cni0") == (
+        f"{NFT}, {IP}"
+    )
+
+
+def test_a_change_of_the_bridge_explains_no_route_and_one_of_another_link_no_bridge() -> None:
+    bridge, uplink = [Cause("link cni0", IP)], [Cause("link eth0", IP)]
+    assert [causes.named([each], bridge, "cni0") for each in ("bridge/cni0", "route/10.244.1.0/24")] == [IP, ""]
+    assert [causes.named([each], uplink, "cni0") for each in ("bridge/cni0", "route/10.244.1.0/24")] == ["", IP]
 
 
 def test_fight_is_given_up_and_taken_up_again_when_it_is_calm() -> None:

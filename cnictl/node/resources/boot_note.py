@@ -9,6 +9,8 @@ from cnictl.node.plugin import ownership
 from cnictl.node.resources import boot_unit
 
 _OPENRC = "/run/openrc"
+_SHORT = "no systemd here: have `cnictl apply` run at boot"
+"""The note where it is one line of many. `init-node` explains it once."""
 
 
 def note() -> str:
@@ -24,6 +26,11 @@ def note() -> str:
     note = f"systemd does not run here: this node comes back after a boot only if something runs {command}; {place}"
     fault = ownership.fault(program[0])
     return f"{note}; first install cnictl where only root can write, because {fault}" if fault else note
+
+
+def short() -> str:
+    """Return the note in a few words; empty if a unit applies the node at boot."""
+    return "" if boot_unit.systemd_runs() else _SHORT
 
 
 def _program() -> list[str]:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from cnictl.core import durable, sysctl
 from cnictl.core.bridge import another_mtu, ensure_bridge, gateway_mac, remove_if_empty
 from cnictl.core.cidr import Cidr, parse_cidr, parse_interface
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import OWNER_MARK as OWNER_MARK
@@ -94,6 +95,7 @@ class Bridge:
             return f"make the bridge {name}, MTU {after['mtu']}", "\n".join(
                 (
                     f"ip link add {name} address {rtnetlink.format_mac(gateway_mac(self._gateways))} type bridge",
+                    "# two steps: an MTU that the bridge already has would not be fixed, and its ports would change it",
                     f"ip link set {name} mtu {another_mtu(after['mtu'])}",
                     f"ip link set {name} mtu {after['mtu']} alias {shlex.quote(after['owner'])} up",
                     f"sysctl -w net/ipv6/conf/{name}/accept_ra=0 net/ipv6/conf/{name}/accept_dad=0",
@@ -123,7 +125,7 @@ class Bridge:
                 return ""
             ports = _ports(netlink, link.index)
             others = [other for other in _texts(netlink, link) if other not in map(str, self._gateways)]
-        ports_used = [f"{len(ports)} port{'s' if len(ports) != 1 else ''} ({', '.join(ports[:8])})"] if ports else []
+        ports_used = [f"{counted(len(ports), 'port')} ({', '.join(ports[:8])})"] if ports else []
         uses = [*ports_used, *(f"the address {other}" for other in others)]
         return f"it has {', '.join(uses)}" if uses else ""
 
@@ -171,7 +173,7 @@ class Bridge:
 
     def _refuse(self, ports: list[str]) -> None:
         raise Problem(
-            f"{self._name} still has {len(ports)} port{'s' if len(ports) != 1 else ''}: {', '.join(ports[:8])}",
+            f"{self._name} still has {counted(len(ports), 'port')}: {', '.join(ports[:8])}",
             f"for a port that is not cnictl's: ip link set {ports[0]} nomaster" if ports else "",
         )
 

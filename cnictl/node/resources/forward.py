@@ -28,7 +28,7 @@ from cnictl.node.host.verdicts.pods import (
     peers_addresses,
     traffic,
 )
-from cnictl.node.resources import hidden_chains, placed_rules
+from cnictl.node.resources import accept_words, hidden_chains, placed_rules
 from cnictl.node.resources.forward_nft import MARK
 from cnictl.node.resources.placed_rules import StoredRule, stored
 from cnictl.node.spec.node_spec import NodeSpec, by_family, is_ipv6
@@ -122,7 +122,9 @@ class IptablesForward:
         subnet = getattr(_of_family(self._spec, self._family), "subnet", "pods")
         where = _in_words(after, table)
         was = _reasons(before)
-        return f"accept packets from and to {subnet} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
+        sources = "" if moves else accept_words.changed_sources((before or {}).get("accepts", []), after["accepts"])
+        summary = sources or f"accept packets from and to {subnet}"
+        return f"{summary} in {where}{f' (was {was})' if was else ''}", "\n".join(lines)
 
     def carry_out(self, change: Change) -> None:
         """Make all changes in one transaction; with hundreds of peers, change our chain's rules first. Raises Problem.

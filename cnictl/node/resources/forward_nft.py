@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from functools import cached_property
 from typing import Any
 
+from cnictl.core.counted import counted
 from cnictl.core.masquerade.rule_set import TABLE
 from cnictl.core.process import run
 from cnictl.node.host import firewall, host_links, reading
@@ -88,7 +89,13 @@ class NftForward:
             if old.get(chain) != rules:
                 drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if need.place.chain == chain)
                 place = f"in {chain}, ahead of {' and '.join(drops)}" if drops else f"at the end of {chain}"
-                words.append(f"accept packets from and to pods {place}")
+                gone = [rule for rule in old.get(chain, []) if rule not in rules]
+                only_removes = bool(gone) and len(gone) + len(rules) == len(old[chain])
+                words.append(
+                    f"remove {counted(len(gone), 'accept rule')} for pods from {chain}"
+                    if only_removes
+                    else f"accept packets from and to pods {place}"
+                )
                 commands += [f"nft {line}" for line in observed.insertions(chain, rules, needs)]
         for chain, rules in old.items():
             if chain not in new:

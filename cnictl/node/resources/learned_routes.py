@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Mapping
 
 from cnictl.core.cidr import parse_address, parse_cidr
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem
 from cnictl.core.netlink import rtnetlink
 from cnictl.core.netlink.rtnetlink import Netlink
@@ -63,10 +64,10 @@ class LearnedRoutes:
         commands = [f"ip route del {_in_words(cidr, hop)}" for cidr, hop in gone.items()]
         commands += [f"ip route replace {_in_words(cidr, hop)}" for cidr, hop in added.items()]
         if after is None:
-            return f"remove the {len(gone)} learned routes", "\n".join(commands)
+            return f"remove {counted(len(gone), 'learned route')}", "\n".join(commands)
         count = int(after["routes"])
         if before is None or not (added or gone):
-            return f"route {count} learned destination{'s' if count != 1 else ''}", "\n".join(commands)
+            return f"add {counted(count, 'learned route')}", "\n".join(commands)
         words = [f"{len(routes)} {verb}" for routes, verb in ((added, "added"), (gone, "removed")) if routes]
         return f"learned routes: {', '.join(words)}, {count} in all", "\n".join(commands)
 
@@ -84,7 +85,7 @@ class LearnedRoutes:
             refused += netlink.refusals(*additions)
         if refused:
             raise Problem(
-                f"the kernel refuses {len(refused)} learned routes, the first one with: {refused[0].strerror}"
+                f"the kernel refuses {counted(len(refused), 'learned route')}, the first with: {refused[0].strerror}"
             )
 
     def _differences(self, after: State | None) -> tuple[Routes, Routes]:

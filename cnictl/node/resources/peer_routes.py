@@ -8,6 +8,9 @@ from cnictl.node.host.route_lookup import RouteResult
 from cnictl.node.resources.route import LEARNED, OURS, RouteTable
 from cnictl.node.spec.node_spec import NodeSpec, Peer, is_ipv6
 
+ON_LINK = "on the link"
+"""`PeerRouteState.link` of a peer that this node reaches without a gateway."""
+
 
 @dataclass(frozen=True)
 class PeerRouteState:
@@ -68,7 +71,7 @@ def _state(
     else:
         state = f"foreign: {present[0]['owner']} through {present[0]['via'] or 'the link'} on {present[0]['dev']}"
     on_link = reached is not None and not reached.gateway
-    link = "on the link" if on_link else "no route to it"
+    link = ON_LINK if on_link else "no route to it"
     if peer.dev and peer.dev not in names:
         link = f"there is no link {peer.dev}"
     elif reached is not None and reached.gateway:

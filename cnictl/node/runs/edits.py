@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cnictl.core.counted import counted
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import preflight
 from cnictl.node.host import firewall, host_links, reading
@@ -69,7 +70,7 @@ def refuse_findings(findings: Collection[PreflightFinding]) -> None:
     """Raise Problem if a preflight finding is an error and not ignored."""
     errors = [finding.name for finding in findings if finding.severity == "error" and not finding.ignored]
     if errors:
-        count = f"{len(errors)} preflight check{'s' if len(errors) != 1 else ''} failed"
+        count = f"{counted(len(errors), 'preflight check')} failed"
         names = [name for name in dict.fromkeys(errors) if name in preflight.IGNORABLE]
         accepted = f"if you accept that: {' '.join(f'--ignore {name}' for name in names)}" if names else ""
         raise Problem(f"{count}, nothing was changed", accepted)

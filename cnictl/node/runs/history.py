@@ -10,7 +10,8 @@ from typing import Any
 
 from cnictl.core import attachments, liveness
 from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node import spine
+from cnictl.node import hint, spine
+from cnictl.node.hint import Hint
 from cnictl.node.reach import learning
 from cnictl.node.resources import inventory
 from cnictl.node.resources.cluster_file import ClusterFile
@@ -58,6 +59,8 @@ class Undo:
     """Whether repairs are reverted too."""
     in_effect: NodeSpec | None = None
     """The spec in effect after the undo, if it differs from the node file because a person edited that."""
+    later: tuple[Run, ...] = ()
+    """The later runs that changed what therefore has to stay, oldest first."""
 
 
 def runs() -> list[Run]:
@@ -130,6 +133,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     kept = [trace for trace in changed if trace.repair and not trace.half_made and not whole]
     back: list[Step] = []
     left: list[str] = []
+    later: dict[int, Run] = {}
     pods: tuple[AttachedPod, ...] | None = None
     spec = _spec_after(run)
     names = {known_spec.name for known_spec in converge.specs_in_place()}
@@ -148,6 +152,8 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             left.append(f"{trace.resource} can't be read and is not changed: {error}")
             continue
         target, notes = reverted(resource, trace, now)
+        if notes:
+            later |= {other.number: other for other in _later_changes(run, trace) if not other.is_repair}
         makes_again = trace.after is None and target is not None  # this takes nothing from pods
         if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
@@ -164,7 +170,8 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             summary, command = resource.describe(now, target)
             back.append(Step(resource, now, summary, Change(resource.id, now, target, summary, command)))
     stays = tuple(f"{trace.resource}: run {run.number} only repaired it" for trace in kept)
-    return Undo(run, Plan(tuple(back)), tuple(left), spec, stays, whole, _spec_before_edit(run, spec))
+    depending = tuple(later[number] for number in sorted(later))
+    return Undo(run, Plan(tuple(back)), tuple(left), spec, stays, whole, _spec_before_edit(run, spec), depending)
 
 
 def carry_out(undo: Undo, command: str, on_step: OnStep, unconfirmed: bool = False) -> Run | None:
@@ -332,13 +339,42 @@ def _alive() -> tuple[AttachedPod, ...]:
 
 def _changed_by(run: Run, trace: Trace) -> str:
     """Return in words the later runs of cnictl that changed the same thing."""
-    named = [
-        f"run {later.number} ({later.command})"
+    named = [_named(later) for later in _later_changes(run, trace)]
+    return f", by {', '.join(named)}" if named else ""
+
+
+def _later_changes(run: Run, trace: Trace) -> list[Run]:
+    """Return the later runs that changed the same thing and are not undone, oldest first."""
+    return [
+        later
         for later in reversed(runs())
         if later.number > run.number and not later.undone_by and not later.undoes
         if any(entry.resource == trace.resource for entry in later.entries)
     ]
-    return f", by {', '.join(named)}" if named else ""
+
+
+def _named(run: Run) -> str:
+    return f"run {run.number} ({run.command})"
+
+
+def in_the_way(undo: Undo) -> tuple[str, Hint]:
+    """Return in words which later runs keep an undo from being whole, and the hint; empty if none does."""
+    if not undo.later:
+        return "", hint.NONE
+    named = ", ".join(map(_named, undo.later))
+    words = f"only a part of run {undo.run.number} can be undone, because later runs changed the same things: {named}"
+    first = [f"cnictl undo {run.number}" for run in reversed(undo.later)]
+    return words, hint.command(
+        " && ".join([*first, f"cnictl undo {undo.run.number}"]), "or remove all of cnictl: cnictl reset-node"
+    )
+
+
+def next_to_undo() -> str:
+    """Return in words which run the next `cnictl undo` takes."""
+    try:
+        return f"the next `cnictl undo` takes {_named(latest_to_undo())}"
+    except Problem as problem:
+        return problem.message
 
 
 def consequences(undo: Undo) -> list[str]:

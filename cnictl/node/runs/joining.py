@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from cnictl.core.counted import counted
 from cnictl.core.errors import UsageProblem
 from cnictl.core.paths import CLUSTER_FILE
 from cnictl.node.host import host_links, pod_routes, route_lookup
@@ -179,8 +180,7 @@ def what_next(spec: NodeSpec, record: Learned | None) -> str:
     if record is None:
         peers = [f"{subnet}={_own_address(spec, subnet)}" for subnet in spec.subnets]
         return "\n".join(_on_others(spec.networks, peers))
-    count = len(spec.learned)
-    known = f"{count} peer{'s' if count != 1 else ''} learned from {record.source}"
+    known = f"{counted(len(spec.learned), 'peer')} learned from {record.source}"
     if spec.reach.source == KUBERNETES:
         return f"{known}; other nodes learn of this one through cnictl watch; without it, run cnictl apply on each"
     return f"{known}; other nodes need the same file: cnictl cluster apply, or cnictl init-node --from FILE there"

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from cnictl.core import attachments, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
+from cnictl.core.counted import counted
 from cnictl.core.detach import detach
 from cnictl.core.errors import Problem
 from cnictl.core.foreign_links import ForeignLinks
@@ -144,7 +145,7 @@ def refusal(pods: Sequence[AttachedPod], command: str) -> Problem:
     shown = ", ".join(str(pod) for pod in pods[:_SHOWN])
     others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
     return Problem(
-        f"{command} would cut off {len(pods)} pod{'s' if len(pods) != 1 else ''}: {shown}{others}",
+        f"{command} would cut off {counted(len(pods), 'pod')}: {shown}{others}",
         "move them away first, or use --force, which detaches them as when a pod stops",
     )
 

@@ -208,8 +208,8 @@ def test_gc_frees_what_is_provably_stale_and_leaves_the_rest(mixed: Mixed) -> No
 def test_gc_counts_at_the_end_and_shows_the_manual_commands_first(mixed: Mixed) -> None:
     done = cnictl(mixed.host, "ipam", "gc", "--dry-run")
     assert f"rm {LEASES}/mynet/{mixed.torn}" in done.stdout.splitlines()
-    assert done.stderr.splitlines()[-1] == "mynet: 4 would free, 3 left"
-    assert cnictl(mixed.host, "ipam", "gc").stderr.splitlines()[-1] == "mynet: 4 freed, 3 left"
+    assert done.stderr.splitlines()[-1] == "mynet: 4 would free, 3 kept"
+    assert cnictl(mixed.host, "ipam", "gc").stderr.splitlines()[-1] == "mynet: 4 freed, 3 kept"
 
 
 def test_a_live_lease_is_released_by_force_alone_and_then_as_a_whole(mixed: Mixed) -> None:

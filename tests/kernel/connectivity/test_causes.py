@@ -68,7 +68,7 @@ FAULTS = {
         "ip address delete 10.244.0.1/24 dev cni0",
         "external",
         "bridge-unfit",
-        "bridge cni0 has no IPv4 address instead of the gateway address 10.244.0.1/24",
+        "bridge cni0 has no IPv4 address; the gateway address 10.244.0.1/24 is missing",
         "cnictl bridge up",
         "probe.causes_local.bridge_unfit: cnictl bridge up",
     ),

@@ -31,6 +31,10 @@ def no_start(world: World) -> bool:
     return not world.starts()
 
 
+def called_faulty(world: World) -> bool:
+    return "faulty" in world.here.run(["cnictl", "status"], check=False).stdout
+
+
 def too_large_for_the_bridge(world: World) -> bool:
     world.far.run("ip", "route", "flush", "cache")  # discard the learned path MTU
     ping = ("ping", "-n", "-q", "-c1", "-W1", "-M", "do", "-s", "1400", world.pod.address)
@@ -86,6 +90,10 @@ CASES = (
         subject="iptables FORWARD",
         restore="sed -i '/^forward/d' /etc/cnictl/node.toml; iptables -P FORWARD ACCEPT; cnictl apply",
         hint="doctor.firewall: cnictl init-node --forward",
+    ),
+    Case(
+        "other-drift", "iptables -F FORWARD", "status calls the node faulty", called_faulty,
+        hint="doctor.drift._find_rest: cnictl apply",
     ),
     Case("bridge", "ip link set cni0 down", "a pod can't reach its own host", no_gateway),
     Case(
@@ -164,9 +172,18 @@ def test_two_faults_at_once(world: World) -> None:
     assert world.reaches("external")
 
 
+def test_node_that_doctor_has_fixed_is_healthy_for_status_too(world: World) -> None:
+    world.sh("nft flush ruleset; ip route del {far_cidr}")
+    fixed = world.here.run(["sh", "-c", "cnictl doctor --fix 2>&1"])
+    verdict = fixed.stdout.splitlines()[-1]
+    assert verdict == "healthy: nothing was found that keeps pods from working"
+    assert "fixed: other-drift forward/iptables" in fixed.stdout
+    assert not called_faulty(world)
+
+
 def test_healthy_node_is_one_line(world: World) -> None:
     done = world.here.run(["cnictl", "doctor"])
-    assert (done.stdout.count("\n"), done.stderr) == (1, "")
+    assert (done.stdout.count("\n"), done.stderr) == (1, "boot: no systemd here: have `cnictl apply` run at boot\n")
 
 
 def test_missing_and_unreadable_node_files_are_reported(world: World) -> None:

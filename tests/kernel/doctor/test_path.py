@@ -157,6 +157,10 @@ CASES = (
         hint="doctor.path._no_way_out: ip link set {} up; cnictl apply", then="ip route add default via 10.0.0.1",
     ),
     Case(
+        "no-default-route", "ip link set {dev} down; ip link set {dev} up; cnictl apply", NO_WAY_OUT, no_way_out,
+        "ip route add default via 10.0.0.1", subject="IPv4",
+    ),
+    Case(
         "unheld-address", "rm /var/lib/cni/networks/mynet/{pod}", "a pod's address is assigned to another pod",
         lambda world: world.starts(request=world.request(ip=world.pod.address)),
         hint="doctor.ipam._unheld: printf '%s\\r\\n%s' {} {} > {}",

@@ -45,7 +45,7 @@ def test_files_for_the_next_boot_are_left_out_with_a_note(node: Node) -> None:
         start_pod(node, "web")
         status, healthy = cnictl(node, "status"), cnictl(node, "doctor")
         assert healthy.stdout.startswith("healthy")
-        for said in (status.stdout, healthy.stdout):
+        for said in (status.stdout, healthy.stderr):
             assert [said.count(path) for path in LEFT_OUT] == [1, 1]
         assert cnictl(node, "apply", "--dry-run", "--exit-code").status == 0
         cnictl(node, "reset-node", "--yes", "--force")

@@ -216,7 +216,7 @@ def test_an_attachment_without_address_is_told_of_and_freed(host: Host) -> None:
     assert [line.split()[:3] for line in said[1:3]] == [["-", "pod0", "eth0"], ["-", "pod1", "eth0"]]
     assert cnictl(host, "ipam", "release", "pod1").returncode == 1
     host.kill(pods[0])
-    assert cnictl(host, "ipam", "gc").stderr.splitlines()[-1] == "flat: 1 freed, 1 left"
+    assert cnictl(host, "ipam", "gc").stderr.splitlines()[-1] == "flat: 1 freed, 1 kept"
     assert host.records("flat") == {"pod1@eth0"}
     host.delete(pods[1], flat)
     assert host.records("flat") == set()

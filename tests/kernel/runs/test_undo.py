@@ -6,9 +6,11 @@ from collections.abc import Iterator
 import pytest
 
 from cnictl.lab.lab import Lab, Node
-from tests.kernel.commands import cnictl, drifted, init, start_pod
+from tests.kernel.commands import at_terminal, cnictl, drifted, init, start_pod
 from tests.kernel.runs.test_confirm import as_before, in_one_order
 from tests.waiting import wait_for
+
+from ..hints import applies, matches
 
 pytestmark = pytest.mark.once
 
@@ -35,7 +37,7 @@ def test_undo_puts_the_host_back_and_undone_twice_finds_nothing(node: Node) -> N
     cnictl(node, "undo")
     assert in_one_order(as_before(node)) == before
     again = cnictl(node, "undo", "1")
-    assert "nothing of it is left to undo" in again.stderr
+    assert "nothing of it is left to undo; there is no run to undo" in again.stderr
     runs = json.loads(cnictl(node, "history", "-o", "json").stdout)["items"]
     assert [(run["run"], run["outcome"]) for run in runs][-1] == (1, "undone by run 2")
 
@@ -52,6 +54,37 @@ def test_undo_takes_back_one_run_among_others(node: Node) -> None:
     cnictl(node, "undo", "3")
     assert in_one_order(as_before(node)) == before
     assert drifted(node) == []
+
+
+LATER_FIRST = "node.runs.history.in_the_way: {}"
+
+
+@applies(LATER_FIRST)
+def test_undo_below_later_runs_says_so_first_and_its_hint_undoes_all(node: Node) -> None:
+    before = in_one_order(as_before(node))
+    init(node, *PEER)
+    cnictl(node, "nat", "disable")
+    cnictl(node, "apply")
+    cnictl(node, "route", "del-peer", "10.244.1.0/24")
+    shown = cnictl(node, "undo", "1", "--dry-run").stderr
+    named = "later runs changed the same things: run 2 (nat disable), run 3 (route del-peer)"
+    assert "only a part of run 1 can be undone" in shown and named in shown
+    asked = at_terminal(node, "n", "undo", "1").stderr
+    assert named in asked.partition("[y/N]")[0] and "Undo only a part of run 1?" in asked
+    (printed,) = (line.split("hint: ")[1].split("  #")[0] for line in shown.splitlines() if "hint: " in line)
+    assert matches(LATER_FIRST, printed)
+    node.run(["sh", "-c", printed])
+    assert in_one_order(as_before(node)) == before
+
+
+def test_undo_that_finds_nothing_names_the_run_that_is_next(node: Node) -> None:
+    init(node)
+    files = "/etc/cnictl/node.toml /etc/cni/net.d/10-cnictl.conflist"
+    node.run(["sh", "-c", f"tar -cPf /tmp/before.tar {files}"])
+    cnictl(node, "bridge", "up", "--mtu", "1400")
+    node.run(["sh", "-c", "tar -xPf /tmp/before.tar; ip link set cni0 mtu 1500"])
+    said = cnictl(node, "undo", check=False).stderr
+    assert "nothing of it is left to undo; the next `cnictl undo` takes run 1 (init-node)" in said
 
 
 def test_rules_and_routes_that_others_made_since_stay(node: Node) -> None:

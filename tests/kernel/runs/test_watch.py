@@ -81,6 +81,13 @@ def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: 
     assert (run["command"], run["outcome"]) == ("watch", "done")
 
 
+def test_program_that_flushed_the_rules_is_not_blamed_for_a_route(node: Node) -> None:
+    with watching(node) as watch:
+        node.run(["sh", "-c", "nft flush ruleset; ip route del 10.244.1.0/24"])
+        assert "changed by nft" in watch.until("masquerade packets")
+        assert "changed by" not in watch.until("route 10.244.1.0/24")
+
+
 def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> None:
     with watching(node) as watch:
         pod = start_pod(node, "calm")

@@ -1,0 +1,12 @@
+"""Say how many of something there are: the one function that decides between singular and plural."""
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: `1 address`, `2 addresses`, `0 addresses`.
+
+    `plural` is for a noun that does not take the usual ending at its end, such as `kind of packets`.
+    """
+    if count == 1:
+        return f"1 {noun}"
+    usual = f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count} {plural or usual}"
