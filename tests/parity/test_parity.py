@@ -58,7 +58,7 @@ def test_verdict_follows_from_the_facts(reference: Facts, ours: Facts, verdict: 
     assert _verdict(reference, ours) == verdict
 
 
-def test_what_is_left_behind_makes_a_side_worse() -> None:
+def test_leftovers_make_a_side_worse() -> None:
     wanted: Facts = {"outcome": REFUSED, "left": []}
     clean: Facts = {"outcome": REFUSED, "left": []}
     littered: Facts = {"outcome": REFUSED, "left": ["a host veth"]}
@@ -74,7 +74,7 @@ def test_a_row_that_the_kernel_cannot_show_still_needs_a_clean_refusal() -> None
 
 
 @pytest.mark.skipif(not os.path.exists(_REFERENCE), reason="the reference plugins are not here")
-def test_no_row_of_a_part_of_the_list_is_worse() -> None:
+def test_no_row_of_a_sample_is_worse() -> None:
     """Run every eleventh scenario and fault; `make parity` runs all."""
     command = [sys.executable, "-m", "tests.parity", "--part", "1/11", "--jobs", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -41,7 +41,7 @@ def test_text_is_wrapped_once(words: str, width: int, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("words", commands())
-def test_examples_stand_under_a_heading_as_they_are_written(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_are_unchanged_under_a_heading(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, source = rendered(words, NARROW, monkeypatch), commands()[words].help or ""
     assert "{" not in text.partition("\n")[0]
     assert text.count("Examples:\n") == source.count("\b\n")
@@ -67,7 +67,7 @@ def test_value_out_of_range_is_refused_in_the_words_of_the_help() -> None:
     assert "-1 is not in the range at least 0." in run("logs", "-n", "-1").stderr
 
 
-def test_program_and_group_without_a_word_show_their_commands() -> None:
+def test_program_and_group_without_arguments_show_their_commands() -> None:
     for words, command in (((), "init-node"), (("ipam",), "release")):
         done = run(*words)
         assert (done.returncode, done.stderr) == (2, "")
@@ -97,7 +97,7 @@ def test_program_and_group_without_a_word_show_their_commands() -> None:
         ("init", "init-node"),
     ],
 )
-def test_hint_for_a_mistyped_command_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_hint_for_a_mistyped_command_is_the_similar_one(typed: str, meant: str) -> None:
     done = run(*typed.split())
     assert done.returncode == 2
     assert done.stderr.startswith("cnictl: No such command ")
@@ -116,7 +116,7 @@ def test_hint_for_a_mistyped_command_is_the_one_that_was_meant(typed: str, meant
         ("ipam --hlp", "--help"),
     ],
 )
-def test_hint_for_a_mistyped_option_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_hint_for_a_mistyped_option_is_the_similar_one(typed: str, meant: str) -> None:
     done = run(*typed.split())
     assert done.returncode == 2
     assert done.stderr.startswith("cnictl: No such option: --")
@@ -131,7 +131,7 @@ def test_word_of_another_program_is_no_pods_name() -> None:
 
 
 @pytest.mark.parametrize("typed", ["frobnicate", "ipam frobnicate", "ipam list --frobnicate"])
-def test_what_is_near_to_nothing_has_no_hint(typed: str) -> None:
+def test_word_unlike_any_other_has_no_hint(typed: str) -> None:
     done = run(*typed.split())
     assert (done.returncode, done.stdout, "hint" in done.stderr) == (2, "", False)
 

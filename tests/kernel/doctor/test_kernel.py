@@ -130,7 +130,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
+def test_only_the_fault_is_reported_and_its_fix_works(world: World, case: Case) -> None:
     run(world, case)
 
 
@@ -165,7 +165,7 @@ def test_full_connection_tracking_table(world: World) -> None:
     )
 
 
-def test_two_faults_at_once(world: World) -> None:
+def test_two_simultaneous_faults(world: World) -> None:
     world.sh("nft delete table inet cnictl; ip link set {veth} down")
     assert sorted(check for check, _ in world.doctor()) == ["masquerade", "port-off"]
     assert world.doctor("--fix") == []

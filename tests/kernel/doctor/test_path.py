@@ -188,7 +188,7 @@ def former_peer(world: World) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
+def test_only_the_fault_is_reported_and_its_fix_works(world: World, case: Case) -> None:
     run(world, case)
 
 
@@ -325,7 +325,7 @@ def test_pod_with_a_larger_mtu_than_the_uplink(world: World) -> None:
     note("mtu", "ip link set eth0 mtu 1400; cnictl apply", "large packets of a running pod are lost", "restart the pod")
 
 
-def test_pool_that_is_nearly_full(world: World) -> None:
+def test_nearly_full_pool(world: World) -> None:
     filler = "printf 'filler\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.$n"
     world.sh(f"for n in $(seq 20 250); do {filler}; done")
     assert world.doctor() == [("pool-low", "mynet")]
