@@ -33,7 +33,7 @@ def test_forgotten_peer_names_both_hosts(cluster: World) -> None:
     ]
 
 
-def test_peers_that_forgot_each_other_are_told_once(cluster: World) -> None:
+def test_peers_that_forgot_each_other_are_reported_once(cluster: World) -> None:
     one, two, three = cluster.nodes
     _reinit(cluster, one, cluster.text([one, three], with_cidrs=True))
     _reinit(cluster, two, cluster.text([two, three], with_cidrs=True))

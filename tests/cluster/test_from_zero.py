@@ -21,7 +21,7 @@ def matrix(world: World) -> dict[tuple[str, str], str]:
     return {(cell["from"], cell["to"]): cell["state"] for cell in document["items"] if cell["check"] == "pod-pod"}
 
 
-def test_five_nodes_are_made_by_one_file_and_one_command(bare: World) -> None:
+def test_one_file_and_one_command_set_up_five_nodes(bare: World) -> None:
     text = bare.text(bare.nodes[:5]).replace("nodes = [\n", "nodes = [\n  # rack 1\n")
     bare.write(text)
     planned = bare.cluster("plan")
@@ -97,7 +97,7 @@ def _has(node: Node, command: str, text: str) -> bool:
     return text in node.run(["sh", "-c", f"{command} 2>/dev/null || true"]).stdout
 
 
-def test_limit_names_the_hosts_that_are_asked(bare: World) -> None:
+def test_limit_selects_the_hosts(bare: World) -> None:
     rows, _, status = bare.status("--limit", "node1,node2")
     assert list(rows) == ["node1", "node2"]
     assert status == 0

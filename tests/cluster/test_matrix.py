@@ -175,7 +175,7 @@ class Unreached(LabTransport):
         return super().start(host, argv)
 
 
-def test_host_that_is_not_reached_fails_the_command(cluster: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unreachable_host_fails_the_command(cluster: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(typer.Exit) as ended:
         cluster_test.run(["node1", "node2", "node3"], Unreached(cluster), output=Format.JSON)
     assert ended.value.exit_code == 1
@@ -186,7 +186,7 @@ def test_host_that_is_not_reached_fails_the_command(cluster: Lab, capsys: pytest
     assert (states["node1", "node3"], states["node1", "node2"]) == ("ok", "not reached")
 
 
-def test_host_that_is_no_node_says_so(cluster: Lab) -> None:
+def test_host_that_is_not_set_up_is_reported_as_such(cluster: Lab) -> None:
     matrix = matrix_run.run(["node1", "outside"], LabTransport(cluster), lambda _: None)
     (report,) = matrix.not_reached
     assert (report.name, report.fault) == ("outside", NO_NODE[0])
@@ -232,7 +232,7 @@ def test_probe_ends_when_its_time_is_up(cluster: Lab) -> None:
     assert traces(node) == before
 
 
-def test_what_a_killed_probe_left_is_cleaned_up_by_the_next(cluster: Lab) -> None:
+def test_next_probe_cleans_up_after_a_killed_one(cluster: Lab) -> None:
     node = cluster.nodes[0]
     before = traces(node)
     process = probing(node)

@@ -71,7 +71,7 @@ def test_wrong_and_unknown_host_keys_are_never_accepted(three: World) -> None:
         three.write_known_hosts()
 
 
-def test_hint_for_a_changed_key_names_the_host_as_known_hosts_has_it(three: World) -> None:
+def test_hint_for_a_changed_key_names_the_host_as_in_known_hosts(three: World) -> None:
     node, known = three.nodes[2], dict(three.known_hosts)
     three.write(f"Host far\n  HostName {node.address}\n  User root\n", path="/root/.ssh/config")
     three.write(three.file.replace('"10.244.2.0/24" }', '"10.244.2.0/24", ssh = "far" }'), path="/root/far.toml")
@@ -88,7 +88,7 @@ def test_hint_for_a_changed_key_names_the_host_as_known_hosts_has_it(three: Worl
         three.write_known_hosts()
 
 
-def test_key_that_is_not_let_in_is_a_row_with_a_hint(three: World) -> None:
+def test_rejected_login_key_is_a_row_with_a_hint(three: World) -> None:
     node = three.nodes[0]
     node.run(["mv", "/root/.ssh/authorized_keys", "/root/.ssh/kept"])
     try:
@@ -108,7 +108,7 @@ def test_host_without_cnictl_is_a_row_with_a_hint(three: World) -> None:
         node.run(["mv", "/usr/local/bin/away", "/usr/local/bin/cnictl"])
 
 
-def test_greeting_of_a_login_shell_is_no_part_of_an_answer(three: World) -> None:
+def test_greeting_of_a_login_shell_is_ignored(three: World) -> None:
     node = three.nodes[0]
     accounts = node.run(["cat", "/etc/passwd"]).stdout
     three.write(accounts.replace("/root:/bin/sh", "/root:/bin/bash"), node, "/etc/passwd")
@@ -139,7 +139,7 @@ def _ordinary_user(three: World, node: Node, sudo: str) -> Iterator[None]:
         node.run(["rm", "/usr/local/bin/id", "/usr/local/bin/sudo"])
 
 
-def test_warning_of_sudo_is_no_refusal(three: World) -> None:
+def test_warning_of_sudo_is_not_a_refusal(three: World) -> None:
     warning = 'echo "sudo: unable to resolve host node1: Name or service not known" >&2; shift 2; exec "$@"'
     with _ordinary_user(three, three.nodes[0], warning):
         assert three.status("--limit", "node1")[0]["node1"]["state"] == "ok"
@@ -171,7 +171,7 @@ def test_host_that_is_another_node_is_neither_changed_nor_removed(three: World) 
     assert three.status()[1:] == ([], 0)
 
 
-def test_no_host_is_changed_where_one_would_lose_its_pods(three: World) -> None:
+def test_no_host_is_changed_if_one_would_lose_its_pods(three: World) -> None:
     before, node = three.file, three.nodes[2]
     pod = start_pod(node, "web")
     three.write(before.replace(node.pod_cidr, "10.244.9.0/24"))
@@ -203,7 +203,7 @@ esac
 """
 
 
-def test_what_a_hostile_host_says_reaches_no_terminal(three: World) -> None:
+def test_output_of_a_hostile_host_is_escaped(three: World) -> None:
     with three.replaced(three.nodes[0], _HOSTILE):
         for words in (["status"], ["plan"], ["apply"]):
             done = three.cluster(*words, check=False)
@@ -213,13 +213,13 @@ def test_what_a_hostile_host_says_reaches_no_terminal(three: World) -> None:
         assert "\\x1b[2Jwiped\\nnode2 ok" in three.cluster("status", check=False).stdout
 
 
-def test_host_that_answers_without_end_is_bounded(three: World) -> None:
+def test_endless_answer_of_a_host_is_bounded(three: World) -> None:
     with three.replaced(three.nodes[0], 'case "$1" in status) yes; exit;; esac'):
         row = three.status()[0]["node1"]
     assert row["why"] == "no answer: answered with over 32 MiB"
 
 
-def test_words_of_the_command_line_and_the_file_start_nothing(three: World) -> None:
+def test_command_line_and_cluster_file_cannot_inject_commands(three: World) -> None:
     for name in ("-oProxyCommand=touch /tmp/owned", "$(touch /tmp/owned)", "node1;touch /tmp/owned"):
         assert three.cluster("status", f"--limit={name}", check=False).status == 2
         text = three.text(three.nodes, with_cidrs=True).replace('" },', f'", ssh = "{name}" }},', 1)
@@ -301,7 +301,7 @@ def test_operators_configuration_and_jump_hosts_are_used(three: World) -> None:
         three.operator.run(["rm", "/root/.ssh/config"])
 
 
-def test_no_at_the_terminal_changes_nothing(three: World) -> None:
+def test_answering_no_at_the_terminal_changes_nothing(three: World) -> None:
     before = three.file
     three.write(_grown(three).replace(f', pod_cidr = "{three.nodes[2].pod_cidr}"', ""))
     asked = three.file
@@ -316,7 +316,7 @@ def test_no_at_the_terminal_changes_nothing(three: World) -> None:
         three.write(before)
 
 
-def test_node_that_is_gone_is_removed_from_the_others(three: World) -> None:
+def test_unreachable_node_is_removed_from_the_others(three: World) -> None:
     before = three.file
     with _cut_off(three.nodes[2]):
         done = three.cluster("remove", "node3", check=False)
@@ -355,7 +355,7 @@ def _routes(node: Node) -> bool:
     return "10.244.7.0/24" in node.run(["ip", "route"]).stdout
 
 
-def test_lost_host_reverts_by_itself_and_the_others_as_asked(three: World) -> None:
+def test_lost_host_reverts_by_itself_and_the_others_on_request(three: World) -> None:
     before = three.file
     lost = three.nodes[2]
     for option, stays in (("--revert", False), ("--keep", True)):
@@ -396,7 +396,7 @@ def test_host_that_will_revert_is_named_until_it_is_confirmed(three: World) -> N
     assert three.status()[2] == 0
 
 
-def test_all_hosts_that_are_well_are_confirmed(three: World) -> None:
+def test_all_healthy_hosts_are_confirmed(three: World) -> None:
     before = three.file
     three.write(_grown(three))
     document = json.loads(

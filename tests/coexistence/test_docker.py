@@ -139,7 +139,7 @@ def test_docker_started_after_cnictl(world: World, dockerd: Dockerd) -> None:
     assert dockerd.containers_work()
 
 
-def test_docker_that_was_there_first(world: World, dockerd: Dockerd) -> None:
+def test_docker_started_before_cnictl(world: World, dockerd: Dockerd) -> None:
     node = world.here
     dockerd.start()
     shell(node, _IMAGE)

@@ -82,7 +82,7 @@ def zones(node: Node) -> dict[str, dict[str, list[str]]]:
     return dict(json.loads(said)["data"][0])
 
 
-def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_reloads(world: Firewalled) -> None:
+def test_pods_pass_firewalld_started_before_or_after_cnictl_across_reloads(world: Firewalled) -> None:
     assert zones(world.here) == {"trusted": IN_OURS}  # firewalld does not know our zone before a reload
     assert zones(world.there) == {"cnictl": IN_OURS}
     assert (world.missing(), world.translated()) == ([], [])
@@ -96,7 +96,7 @@ def test_pods_pass_a_firewalld_that_came_first_and_one_that_came_later_over_relo
 
 
 @applies("node.host.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
-def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
+def test_missing_files_are_found_and_fixed(world: Firewalled) -> None:
     node = world.here
     node.run(["sh", "-ec", FAULT])
     assert set(world.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
@@ -114,7 +114,7 @@ def test_lost_files_are_found_and_fixed(world: Firewalled) -> None:
     note("firewalld", FAULT, "pods of other nodes can't connect to this node's")
 
 
-def test_watch_puts_back_what_a_reload_brought_to_light(world: Firewalled) -> None:
+def test_watch_fixes_drift_that_a_reload_causes(world: Firewalled) -> None:
     watching = world.there.popen(["cnictl", "watch"])
     said = Lines(watching.stderr)
     wait_for(lambda: (said.next() or "").startswith("watching"), "watch has started")
@@ -133,7 +133,7 @@ def split_over(zone: str) -> dict[str, dict[str, list[str]]]:
     return {"cnictl": {"sources": IN_OURS["sources"]}, zone: {"interfaces": IN_OURS["interfaces"]}}
 
 
-def test_what_the_operator_has_in_a_zone_stays_there(world: Firewalled) -> None:
+def test_operators_zone_entries_are_kept(world: Firewalled) -> None:
     node = world.here
     firewall_cmd(node, "--permanent", "--zone=work", "--change-interface=cni0")
     firewall_cmd(node, "--reload")
@@ -152,7 +152,7 @@ def test_what_the_operator_has_in_a_zone_stays_there(world: Firewalled) -> None:
     cnictl(node, "apply")
 
 
-def test_reset_gives_back_what_was_there(world: Firewalled) -> None:
+def test_reset_restores_the_former_state(world: Firewalled) -> None:
     world.here.run(["ip", "netns", "delete", "pod"])
     cnictl(world.here, "reset-node", "--yes", "--force")
     assert zones(world.here) == {"work": {"interfaces": ["cni0"]}}

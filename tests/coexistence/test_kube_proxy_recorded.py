@@ -138,7 +138,7 @@ def proxy(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[KubeProx
     cnictl(cluster.here, "apply")
 
 
-def test_services_work_and_are_refused_as_kube_proxy_wants_it_over_its_restarts(
+def test_services_work_and_are_rejected_by_kube_proxys_rules_across_its_restarts(
     cluster: Cluster, proxy: KubeProxy
 ) -> None:
     expected = cluster.expected(proxy.mode)
@@ -147,7 +147,7 @@ def test_services_work_and_are_refused_as_kube_proxy_wants_it_over_its_restarts(
     assert (cluster.answers(proxy.mode), drifted(cluster.here), cluster.findings()) == (expected, [], [])
 
 
-def test_kube_proxy_that_was_there_first_keeps_its_place(cluster: Cluster, proxy: KubeProxy) -> None:
+def test_kube_proxy_started_before_cnictl_keeps_its_place(cluster: Cluster, proxy: KubeProxy) -> None:
     here, expected = cluster.here, cluster.expected(proxy.mode)
     for program in ("iptables", "ip6tables"):
         mark = "-m comment --comment cnictl:mynet -j CNICTL-FORWARD"

@@ -70,7 +70,7 @@ def files(node: Node) -> str:
     return shell(node, "cd /etc/NetworkManager; ls -R . ; cat conf.d/*")
 
 
-def test_network_manager_that_was_there_first(world: World) -> None:
+def test_network_manager_installed_before_cnictl(world: World) -> None:
     node, manager = world.here, NetworkManager(world.here)
     manager.start()
     before = files(node)

@@ -87,7 +87,7 @@ def reaches(pod: Pod, address: str) -> bool:
     return pod.run("ping", "-n", "-c1", "-W0.3", address, check=False).status == 0
 
 
-def test_networkd_that_was_there_first(world: World) -> None:
+def test_networkd_enabled_before_cnictl(world: World) -> None:
     node, networkd = world.here, Networkd(world.here)
     networkd.start()
     before = files(node)

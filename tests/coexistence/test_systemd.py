@@ -43,7 +43,7 @@ def routes(node: Node) -> str:
     return shell(node, "ip route")
 
 
-def test_reboot_brings_the_node_back_and_only_what_was_confirmed(machine: Booted) -> None:
+def test_reboot_restores_the_node_with_only_what_was_confirmed(machine: Booted) -> None:
     assert machine.systemctl("is-enabled", "cnictl.service") == "enabled"
     start_pod(machine.node, "pod")
     assert len(leases(machine.node)) == 1
@@ -60,7 +60,7 @@ def test_reboot_brings_the_node_back_and_only_what_was_confirmed(machine: Booted
     assert start_pod(machine.node, "pod").pings("10.244.0.1")
 
 
-def test_unit_that_was_disabled(machine: Booted) -> None:
+def test_disabled_unit(machine: Booted) -> None:
     fault = "systemctl disable cnictl.service"
     shell(machine.node, fault)
     assert findings(machine.node) == ["boot-unit"]
@@ -72,7 +72,7 @@ def test_unit_that_was_disabled(machine: Booted) -> None:
 
 
 @pytest.mark.parametrize("verbs", [("restart",), ("reload",), ("stop", "start")], ids=" and ".join)
-def test_firewall_service_that_flushes_all_rules_has_them_put_back(machine: Booted, verbs: tuple[str, ...]) -> None:
+def test_watch_restores_rules_that_a_firewall_service_flushed(machine: Booted, verbs: tuple[str, ...]) -> None:
     shell(machine.node, "echo 'flush ruleset' > /etc/nftables.conf; systemctl start cnictl nftables")
     for verb in verbs:
         machine.systemctl(verb, "nftables.service")
@@ -89,7 +89,7 @@ def test_watch_runs_as_a_service(machine: Booted) -> None:
     machine.systemctl("disable", "--now", "cnictl-watch.service")
 
 
-def test_timer_undoes_an_unconfirmed_run_when_both_guards_were_killed(machine: Booted) -> None:
+def test_timer_undoes_an_unconfirmed_run_after_its_guard_was_killed(machine: Booted) -> None:
     cnictl(machine.node, "route", "add-peer", SECOND, "10.0.10.52", "--confirm-within", "2")
     shell(machine.node, "while pkill -9 -x cnictl-guard; do :; done")
     assert machine.systemctl("is-active", "cnictl-confirm.timer") == "active"

@@ -78,7 +78,7 @@ def assert_its_own_command_lets_pods_in(node: Node) -> None:
     assert done.stdout.startswith("healthy")
 
 
-def test_ufw_that_was_there_first_gets_its_rules_back(node: Node) -> None:
+def test_rules_of_a_ufw_enabled_before_cnictl_are_restored(node: Node) -> None:
     ufw(node, "--force", "enable")
     before = (
         ufw(node, "status", "verbose"),

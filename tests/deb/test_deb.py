@@ -42,7 +42,7 @@ def node(host: Machine) -> Machine:
     return host
 
 
-def test_lintian_finds_nothing_that_no_override_explains() -> None:
+def test_lintian_finds_nothing_without_an_override() -> None:
     tags = (TREES / LINTIAN).read_text(encoding="utf-8").splitlines()
     assert [line for line in tags if re.match(r"[EW]:", line)] == []
 
@@ -209,7 +209,7 @@ def test_a_purge_of_a_package_that_was_never_used_leaves_nothing(host: Machine) 
     assert host.network() == network
 
 
-def test_a_purge_of_a_node_whose_copy_is_lost_says_what_to_do(host: Machine) -> None:
+def test_a_purge_of_a_node_that_lost_its_copy_says_what_to_do(host: Machine) -> None:
     host.install(PACKAGES)
     host.init()
     host.run("apt-get remove -y cnictl")
@@ -223,7 +223,7 @@ def test_a_purge_of_a_node_whose_copy_is_lost_says_what_to_do(host: Machine) -> 
     assert host.state() in ("", "un")
 
 
-def test_a_reset_leaves_what_is_the_packages(host: Machine) -> None:
+def test_a_reset_keeps_the_packages_files(host: Machine) -> None:
     host.install(PACKAGES)
     files = host.files()
     host.init()

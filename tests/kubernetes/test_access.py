@@ -66,7 +66,7 @@ def test_rbac_grants_reading_of_nodes_and_two_config_maps_and_nothing_else() -> 
     assert granted() == {"get nodes", "list nodes", "watch nodes"} | maps
 
 
-def test_rbac_binds_what_it_makes() -> None:
+def test_rbac_binds_the_role_it_creates() -> None:
     documents = {document["kind"]: document for document in yaml.safe_load_all(access.RBAC)}
     for kind, role in (("ClusterRoleBinding", "ClusterRole"), ("RoleBinding", "Role")):
         assert documents[kind]["roleRef"]["name"] == documents[role]["metadata"]["name"]
@@ -127,7 +127,7 @@ def test_credential_can_be_written_into_a_pipe(account: ApiServer, tmp_path: Pat
     assert document["users"][0]["user"] == {"token": "node-token"}
 
 
-def test_file_of_somebody_else_is_not_overwritten(account: ApiServer, tmp_path: Path) -> None:
+def test_foreign_file_is_not_overwritten(account: ApiServer, tmp_path: Path) -> None:
     credential = token_credential(str(account.kubeconfig(tmp_path / "admin")))
     with pytest.raises(Problem, match="was not written by"):
         access.write(str(tmp_path / "admin"), credential)
@@ -145,7 +145,7 @@ def test_missing_secret_is_named_with_the_command_that_makes_it(server: ApiServe
     assert missing.value.hint == "cnictl kubernetes rbac | kubectl apply -f -"
 
 
-def test_token_that_the_cluster_has_not_made_yet_is_waited_for(server: ApiServer, tmp_path: Path) -> None:
+def test_credential_waits_for_a_token_that_is_not_ready(server: ApiServer, tmp_path: Path) -> None:
     admin = str(server.kubeconfig(tmp_path / "admin"))
     server.secret("cnictl")
     with pytest.raises(Problem, match="has no token yet"):
@@ -154,7 +154,7 @@ def test_token_that_the_cluster_has_not_made_yet_is_waited_for(server: ApiServer
     assert token_credential(admin).token == "late"
 
 
-def test_credential_that_may_not_read_secrets_is_no_administrators(account: ApiServer, tmp_path: Path) -> None:
+def test_credential_without_access_to_secrets_is_not_an_administrators(account: ApiServer, tmp_path: Path) -> None:
     with pytest.raises(Problem, match="refuses to get secrets") as refused:
         token_credential(str(account.kubeconfig(tmp_path / "admin", "node-token")))
     assert refused.value.hint == "name an administrator's kubeconfig with --from"
@@ -166,7 +166,7 @@ def test_administrators_credential_that_is_refused_is_named_as_such(server: ApiS
     assert refused.value.hint == "name an administrator's kubeconfig with --from"
 
 
-def test_authority_is_the_administrators_or_else_the_secrets(
+def test_authority_is_the_administrators_or_the_secrets(
     account: ApiServer, authority: Authority, tmp_path: Path
 ) -> None:
     path = account.kubeconfig(tmp_path / "file", **{"certificate-authority": str(authority.certificate)})
@@ -194,7 +194,7 @@ def test_address_that_means_another_host_on_each_node_is_local(server: str, loca
     assert access.NodeCredential(server, "", "").is_local is local
 
 
-def test_values_can_not_break_out_of_the_kubeconfig() -> None:
+def test_values_cannot_break_out_of_the_kubeconfig() -> None:
     odd = 'a"\n- name: x\\'
     document = yaml.safe_load(access.NodeCredential(odd, odd, odd, odd).text)
     assert document["users"] == [{"name": "cnictl", "user": {"token": odd}}]
@@ -218,7 +218,7 @@ def test_kubeconfig_is_the_named_one_or_the_nodes_or_an_administrators(
     assert access.choose("/named", setting_up=True) == access.admin("/named") == "/named"
 
 
-def test_hosts_name_is_as_kubelet_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_node_name_is_normalised_as_by_kubelet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socket.gethostname", lambda: "Node-1.Example ")
     assert access.own_name() == "node-1.example"
 

@@ -45,7 +45,7 @@ def test_watch_yields_all_nodes_after_each_change(cluster: Cluster) -> None:
     watching.wait_for(lambda nodes: f"{PREFIX}a" not in nodes and f"{PREFIX}b" in nodes, "the deletion")
 
 
-def test_what_happens_between_list_and_watch_is_not_missed(cluster: Cluster) -> None:
+def test_changes_between_list_and_watch_are_not_missed(cluster: Cluster) -> None:
     cluster.create("gone", ["198.18.1.0/24"], ["192.0.2.1"])
     source, snapshot = cluster.listed()
     cluster.delete("gone")
@@ -74,14 +74,14 @@ def test_updates_that_change_nothing_for_peers_are_not_yielded(cluster: Cluster)
     assert all(f"{PREFIX}b" in {node.name for node in snapshot.nodes} for snapshot in watching.snapshots)
 
 
-def test_list_takes_all_pages(cluster: Cluster) -> None:
+def test_list_reads_all_pages(cluster: Cluster) -> None:
     names = [f"n{at}" for at in range(300)]
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda name: cluster.create(name, [], []), names))
     assert {f"{PREFIX}{name}" for name in names} <= {node.name for node in cluster.listed()[1].nodes}
 
 
-def test_watch_that_the_server_ends_goes_on(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_that_the_server_ends_continues(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_api, "WATCH_FOR", 1)
     watching = cluster.watching()
     for name in ("a", "b", "c"):  # one new Node each second keeps the watch from counting as ended forever

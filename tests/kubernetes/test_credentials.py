@@ -12,7 +12,7 @@ from tests.kubernetes.objects import ADMIN
 from tests.kubernetes.server import ApiServer
 
 
-def test_certificate_is_a_credential_too(server: ApiServer, tmp_path: Path) -> None:
+def test_client_certificate_is_accepted_as_a_credential(server: ApiServer, tmp_path: Path) -> None:
     add(server, "a")
     assert len(KubernetesSource(str(server.kubeconfig(tmp_path / "kubeconfig", token=""))).list().nodes) == 1
 
@@ -48,7 +48,7 @@ def test_token_file_that_others_may_read_is_refused(server: ApiServer, tmp_path:
     "text",
     ["", "[]", "a: [", "clusters: []", '{"clusters": [{"name": "a"}], "contexts": []}', "\0", "x" * (2 << 20)],
 )
-def test_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
+def test_file_that_is_not_a_kubeconfig_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "kubeconfig"
     path.touch(0o600)
     path.write_text(text)
@@ -67,7 +67,7 @@ def test_file_that_is_no_kubeconfig_is_refused(tmp_path: Path, text: str) -> Non
         {"server": 5},
     ],
 )
-def test_cluster_that_makes_no_sense_is_a_problem(server: ApiServer, tmp_path: Path, cluster: dict[str, str]) -> None:
+def test_invalid_cluster_entry_is_a_problem(server: ApiServer, tmp_path: Path, cluster: dict[str, str]) -> None:
     with pytest.raises(Problem):
         KubernetesSource(str(server.kubeconfig(tmp_path / "kubeconfig", **cluster))).list()
 

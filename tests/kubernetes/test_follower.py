@@ -43,7 +43,7 @@ def follower(spec: NodeSpec, server: ApiServer) -> Iterator[Follower]:
     follower.close()
 
 
-def test_right_that_comes_back_during_a_watch_ends_what_another_command_found(
+def test_right_restored_during_a_watch_clears_another_commands_finding(
     server: ApiServer, spec: NodeSpec, follower: Follower
 ) -> None:
     assert not known().stale_since
@@ -56,7 +56,7 @@ def test_right_that_comes_back_during_a_watch_ends_what_another_command_found(
     wait_for(lambda: not known().stale_since, "a good list", 20.0)
 
 
-def test_check_leaves_a_watch_alone_that_nobody_found_lost(server: ApiServer, follower: Follower) -> None:
+def test_check_does_not_restart_a_working_watch(server: ApiServer, follower: Follower) -> None:
     (watch,) = server.watches
     follower.check()
     add(server, "third")

@@ -21,7 +21,7 @@ MAP_RIGHTS = {"get configmaps/kubeadm-config", "get configmaps/kube-proxy"}
 # -- lists
 
 
-def test_list_takes_all_pages_of_one_version(own: Cluster, server: ApiServer) -> None:
+def test_list_reads_all_pages_of_one_version(own: Cluster, server: ApiServer) -> None:
     add(server, *(f"n{at}" for at in range(200)))
     for at in range(400):
         server.put(node(f"m{at}", [f"10.245.{at % 256}.0/24"], ["192.0.2.9"]))
@@ -58,14 +58,14 @@ def test_5000_nodes_are_listed_in_less_than_a_second_of_cpu_time(own: Cluster, s
     assert len(snapshot.nodes) == 5000
 
 
-def test_busy_server_is_asked_again_when_it_says(own: Cluster, server: ApiServer) -> None:
+def test_busy_server_is_asked_again_after_its_retry_after(own: Cluster, server: ApiServer) -> None:
     add(server, "a")
     server.refusals = [Refusal(429, {"Retry-After": "0"}), Refusal(503, {"Retry-After": "0"})]
     assert len(own.source().list().nodes) == 1
     assert len(server.requests_of(watches=False)) == 3
 
 
-def test_busy_server_is_not_asked_for_ever(own: Cluster, server: ApiServer) -> None:
+def test_retries_of_a_busy_server_are_bounded(own: Cluster, server: ApiServer) -> None:
     server.refusals = [Refusal(503, {"Retry-After": "0"}, times=100)]
     with pytest.raises(SourceLost, match="answers 503: refused with 503"):
         own.source().list()
@@ -88,14 +88,16 @@ def test_busy_server_is_not_asked_for_ever(own: Cluster, server: ApiServer) -> N
         (Refusal(503, {"Retry-After": "nan"}), "answers 503"),
     ],
 )
-def test_answer_that_is_no_list_loses_the_source(own: Cluster, server: ApiServer, refusal: Refusal, said: str) -> None:
+def test_answer_that_is_not_a_list_loses_the_source(
+    own: Cluster, server: ApiServer, refusal: Refusal, said: str
+) -> None:
     server.refusals = [refusal]
     with pytest.raises(SourceLost, match=said) as lost:
         own.source().list()
     assert server.url in str(lost.value)
 
 
-def test_what_the_server_says_is_one_bounded_line(own: Cluster, server: ApiServer) -> None:
+def test_servers_message_is_one_bounded_line(own: Cluster, server: ApiServer) -> None:
     said = json.dumps({"message": "\x1b[31m\n" + "x" * 5000}).encode()
     server.refusals = [Refusal(500, body=said)]
     with pytest.raises(SourceLost) as lost:
@@ -130,20 +132,20 @@ def test_texts_of_nodes_are_bounded(own: Cluster, server: ApiServer) -> None:
     assert max(map(len, (*announced.pod_cidrs, *announced.addresses))) <= 64
 
 
-def test_server_that_does_not_listen_can_not_be_reached(own: Cluster, server: ApiServer) -> None:
+def test_server_that_does_not_listen_is_unreachable(own: Cluster, server: ApiServer) -> None:
     server.stop()
     with pytest.raises(SourceLost, match=r"can't be reached.*Connection refused"):
         own.source().list()
 
 
-def test_server_with_a_certificate_of_another_authority_is_not_believed(server: ApiServer, tmp_path: Path) -> None:
+def test_server_with_a_certificate_of_another_authority_is_not_trusted(server: ApiServer, tmp_path: Path) -> None:
     other = ApiServer(make_authority(tmp_path, "127.0.0.1"), port=server.port)
     path = other.kubeconfig(tmp_path / "kubeconfig")
     with pytest.raises(SourceLost, match="CERTIFICATE_VERIFY_FAILED"):
         KubernetesSource(str(path)).list()
 
 
-def test_name_in_the_certificate_may_be_another(server: ApiServer, tmp_path: Path) -> None:
+def test_tls_server_name_may_differ_from_the_address(server: ApiServer, tmp_path: Path) -> None:
     path = server.kubeconfig(tmp_path / "wrong", **{"tls-server-name": "example.org"})
     with pytest.raises(SourceLost, match="CERTIFICATE_VERIFY_FAILED"):
         KubernetesSource(str(path)).list()
@@ -151,7 +153,7 @@ def test_name_in_the_certificate_may_be_another(server: ApiServer, tmp_path: Pat
     assert KubernetesSource(str(path)).list().nodes == ()
 
 
-def test_environment_names_neither_proxy_nor_authority(own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_proxy_and_authority_of_the_environment_are_ignored(own: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("HTTPS_PROXY", "ALL_PROXY", "https_proxy"):
         monkeypatch.setenv(name, "http://192.0.2.1:1")
     monkeypatch.setenv("SSL_CERT_FILE", "/nowhere")
@@ -161,13 +163,13 @@ def test_environment_names_neither_proxy_nor_authority(own: Cluster, monkeypatch
 # -- networks
 
 
-def test_networks_are_those_that_kubeadm_was_told(own: Cluster, server: ApiServer) -> None:
+def test_networks_are_those_of_kubeadms_configuration(own: Cluster, server: ApiServer) -> None:
     server.config_map("kubeadm-config", ClusterConfiguration="networking:\n  podSubnet: 10.244.0.0/16,fd00:1::/56\n")
     server.config_map("kube-proxy", **{"config.conf": "clusterCIDR: 10.9.0.0/16\n"})
     assert own.source().list().networks == ("10.244.0.0/16", "fd00:1::/56")
 
 
-def test_networks_are_those_of_kube_proxy_where_kubeadm_has_none(own: Cluster, server: ApiServer) -> None:
+def test_networks_are_those_of_kube_proxy_if_kubeadm_has_none(own: Cluster, server: ApiServer) -> None:
     server.config_map("kubeadm-config", ClusterConfiguration="networking:\n  dnsDomain: cluster.local\n")
     server.config_map("kube-proxy", **{"config.conf": 'clusterCIDR: "10.9.0.0/16, fd00::/48, 10.8.0.0/16"\n'})
     assert own.source().list().networks == ("10.9.0.0/16", "fd00::/48")
@@ -177,7 +179,7 @@ def test_networks_are_those_of_kube_proxy_where_kubeadm_has_none(own: Cluster, s
     "text",
     ["", "a: [", "[" * 1500, "- 1", "clusterCIDR: 5", "clusterCIDR: ''", "clusterCIDR: 10.0.0.1/8", "#" * 17_000],
 )
-def test_networks_that_are_not_readable_are_none(own: Cluster, server: ApiServer, text: str) -> None:
+def test_unreadable_networks_are_none(own: Cluster, server: ApiServer, text: str) -> None:
     server.config_map("kube-proxy", **{"config.conf": text})
     assert own.source().list().networks == ()
 

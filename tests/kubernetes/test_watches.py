@@ -17,7 +17,7 @@ from tests.kubernetes.server import ApiServer, Refusal
 from tests.waiting import wait_for
 
 
-def test_watch_asks_for_bookmarks_and_goes_on_from_the_last(own: Cluster, server: ApiServer) -> None:
+def test_watch_requests_bookmarks_and_continues_from_the_last(own: Cluster, server: ApiServer) -> None:
     watching = own.watching()
     first = server.requests_of(watches=True)[0]
     assert first["allowWatchBookmarks"] == "true"
@@ -32,7 +32,7 @@ def test_watch_asks_for_bookmarks_and_goes_on_from_the_last(own: Cluster, server
     assert server.requests_of(watches=True)[1]["resourceVersion"] == str(int(first["resourceVersion"]) + 500)
 
 
-def test_watch_that_breaks_goes_on_without_a_new_list(own: Cluster, server: ApiServer) -> None:
+def test_broken_watch_continues_without_a_new_list(own: Cluster, server: ApiServer) -> None:
     add(server, "a", "b")
     watching = own.watching()
     for name in ("c", "d"):
@@ -45,7 +45,7 @@ def test_watch_that_breaks_goes_on_without_a_new_list(own: Cluster, server: ApiS
     wait_for(lambda: server.connections == 1, "the end of the broken connections")
 
 
-def test_watch_that_the_server_ends_goes_on(own: Cluster, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_watch_that_the_server_ends_continues(own: Cluster, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_api, "WATCH_FOR", 1)
     server.bookmarks_every = 0.1
     watching = own.watching()
@@ -55,7 +55,7 @@ def test_watch_that_the_server_ends_goes_on(own: Cluster, server: ApiServer, mon
     watching.wait_for(lambda nodes: "a" in nodes, "the new Node")
 
 
-def test_silent_watch_is_given_up_and_goes_on(own: Cluster, server: ApiServer) -> None:
+def test_silent_watch_is_closed_and_continued(own: Cluster, server: ApiServer) -> None:
     watching = own.watching(silence=0.6)
     server.silent = True
     add(server, "a")
@@ -70,14 +70,14 @@ def test_server_that_stays_silent_is_lost(own: Cluster, server: ApiServer) -> No
     assert "does not answer" in watching.lost().message
 
 
-def test_server_that_answers_no_more_is_lost(own: Cluster, server: ApiServer) -> None:
+def test_server_that_stops_answering_is_lost(own: Cluster, server: ApiServer) -> None:
     watching = own.watching(silence=0.2)
     server.deaf = True
     server.cut()
     assert "does not answer" in watching.lost().message
 
 
-def test_server_that_ends_each_watch_at_once_is_not_asked_for_ever(
+def test_retries_of_a_server_that_ends_each_watch_are_bounded(
     own: Cluster, server: ApiServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(kubernetes_api, "WATCH_FOR", 0)
@@ -158,15 +158,13 @@ def test_error_in_the_stream_loses_the_source(own: Cluster, server: ApiServer) -
 
 
 @pytest.mark.parametrize("event", [b"<html>", b"{}", b'{"type": "ADDED", "object": 5}', b"\xff\xfe"])
-def test_event_that_is_none_loses_the_source(own: Cluster, server: ApiServer, event: bytes) -> None:
+def test_invalid_event_loses_the_source(own: Cluster, server: ApiServer, event: bytes) -> None:
     watching = own.watching()
     server.send(event)
     assert server.url in watching.lost().message
 
 
-def test_event_without_an_end_is_not_read_to_its_end(
-    own: Cluster, server: ApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_endless_event_is_not_read_to_its_end(own: Cluster, server: ApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kubernetes_transport, "LARGEST_EVENT", 10_000)
     watching = own.watching()
     server.put(node("a", [], [], rest=1000))
@@ -174,7 +172,7 @@ def test_event_without_an_end_is_not_read_to_its_end(
     assert len(server.requests_of(watches=True)) == 1
 
 
-def test_busy_server_is_watched_again_when_it_says(own: Cluster, server: ApiServer) -> None:
+def test_busy_server_is_watched_again_after_its_retry_after(own: Cluster, server: ApiServer) -> None:
     server.refusals = [Refusal(code, {"Retry-After": after}, watches=True) for code, after in ((503, "1"), (429, "0"))]
     watching = own.source()
     version = watching.list().version
@@ -184,7 +182,7 @@ def test_busy_server_is_watched_again_when_it_says(own: Cluster, server: ApiServ
     assert time.monotonic() - before >= 1
 
 
-def test_burst_of_changes_is_taken_at_once(own: Cluster, server: ApiServer) -> None:
+def test_burst_of_changes_is_one_update(own: Cluster, server: ApiServer) -> None:
     source = own.source()
     watch = source.watch(source.list().version)
     add(server, "first")
@@ -197,7 +195,7 @@ def test_burst_of_changes_is_taken_at_once(own: Cluster, server: ApiServer) -> N
 
 
 @pytest.mark.parametrize("waits_for", ["an event", "an answer", "a connection", "a busy server"])
-def test_close_ends_a_watch_whatever_it_waits_for(own: Cluster, server: ApiServer, waits_for: str) -> None:
+def test_close_ends_a_watch_in_any_wait(own: Cluster, server: ApiServer, waits_for: str) -> None:
     source = own.source()
     version = source.list().version
     full = []
@@ -223,7 +221,7 @@ def test_close_ends_a_watch_whatever_it_waits_for(own: Cluster, server: ApiServe
         each.close()
 
 
-def test_watch_that_nobody_takes_any_longer_ends_at_the_server(own: Cluster, server: ApiServer) -> None:
+def test_abandoned_watch_ends_at_the_server(own: Cluster, server: ApiServer) -> None:
     source = own.source()
     watch = source.watch(source.list().version)
     add(server, "a")

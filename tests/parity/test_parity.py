@@ -30,11 +30,11 @@ def test_every_key_has_a_value_that_is_refused() -> None:
     assert set(KEYS) - {scenario.variant.key for scenario in BAD_SCENARIOS} == set(NOT_REFUSED)
 
 
-def test_no_two_rows_have_one_name() -> None:
+def test_row_names_are_unique() -> None:
     assert [name for name, number in Counter(row.id for row in report.all_rows()).items() if number > 1] == []
 
 
-def test_the_document_is_of_this_list() -> None:
+def test_the_document_matches_the_scenarios() -> None:
     text = report.DOCUMENT.read_text()
     assert text.rstrip().endswith(report.mark()), "make parity PARITY=--write"
     assert "0 worse" in text
@@ -54,11 +54,11 @@ def test_the_document_is_of_this_list() -> None:
         ({"outcome": OK, "node.masquerade": ["nftables"]}, {"outcome": OK, "node.masquerade": []}, WORSE),
     ],
 )
-def test_a_verdict_follows_from_what_was_seen(reference: Facts, ours: Facts, verdict: str) -> None:
+def test_a_verdict_follows_from_the_observations(reference: Facts, ours: Facts, verdict: str) -> None:
     assert _verdict(reference, ours) == verdict
 
 
-def test_what_is_left_behind_makes_a_side_worse() -> None:
+def test_leftovers_make_a_side_worse() -> None:
     wanted: Facts = {"outcome": REFUSED, "left": []}
     clean: Facts = {"outcome": REFUSED, "left": []}
     littered: Facts = {"outcome": REFUSED, "left": ["a host veth"]}
@@ -74,7 +74,7 @@ def test_a_row_that_the_kernel_cannot_show_still_needs_a_clean_refusal() -> None
 
 
 @pytest.mark.skipif(not os.path.exists(_REFERENCE), reason="the reference plugins are not here")
-def test_no_row_of_a_part_of_the_list_is_worse() -> None:
+def test_no_row_of_a_sample_is_worse() -> None:
     """Run every eleventh scenario and fault; `make parity` runs all."""
     command = [sys.executable, "-m", "tests.parity", "--part", "1/11", "--jobs", "4"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)

@@ -84,7 +84,7 @@ def test_sandbox_stopped_after_containerd_was_killed_is_cleaned_up(pods: tuple[N
     daemon.cri.end(second.id, third.id)
 
 
-def test_sandbox_whose_namespace_is_gone_is_cleaned_up(pods: tuple[Node, Containerd]) -> None:
+def test_sandbox_without_its_namespace_is_cleaned_up(pods: tuple[Node, Containerd]) -> None:
     node, daemon = pods
     sandbox = daemon.cri.run_sandbox("rebooted")
     daemon.lose_pods()
@@ -94,7 +94,7 @@ def test_sandbox_whose_namespace_is_gone_is_cleaned_up(pods: tuple[Node, Contain
     daemon.cri.end(sandbox.id)
 
 
-def test_twenty_sandboxes_at_once(pods: tuple[Node, Containerd]) -> None:
+def test_twenty_simultaneous_sandboxes(pods: tuple[Node, Containerd]) -> None:
     node, daemon = pods
     with ThreadPoolExecutor(20) as pool:
         sandboxes = list(pool.map(daemon.cri.run_sandbox, [f"pod-{number}" for number in range(20)]))
@@ -104,7 +104,7 @@ def test_twenty_sandboxes_at_once(pods: tuple[Node, Containerd]) -> None:
         list(pool.map(lambda sandbox: daemon.cri.end(sandbox.id), sandboxes))
 
 
-def test_containerd_killed_while_pods_start_leaves_nothing_that_cannot_be_freed(
+def test_containerd_killed_while_pods_start_leaves_only_what_can_be_freed(
     pods: tuple[Node, Containerd],
 ) -> None:
     node, daemon = pods
@@ -178,7 +178,7 @@ def test_reset_by_force_deletes_the_attachments_of_pods_that_run(pods: tuple[Nod
     daemon.cri.end(sandbox.id)
 
 
-def test_ipam_gc_frees_what_a_client_without_del_leaves(pods: tuple[Node, Containerd]) -> None:
+def test_ipam_gc_frees_leases_of_a_client_without_del(pods: tuple[Node, Containerd]) -> None:
     """`ipam gc` must free the lease of a task that is gone: `ctr run --detach --cni` calls ADD and never DEL."""
     node, _ = pods
     group = f"{node.machine.cgroup}/ctr"

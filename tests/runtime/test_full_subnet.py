@@ -27,7 +27,7 @@ def full(wheel: Wheel) -> Iterator[tuple[Node, Containerd]]:
         yield fresh, daemon
 
 
-def test_pod_too_many_is_refused_with_the_reason_until_another_ends(full: tuple[Node, Containerd]) -> None:
+def test_pod_beyond_a_full_subnet_is_refused_until_another_ends(full: tuple[Node, Containerd]) -> None:
     node, daemon = full
     before = node.left()
     with pytest.raises(grpc.RpcError, match=rf"no address left in {SUBNET}"):
@@ -42,7 +42,7 @@ def test_pod_too_many_is_refused_with_the_reason_until_another_ends(full: tuple[
     node.expect_nothing_left()
 
 
-def test_pods_that_are_gone_make_room(full: tuple[Node, Containerd]) -> None:
+def test_addresses_of_dead_pods_are_reused(full: tuple[Node, Containerd]) -> None:
     """An ADD must free the leases of vanished pods, for which nothing called DEL, if the subnet is full."""
     node, daemon = full
     daemon.lose_pods()

@@ -53,7 +53,7 @@ def test_containers_need_nothing_of_the_environment_that_installed_the_plugin(po
     run.expect_ping("after", before, OUTSIDE)
 
 
-def test_restart_gives_up_one_address_and_takes_another(podman: tuple[Node, Podman]) -> None:
+def test_restart_frees_one_address_and_gets_another(podman: tuple[Node, Podman]) -> None:
     node, run = podman
     run.run("restarted", "sleep", "100000")
     run("restart", "--time", "0", "restarted")
@@ -71,7 +71,7 @@ def test_killed_container_is_cleaned_up_and_can_start_again(podman: tuple[Node, 
     run.expect_ping("killed", OUTSIDE)
 
 
-def test_asked_for_address_and_mac_are_given_once(podman: tuple[Node, Podman]) -> None:
+def test_requested_address_and_mac_are_given_once(podman: tuple[Node, Podman]) -> None:
     node, run = podman
     mac = "02:00:00:00:00:77"
     options = ("--ip", "10.244.0.77", "--mac-address", mac)

@@ -51,7 +51,7 @@ def netns(node: Node, container: str) -> str:
     return f"/run/netns/{container}"
 
 
-def test_host_local_frees_what_the_plugin_leased(store: Node) -> None:
+def test_host_local_frees_leases_of_the_plugin(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
     address = ours.add("alpha", netns(store, "alpha"))
     assert store.leases() == {address: "alpha"}
@@ -60,7 +60,7 @@ def test_host_local_frees_what_the_plugin_leased(store: Node) -> None:
     ours.delete("alpha", netns(store, "alpha"))
 
 
-def test_plugin_frees_what_host_local_leased(store: Node) -> None:
+def test_plugin_frees_leases_of_host_local(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
     address = theirs.add("beta", netns(store, "beta"))
     assert store.leases() == {address: "beta"}
@@ -68,7 +68,7 @@ def test_plugin_frees_what_host_local_leased(store: Node) -> None:
     assert store.leases() == {}
 
 
-def test_plugin_frees_what_host_local_leased_without_a_namespace(store: Node) -> None:
+def test_plugin_frees_leases_of_host_local_without_a_namespace(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
     kept = ours.add("kept", netns(store, "kept"))
     theirs.add("gone", netns(store, "gone"))
@@ -102,7 +102,7 @@ def test_plugin_refuses_a_container_that_another_plugin_attached_with_host_local
     ours.delete("gamma")
 
 
-def test_plugin_takes_the_place_of_an_add_that_came_no_further_than_host_local(store: Node) -> None:
+def test_plugin_completes_an_add_that_stopped_after_host_local(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
     cut_off = theirs.add("zeta", netns(store, "zeta"))
     address = ours.add("zeta", netns(store, "zeta"))
@@ -120,7 +120,7 @@ def test_host_local_refuses_a_container_that_has_a_lease_of_the_plugin(store: No
     ours.delete("delta", netns(store, "delta"))
 
 
-def test_plugin_refuses_an_asked_for_address_that_host_local_leased(store: Node) -> None:
+def test_plugin_refuses_a_requested_address_that_host_local_leased(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
     address = theirs.add("holder", netns(store, "holder"))
     with pytest.raises(Refused, match=address):
@@ -131,7 +131,7 @@ def test_plugin_refuses_an_asked_for_address_that_host_local_leased(store: Node)
     ours.delete("holder")
 
 
-def test_each_goes_on_where_the_other_stopped(store: Node) -> None:
+def test_each_continues_after_the_others_last_lease(store: Node) -> None:
     """Both plugins must share one round-robin order, so that the next pod does not get a just freed address."""
     ours, theirs = cnictl_bridge(store), host_local(store)
     given = [
@@ -148,7 +148,7 @@ def test_each_goes_on_where_the_other_stopped(store: Node) -> None:
         ours.delete(name, netns(store, name))
 
 
-def test_both_at_once_never_give_one_address_twice(store: Node) -> None:
+def test_simultaneous_calls_of_both_never_give_an_address_twice(store: Node) -> None:
     plugins = {f"at-once-{number}": (cnictl_bridge, host_local)[number % 2](store) for number in range(24)}
     for name in plugins:
         netns(store, name)
@@ -158,7 +158,7 @@ def test_both_at_once_never_give_one_address_twice(store: Node) -> None:
         list(pool.map(lambda name: cnictl_bridge(store).delete(name, netns(store, name)), plugins))
 
 
-def test_pods_of_the_reference_bridge_live_on_and_end_under_the_plugin(bridged: tuple[Node, Containerd]) -> None:
+def test_pods_of_the_reference_bridge_keep_working_and_end_under_the_plugin(bridged: tuple[Node, Containerd]) -> None:
     node, daemon = bridged
     cri = daemon.cri
     wait_for(cri.network_ready, "NetworkReady")

@@ -48,7 +48,7 @@ def collect(node: Node, runtime: str, valid: list[str]) -> None:
     node.machine.run("python3", "-ISc", script, runtime, plugin, stdin=json.dumps(conf), env=environment)
 
 
-def test_one_runtimes_gc_frees_nothing_of_the_others(shared: Shared) -> None:
+def test_gc_of_one_runtime_frees_nothing_of_the_other(shared: Shared) -> None:
     node, podman, cri = shared.node, shared.podman, shared.daemon.cri
     container = podman.run("theirs", "sleep", "100000")
     sandboxes = [cri.run_sandbox("kept"), cri.run_sandbox("lost")]

@@ -36,7 +36,7 @@ def node(name: str = "other", pod_cidr: str = "10.244.1.0/24", address: str = "1
     return Announcement(name, (pod_cidr,) if pod_cidr else (), (address,) if address else ())
 
 
-def test_sound_announcement_becomes_a_peer() -> None:
+def test_valid_announcement_becomes_a_peer() -> None:
     result = judged(node())
     assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
     assert [(row.name, row.state) for row in result.nodes] == [("self", SELF), ("other", ROUTED)]
@@ -79,13 +79,13 @@ def test_wrong_announcement_is_refused_with_its_reason(announced: Announcement, 
     assert result.peers == (Peer("10.244.3.0/24", "10.0.0.3"),), "the valid announcement becomes a peer"
 
 
-def test_own_address_in_anothers_name_counts_as_this_node_for_a_file_and_is_refused_where_nodes_have_names() -> None:
+def test_own_address_under_a_foreign_name_is_refused_if_the_source_has_node_names() -> None:
     named = NodeSpec(SPEC.subnets, SPEC.networks, reach=Reach("kubernetes", "self"))
     result = judged(node(address="10.0.0.1"), spec=named)
     assert [row.why for row in result.nodes if row.state == REFUSED] == ["10.0.0.1 is this node's own address"]
 
 
-def test_second_with_a_pod_cidr_an_address_or_a_name_is_refused() -> None:
+def test_second_node_with_a_pod_cidr_address_or_name_is_refused() -> None:
     result = judged(node("a"), node("b", address="10.0.0.3"), node("c", "10.244.2.0/24"), node("a", "10.244.4.0/24"))
     assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
     assert [row.why for row in result.nodes if row.state == REFUSED] == [
@@ -95,7 +95,7 @@ def test_second_with_a_pod_cidr_an_address_or_a_name_is_refused() -> None:
     ]
 
 
-def test_own_pod_cidr_at_another_node_is_a_conflict_and_no_peer() -> None:
+def test_own_pod_cidr_at_another_node_is_a_conflict_and_not_a_peer() -> None:
     result = judged(node(pod_cidr="10.244.0.0/24"))
     assert result.peers == ()
     assert "10.244.0.0/24 also to node other" in result.conflict
@@ -122,7 +122,7 @@ def test_node_that_the_source_does_not_list_is_absent_and_its_peers_stay() -> No
     assert (result.conflict, result.is_listed) == ("", False)
 
 
-def test_family_that_a_node_has_no_pod_cidr_of_is_pending() -> None:
+def test_family_without_a_pod_cidr_is_pending() -> None:
     spec = NodeSpec(("10.244.0.0/24", "fd00:1::/64"), ("10.244.0.0/16", "fd00:1::/48"), reach=Reach("file"))
     half = Announcement("half", ("10.244.1.0/24",), ("10.0.0.2", "fd00:2::2"))
     rows = judge(Snapshot((half,), "1"), spec, HOST).nodes[1:]
@@ -132,14 +132,14 @@ def test_family_that_a_node_has_no_pod_cidr_of_is_pending() -> None:
     ]
 
 
-def test_static_peer_wins_and_is_no_learned_one() -> None:
+def test_static_peer_overrides_a_learned_one() -> None:
     spec = NodeSpec(SPEC.subnets, SPEC.networks, peers=(Peer("10.244.1.0/24", "10.0.0.9"),), reach=Reach("file"))
     result = judged(node(), spec=spec)
     assert result.peers == ()
     assert result.nodes[1].why == "node.toml has it via 10.0.0.9"
 
 
-def test_family_that_this_node_lacks_is_passed_over() -> None:
+def test_family_that_this_node_lacks_is_skipped() -> None:
     both = Announcement("both", ("fd00:1::/64", "10.244.1.0/24"), ("10.0.0.2", "fd00::2"))
     assert judged(both).peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
 
@@ -152,14 +152,14 @@ def test_each_family_has_its_route() -> None:
     assert result.peers == (Peer("fd00:1:0:1::/64", "fd00:2::2"), Peer("10.244.1.0/24", "10.0.0.2"))
 
 
-def test_too_many_nodes_are_cut_and_said() -> None:
+def test_too_many_nodes_are_truncated_and_reported() -> None:
     many = tuple(Announcement(f"n{at}", (), ()) for at in range(MAX_JUDGED_NODES + 5))
     result = judge(Snapshot(many, "1"), SPEC, HOST)
     assert len(result.nodes) == MAX_JUDGED_NODES + 2, "one row says that this node is absent"
     assert f"at most {MAX_JUDGED_NODES}" in result.nodes[-1].why
 
 
-def test_many_thieves_make_no_endless_conflict() -> None:
+def test_many_nodes_with_our_pod_cidr_are_one_short_conflict() -> None:
     thieves = tuple(Announcement(f"n{at}", ("10.244.0.0/24",), (f"10.0.1.{at}",)) for at in range(1, 200))
     assert judge(Snapshot((OWN, *thieves), "1"), SPEC, HOST).conflict.count("to node") == 1
 
@@ -179,7 +179,7 @@ def with_known(*nodes: Announcement) -> Judgement:
     ],
     ids=["pod CIDR", "address"],
 )
-def test_known_node_wins_over_one_announced_before_it_that_claims_what_it_has(liar: Announcement, why: str) -> None:
+def test_known_node_wins_over_an_earlier_announcement_with_the_same_values(liar: Announcement, why: str) -> None:
     result = with_known(liar, node("known"))
     assert result.peers == (Peer("10.244.1.0/24", "10.0.0.2"),)
     assert [row.why for row in result.nodes if row.state == REFUSED] == [why]
@@ -203,7 +203,7 @@ def test_node_whose_new_entry_is_refused_stays_as_it_was(now: Announcement) -> N
     assert result.nodes[-1].why.startswith("as before, because its new entry is refused: ")
 
 
-def test_node_that_is_announced_no_more_or_elsewhere_does_not_stay() -> None:
+def test_node_that_is_no_longer_announced_or_moved_is_dropped() -> None:
     assert with_known().peers == ()
     moved = with_known(node("known", address="10.0.0.3"))
     assert moved.peers == (Peer("10.244.1.0/24", "10.0.0.3"),)

@@ -43,16 +43,16 @@ def kept(*routes: int, **values: str) -> set[str]:
     return set(advertisements.to_keep(LINKS, set(routes), lambda name: values.get(name, "1")))
 
 
-def test_links_that_are_no_bridge_port_loopback_or_pods_keep_them_without_a_route_yet() -> None:
+def test_plain_links_keep_advertisements_even_without_a_route() -> None:
     assert kept() == {"eth0", "wlan0", "wg0", "uplink", "br0"}
 
 
-def test_a_bridge_keeps_them_if_it_has_a_route_or_is_an_uplink_with_our_pods() -> None:
+def test_a_bridge_keeps_advertisements_if_it_has_a_route_or_is_an_uplink_with_our_pods() -> None:
     assert kept(7) - kept() == {"docker0"}
     assert kept(14) - kept() == {"br1"}
 
 
-def test_only_a_link_at_1_is_changed() -> None:
+def test_only_a_link_with_accept_ra_1_is_changed() -> None:
     assert kept(eth0="0", wlan0="2", wg0="") == {"uplink", "br0"}
 
 

@@ -28,7 +28,7 @@ def full_record() -> Record:
     return record
 
 
-def test_a_record_is_read_back_as_it_was_written(records: Path) -> None:
+def test_a_record_is_read_back_unchanged(records: Path) -> None:
     record = full_record()
     os.close(record.write())
     read_back = attachments.read("mynet", "c1", "eth0")
@@ -47,7 +47,7 @@ def test_an_interface_name_with_an_at_sign_reads_back() -> None:
     assert [(record.container, record.ifname) for record in attachments.all_records("mynet")] == [("c1", "a@b")]
 
 
-def test_complete_is_noted_in_place() -> None:
+def test_a_record_is_marked_complete_in_place() -> None:
     descriptor = full_record().write()
     before = attachments.read("mynet", "c1", "eth0")
     attachments.mark_complete(descriptor)
@@ -58,7 +58,7 @@ def test_complete_is_noted_in_place() -> None:
     assert {**vars(before), "complete": True} == vars(after)
 
 
-def test_a_second_record_of_one_attachment_is_refused_and_leaves_the_first(records: Path) -> None:
+def test_a_second_record_of_an_attachment_is_refused_and_the_first_is_kept(records: Path) -> None:
     os.close(full_record().write())
     with pytest.raises(FileExistsError):
         Record("mynet", "c1", "eth0").write()
@@ -67,7 +67,7 @@ def test_a_second_record_of_one_attachment_is_refused_and_leaves_the_first(recor
     assert os.listdir(records / "mynet") == ["c1@eth0"]
 
 
-def test_the_one_who_writes_is_in_flight_until_it_ends() -> None:
+def test_a_record_is_in_flight_while_its_writer_runs() -> None:
     record = full_record()
     descriptor = record.write()
     assert attachments.in_flight(record)
@@ -76,7 +76,7 @@ def test_the_one_who_writes_is_in_flight_until_it_ends() -> None:
     assert not attachments.in_flight(record)
 
 
-def test_one_who_looks_is_not_taken_for_one_at_work() -> None:
+def test_a_reader_of_a_record_is_not_in_flight() -> None:
     record = full_record()
     os.close(record.write())
     import fcntl
@@ -94,7 +94,7 @@ def test_a_record_that_is_gone_is_not_in_flight() -> None:
     assert attachments.all_records("nonet") == [] and attachments.networks() == []
 
 
-def test_seizing_one_that_is_worked_on_gives_up_at_its_bound() -> None:
+def test_seizing_a_record_in_use_fails_after_its_timeout() -> None:
     descriptor = full_record().write()
     with pytest.raises(CniError, match="another call is working on c1 eth0") as refused:
         attachments.seize("mynet", "c1", "eth0", wait=0.05)
@@ -105,7 +105,7 @@ def test_seizing_one_that_is_worked_on_gives_up_at_its_bound() -> None:
     os.close(seized)
 
 
-def test_seizing_one_that_its_holder_removes_finds_none() -> None:
+def test_seizing_a_record_that_its_holder_removes_finds_none() -> None:
     record = full_record()
     descriptor = record.write()
     child = os.fork()
@@ -122,7 +122,7 @@ def test_seizing_one_that_its_holder_removes_finds_none() -> None:
 
 
 @pytest.mark.parametrize("torn", [b"", b"\0" * 200, b'{"complete": 1, "ver', b"\xff\xfe", b"[1, 2]", b"null", b"5"])
-def test_a_torn_record_names_at_least_itself(records: Path, torn: bytes) -> None:
+def test_a_torn_record_still_names_its_attachment(records: Path, torn: bytes) -> None:
     os.close(full_record().write())
     (records / "mynet" / "c1@eth0").write_bytes(torn)
     record = attachments.read("mynet", "c1", "eth0")
@@ -140,7 +140,7 @@ def test_a_torn_record_from_before_the_boot_is_stale(records: Path) -> None:
     assert record is not None and liveness.judge(record).state == liveness.STALE
 
 
-def test_values_of_another_kind_are_left_out(records: Path) -> None:
+def test_values_of_another_type_are_ignored(records: Path) -> None:
     os.close(full_record().write())
     file = records / "mynet" / "c1@eth0"
     document = json.loads(file.read_text())
@@ -152,7 +152,7 @@ def test_values_of_another_kind_are_left_out(records: Path) -> None:
     assert record.host_veth == "veth1234abcd"
 
 
-def test_temporary_files_and_strangers_are_no_records(records: Path) -> None:
+def test_temporary_and_foreign_files_are_not_records(records: Path) -> None:
     os.close(full_record().write())
     for name in (".tmp-5", ".c2@eth0", "README"):
         (records / "mynet" / name).write_text("x")
@@ -168,7 +168,7 @@ def judged(**changes: object) -> str:
     return liveness.judge(record).state
 
 
-def test_judging_needs_proof() -> None:
+def test_an_attachment_is_stale_only_with_proof() -> None:
     assert judged(boot_id="of another boot") == liveness.STALE
     assert judged(complete=False) == liveness.STALE
     assert judged(host_veth="veth0notthere") == liveness.STALE
@@ -178,5 +178,5 @@ def test_judging_needs_proof() -> None:
     assert judged(host_veth="", created=0.0) == liveness.UNKNOWN
 
 
-def test_no_device_node_of_this_boot_is_older_than_the_boot() -> None:
+def test_device_node_of_this_boot_is_not_older_than_the_boot() -> None:
     assert liveness.boot_time() <= os.stat("/dev/null").st_mtime

@@ -22,7 +22,7 @@ DEFAULT, NET = parse_cidr("0.0.0.0/0"), parse_cidr("192.0.2.0/24")
         (2**32 - 1, [2**32 - 1, 2**32 - 2], 2**32 - 3),
     ],
 )
-def test_the_later_route_comes_next_after_the_one_it_meets(asked: int, taken: list[int], metric: int) -> None:
+def test_a_later_route_gets_the_next_metric_after_the_one_it_meets(asked: int, taken: list[int], metric: int) -> None:
     assert next_metric(asked, taken) == metric
 
 

@@ -50,7 +50,7 @@ Kind = Callable[[Path], None]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_contents_name_the_file(tmp_path: Path, kind: Kind) -> None:
+def test_error_of_reading_names_the_file(tmp_path: Path, kind: Kind) -> None:
     kind(tmp_path / "file")
     with bounded(), pytest.raises(OSError, match="file"):
         durable.contents(str(tmp_path / "file"))
@@ -63,7 +63,7 @@ def test_file_of_the_largest_size_is_read(tmp_path: Path) -> None:
         durable.contents(str(tmp_path / "file"), 999)
 
 
-def test_descriptor_without_an_end_is_read_up_to_the_bound() -> None:
+def test_endless_descriptor_is_read_up_to_the_limit() -> None:
     descriptor = os.open("/dev/zero", os.O_RDONLY)
     try:
         with bounded(), pytest.raises(OSError, match="larger than the limit"):
@@ -74,7 +74,7 @@ def test_descriptor_without_an_end_is_read_up_to_the_bound() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["10.1.0.2", "last_reserved_ip.0", "lock"])
-def test_store_is_not_held_by_what_stands_in_place_of_its_files(tmp_path: Path, kind: Kind, name: str) -> None:
+def test_store_does_not_hang_on_odd_files(tmp_path: Path, kind: Kind, name: str) -> None:
     store = lease_store.Store("net", str(tmp_path))
     (tmp_path / "net").mkdir()
     kind(tmp_path / "net" / name)
@@ -93,7 +93,9 @@ def test_store_is_not_held_by_what_stands_in_place_of_its_files(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_record_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+def test_reading_a_record_does_not_hang_on_odd_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind
+) -> None:
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", str(tmp_path))
     (tmp_path / "net").mkdir()
     kind(tmp_path / "net" / "c@eth0")
@@ -106,7 +108,7 @@ def test_record_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("kind", [_pipe, _endless])
-def test_claim_mark_names_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
+def test_unreadable_claim_mark_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Kind) -> None:
     monkeypatch.setattr(attachments, "ATTACHMENTS_DIR", str(tmp_path / "records"))
     for folder in ("records/net", "networks/net"):
         (tmp_path / folder).mkdir(parents=True)
@@ -131,13 +133,13 @@ def test_lock_resolv_conf_and_namespace_are_bounded(tmp_path: Path, kind: Kind) 
 
 
 @pytest.mark.parametrize("kind", [_pipe, _endless])
-def test_log_that_gives_nothing_back_has_no_calls(tmp_path: Path, kind: Kind) -> None:
+def test_unreadable_log_has_no_calls(tmp_path: Path, kind: Kind) -> None:
     kind(tmp_path / "log")
     with bounded():
         assert list(plugin_log.calls(str(tmp_path / "log"))) == []
 
 
-def test_latest_of_a_long_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latest_part_of_a_long_log_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line = "2026-01-01T00:00:00Z info ADD 1.0ms container=c{} ifname=eth0 pod=- address=- outcome=ok\n"
     (tmp_path / "log").write_text("".join(line.format(number) for number in range(100)))
     monkeypatch.setattr(plugin_log, "LARGEST", 500)
@@ -155,15 +157,13 @@ def test_latest_of_a_long_log_is_read(tmp_path: Path, monkeypatch: pytest.Monkey
         ("exec >&- 2>&-; exec sleep 60", "still running after"),
     ],
 )
-def test_program_is_bounded_in_what_it_says_and_how_long(
-    monkeypatch: pytest.MonkeyPatch, script: str, said: str
-) -> None:
+def test_output_and_time_of_a_program_are_bounded(monkeypatch: pytest.MonkeyPatch, script: str, said: str) -> None:
     monkeypatch.setattr(process, "LARGEST_OUTPUT", 1 << 20)
     with bounded(30), pytest.raises(Problem, match=said):
         process.run(["sh", "-c", script], timeout=20 if "zero" in script else 0.2)
 
 
-def test_program_gets_a_long_stdin_whole_and_answers_on_both_outputs() -> None:
+def test_program_gets_a_long_stdin_completely_and_its_two_outputs_are_read() -> None:
     text = "x" * 300_000
     with bounded():
         done = process.run(["sh", "-c", "tee /dev/stderr"], text)

@@ -16,7 +16,7 @@ from cnictl.core.netlink.rtnetlink import format_mac, parse_mac
         (["fd00:10:244::1/64"], "0e:63:ff:44:00:11"),
     ],
 )
-def test_mac_follows_from_the_lowest_gateway(gateways: list[str], mac: str) -> None:
+def test_mac_is_derived_from_the_lowest_gateway(gateways: list[str], mac: str) -> None:
     given = gateway_mac([parse_interface(gateway) for gateway in gateways])
     assert format_mac(given) == mac
     assert parse_mac(mac) == given, "it must be a unicast address"
@@ -27,5 +27,5 @@ def test_nodes_of_a_network_have_different_macs() -> None:
     assert len({gateway_mac([parse_interface(text)]) for text in texts}) == 512
 
 
-def test_without_a_gateway_it_is_random() -> None:
+def test_mac_without_a_gateway_is_random() -> None:
     assert gateway_mac([]) != gateway_mac([])

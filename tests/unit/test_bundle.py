@@ -26,7 +26,7 @@ def test_a_module_comes_after_what_it_imports() -> None:
     assert bundle.import_order(_imported(sources), ["top.one"]) == ["top", "top.three", "top.two", "top.one"]
 
 
-def test_what_a_function_or_a_condition_imports_is_left_for_later() -> None:
+def test_imports_in_a_function_or_condition_are_not_bundled() -> None:
     sources = {"late": "", "typed": "", "main": "def f():\n    import late\nif TYPE_CHECKING:\n    import typed"}
     assert bundle.import_order(_imported(sources), ["main"]) == ["main"]
 
@@ -43,7 +43,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("verb", bundle.MODULES)
-def test_a_bundle_holds_all_that_its_verb_imports_at_once(library: Path, verb: str) -> None:
+def test_a_bundle_has_all_top_level_imports_of_its_verb(library: Path, verb: str) -> None:
     program = (
         "import marshal, sys; library, verb, module = sys.argv[1:]\n"
         "start, *parts = marshal.loads(open(f'{library}/bundles/{verb}', 'rb').read())\n"

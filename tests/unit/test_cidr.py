@@ -29,7 +29,7 @@ from cnictl.core.cidr import (
         ("::ffff:10.0.0.1", bytes(10) + b"\xff\xff\x0a\x00\x00\x01"),
     ],
 )
-def test_addresses_are_network_order_bytes(text: str, packed: bytes) -> None:
+def test_addresses_are_bytes_in_network_order(text: str, packed: bytes) -> None:
     assert parse_address(text) == packed
 
 
@@ -59,7 +59,7 @@ def test_addresses_are_network_order_bytes(text: str, packed: bytes) -> None:
         ("\ud800", "has 1 part,"),
     ],
 )
-def test_a_malformed_address_is_named_with_its_fault(text: str, said: str) -> None:
+def test_a_malformed_address_is_named_with_its_error(text: str, said: str) -> None:
     with pytest.raises(AddressError) as refused:
         parse_address(text, "peer")
     assert said in str(refused.value)
@@ -68,7 +68,7 @@ def test_a_malformed_address_is_named_with_its_fault(text: str, said: str) -> No
 
 
 @pytest.mark.parametrize("value", [None, 5, b"10.0.0.1", ["10.0.0.1"]])
-def test_what_is_no_text_is_refused_not_crashed_on(value: object) -> None:
+def test_value_that_is_not_text_is_refused_without_a_crash(value: object) -> None:
     with pytest.raises(AddressError):
         parse_address(value)  # type: ignore[arg-type]
     with pytest.raises(AddressError):
@@ -95,7 +95,7 @@ def test_what_is_no_text_is_refused_not_crashed_on(value: object) -> None:
         ("10.244.0/24", "has 3 parts"),
     ],
 )
-def test_a_malformed_subnet_is_named_with_what_was_meant(text: str, said: str) -> None:
+def test_a_malformed_subnet_is_named_with_a_suggestion(text: str, said: str) -> None:
     with pytest.raises(AddressError, match="subnet") as refused:
         parse_cidr(text)
     assert said in str(refused.value)
@@ -136,7 +136,7 @@ def test_every_ipv4_subnet_agrees_with_ipaddress(value: int, prefix: int) -> Non
 
 
 @given(st.text(max_size=20))
-def test_no_text_is_taken_that_ipaddress_refuses(text: str) -> None:
+def test_text_that_ipaddress_refuses_is_refused(text: str) -> None:
     try:
         packed = parse_address(text)
     except AddressError:

@@ -28,7 +28,7 @@ def test_a_lease_that_host_local_adds_is_respected(store: Store, same_tick: bool
     assert theirs is not None and theirs.addresses == ["10.244.0.3"] and not theirs.host_veth
 
 
-def test_leases_added_by_hand_without_the_last_address_are_respected_in_the_same_tick(store: Store) -> None:
+def test_manually_added_leases_without_the_last_address_are_respected_in_the_same_tick(store: Store) -> None:
     add(store, "c1")
     with SameTick(store):
         for last in (3, 4, 5):
@@ -74,7 +74,7 @@ def test_two_addresses_of_one_owner_get_one_record(store: Store) -> None:
     assert other is not None and other.addresses == ["10.244.0.3"]
 
 
-def test_what_can_name_no_record_is_not_claimed(store: Store) -> None:
+def test_lease_that_no_record_can_name_is_not_claimed(store: Store) -> None:
     by_hand(store, "10.244.0.2", "../../escape")
     by_hand(store, "10.244.0.3", "a/b")
     by_hand(store, "10.244.0.4", "")
@@ -89,7 +89,7 @@ def test_an_add_of_a_container_that_host_local_serves_already_is_a_duplicate(sto
     assert store.count() == 1
 
 
-def test_claiming_what_is_claimed_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_claiming_again_writes_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for n in range(4):
         by_hand(store, f"10.244.0.{n + 2}", f"c{n}")
     store.ensure_claimed()
@@ -116,9 +116,7 @@ def claims(store: Store, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return looked
 
 
-def test_leases_are_looked_through_once_and_not_after_our_own_calls(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_leases_are_scanned_once_and_not_after_our_own_calls(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     by_hand(store, "10.244.0.2", "theirs")
     looked = claims(store, monkeypatch)
     add(store, "c1")
@@ -135,7 +133,7 @@ def test_leases_are_looked_through_once_and_not_after_our_own_calls(
 
 
 @pytest.mark.parametrize("damage", [b"", b"garbage", b"\xff" * 200, b"9" * 5000, None])
-def test_a_torn_or_missing_claim_mark_has_all_leases_looked_through(
+def test_a_torn_or_missing_claim_mark_causes_a_scan_of_all_leases(
     store: Store, monkeypatch: pytest.MonkeyPatch, damage: bytes | None
 ) -> None:
     mark = Path(attachments.claim_mark("mynet"))
@@ -153,7 +151,7 @@ def test_a_torn_or_missing_claim_mark_has_all_leases_looked_through(
     assert mark.read_text() == str(os.stat(store.folder).st_mtime_ns)
 
 
-def test_an_add_that_is_killed_after_its_lease_leaves_a_mark_that_says_nothing(
+def test_an_add_killed_after_its_lease_leaves_an_invalid_claim_mark(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(store, "c1")
@@ -171,7 +169,7 @@ def test_an_add_that_is_killed_after_its_lease_leaves_a_mark_that_says_nothing(
     assert ("c2", "eth0") in attachments.owners("mynet")
 
 
-def test_the_mark_goes_with_the_records(store: Store) -> None:
+def test_the_claim_mark_is_removed_with_the_records(store: Store) -> None:
     by_hand(store, "10.244.0.3", "theirs")
     add(store, "c1")
     shutil.rmtree(os.path.dirname(attachments.claim_mark("mynet")))

@@ -58,7 +58,7 @@ def ssh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_arguments_arrive_as_they_are_and_names_come_after_the_dashes(ssh: Path) -> None:
+def test_arguments_arrive_unchanged_and_host_names_follow_a_double_dash(ssh: Path) -> None:
     odd = ("a b", "$(touch /tmp/owned)", "'; reboot; '", "*", "-x", "", "\u00e9\n")
     with Ssh({"n1": "root@n1"}) as hosts:
         command = Command(("/usr/bin/env", "printf", "[%s]", *odd), "")
@@ -72,7 +72,7 @@ def test_arguments_arrive_as_they_are_and_names_come_after_the_dashes(ssh: Path)
         assert shlex.split(argv[-1])[:2] == ["sh", "-c"]
 
 
-def test_sockets_are_in_a_folder_of_the_users_own_that_is_gone_at_the_end(ssh: Path) -> None:
+def test_sockets_are_in_a_private_folder_that_is_removed_at_the_end(ssh: Path) -> None:
     with Ssh({"n1": "n1"}) as hosts:
         hosts.connect()
         folder = Path(hosts._folder)
@@ -82,7 +82,7 @@ def test_sockets_are_in_a_folder_of_the_users_own_that_is_gone_at_the_end(ssh: P
     assert ssh.exists()
 
 
-def test_answers_come_by_host_and_each_is_told(ssh: Path) -> None:
+def test_answers_are_reported_by_host_as_they_arrive(ssh: Path) -> None:
     told: list[str] = []
     with Ssh({f"n{number}": f"host{number}" for number in range(40)}) as hosts:
         commands = {name: Command(("echo", name)) for name in hosts.names}
@@ -108,7 +108,7 @@ def test_session_sends_and_reads_lines(ssh: Path) -> None:
 
 
 @pytest.mark.parametrize("destination", ["-oProxyCommand=x", "a b", "u@", "$(x)", "a;b", "", "h/../x", "u@-h"])
-def test_destination_that_is_no_host_is_refused(destination: str) -> None:
+def test_destination_that_is_not_a_host_is_refused(destination: str) -> None:
     with pytest.raises(UsageProblem):
         Ssh({"n1": destination})
 
@@ -143,7 +143,7 @@ _CHANGED_KEY = "@@@\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost 
         (255, "Connection closed\x1b[2J\n", "Connection closed\\x1b[2J", ""),
     ],
 )
-def test_what_ssh_and_sudo_say_is_told_with_a_hint(status: int, stderr: str, fault: str, hint: str) -> None:
+def test_errors_of_ssh_and_sudo_are_reported_with_a_hint(status: int, stderr: str, fault: str, hint: str) -> None:
     message, said = fault_of(status, stderr, "root@n1")
     assert fault in message if fault else not message
     assert hint in said
@@ -151,7 +151,7 @@ def test_what_ssh_and_sudo_say_is_told_with_a_hint(status: int, stderr: str, fau
 
 
 @pytest.mark.parametrize("text", ["[" * 40 + "]" * 40, '{"a": NaN}', '{"a": [-Infinity]}', "[]", "", '{"a": 1'])
-def test_answer_that_is_no_plain_object_is_no_document(text: str) -> None:
+def test_answer_that_is_not_an_object_is_refused(text: str) -> None:
     nested = '{"steps": ' + text + "}" if text.startswith("[[") else text
     answer = Answer("n1", 0, nested)
     assert answer.document() is None
@@ -173,7 +173,7 @@ def test_matrix_of_one_host_is_refused_before_it_is_asked(tmp_path: Path) -> Non
         cluster_test.test(str(file), ["n1"])
 
 
-def test_program_that_leaves_a_child_is_read_to_its_own_end() -> None:
+def test_reading_ends_with_the_program_even_if_it_leaves_a_child() -> None:
     start = time.monotonic()
     done = run(["sh", "-c", "echo said; sleep 30 & exit 4"], check=False, leaves_child=True)
     assert (done.status, done.stdout) == (4, "said\n")
@@ -207,7 +207,7 @@ def _read(cluster: Cluster, number: int, document: object, version: str = cnictl
     return survey.read(node, Answer(node.name, 0, f"cnictl {version}\n"), Answer(node.name, 0, text))
 
 
-def test_node_with_another_pod_cidr_than_the_file_is_found_once() -> None:
+def test_node_with_another_pod_cidr_than_the_file_is_reported_once() -> None:
     cluster = _cluster(3)
     node = {"subnets": ["10.244.99.0/24"], "networks": list(cluster.networks), "name": "mynet"}
     statuses = [_read(cluster, number, _said(cluster, number)) for number in (1, 2)]
@@ -232,7 +232,7 @@ def test_host_that_lacks_many_peers_is_one_sentence() -> None:
     assert len(messages) == 8
 
 
-def test_host_that_is_down_is_expected_as_a_peer_and_its_silence_is_no_finding() -> None:
+def test_host_that_is_down_is_expected_as_a_peer_and_adds_no_finding() -> None:
     cluster = _cluster(3)
     said = _said(cluster, 1)
     said["peers"][1]["answers"] = False
@@ -263,14 +263,14 @@ def test_peer_of_no_node_is_named() -> None:
         '{"node": {"subnets": [null, 5, [], "x"]}}', "{" * 1000,
     ],
 )  # fmt: skip
-def test_document_that_is_no_status_is_a_faulty_host(document: str) -> None:
+def test_document_that_is_not_a_status_is_a_faulty_host(document: str) -> None:
     cluster = _cluster(1)
     status = _read(cluster, 1, document)
     assert status.state == "faulty" and not status.is_set_up
     assert survey.findings([status], cluster) == []
 
 
-def test_other_versions_are_told_whatever_they_say() -> None:
+def test_other_versions_are_reported_with_any_text() -> None:
     cluster = _cluster(2)
     assert (
         _read(cluster, 1, _said(cluster, 1), "9.9").why == f"has cnictl 9.9, but this machine has {cnictl.__version__}"
@@ -280,13 +280,13 @@ def test_other_versions_are_told_whatever_they_say() -> None:
     assert old.why.startswith("has an older cnictl")
 
 
-def test_older_host_is_upgraded_and_a_newer_one_wants_this_machine_to_be() -> None:
+def test_hint_is_to_upgrade_an_older_host_or_this_machine() -> None:
     cluster = _cluster(1)
     assert _read(cluster, 1, _said(cluster, 1), "0.0.1").hint == "cnictl cluster upgrade --limit n1"
     assert _read(cluster, 1, _said(cluster, 1), "99.0").hint.startswith("install cnictl 99.0 on this machine; or ")
 
 
-def test_plugin_versions_stand_beside_those_of_cnictl_and_a_difference_is_found() -> None:
+def test_plugin_versions_are_listed_beside_cnictls_and_differences_are_found() -> None:
     cluster = _cluster(3)
     plugins = ("0.2.0", "0.2.0+1a2b3c4d", "0.1.0")
     statuses = [
@@ -333,13 +333,13 @@ def test_host_that_will_revert_is_faulty_and_says_when() -> None:
         ("", ""),
     ],
 )
-def test_hint_of_a_host_says_where_it_is_for(said: str, hint: str) -> None:
+def test_hint_of_a_host_names_the_host(said: str, hint: str) -> None:
     node = _cluster(1).nodes[0]
     stderr = f"cnictl: no\n  hint: {said}\n" if said else "cnictl: no\n"
     assert survey.hint_of(node, Answer("n1", 1, "", stderr)) == hint
 
 
-def test_option_that_a_host_names_becomes_a_command_there() -> None:
+def test_option_in_a_hosts_hint_becomes_a_command_there() -> None:
     node = replace(_cluster(1).nodes[0], ssh="root@n1")
     answer = Answer(
         "n1", 1, "", "cnictl: init-node would cut off 1 pod\n  hint: move them away first, or use --force\n"
@@ -389,7 +389,7 @@ def _changing(number: int) -> tuple[ClusterChange, list[HostChange]]:
     return changing, [HostChange(node, change.WOULD_CHANGE) for node in nodes]
 
 
-def test_interrupted_change_says_of_each_host_what_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+def test_interrupted_change_reports_what_is_known_of_each_host(capsys: pytest.CaptureFixture[str]) -> None:
     changing, planned = _changing(4)
     planned[3] = replace(planned[3], state=change.UNREACHABLE)
     with pytest.raises(KeyboardInterrupt), cluster_cli._telling(changing):
@@ -399,7 +399,7 @@ def test_interrupted_change_says_of_each_host_what_is_known(capsys: pytest.Captu
     assert lines[2:] == ["n3: not known", "n4: unchanged"]
 
 
-def test_unchanged_host_that_will_revert_is_not_as_the_file_says() -> None:
+def test_unchanged_host_that_will_revert_does_not_match_the_file() -> None:
     changing, planned = _changing(1)
     (row,) = changing.carry_out([replace(planned[0], state=change.UNCHANGED)], None, False, lambda _: None)
     assert row.state == "unconfirmed" and not row.is_good

@@ -64,7 +64,7 @@ def test_same_files_give_the_same_bundle(small: bundle.Bundle) -> None:
     assert small.version == "7.0.0" and not small.has_kubernetes
 
 
-def test_running_cnictl_can_be_made_into_a_bundle_that_names_every_dependency() -> None:
+def test_bundle_of_the_running_cnictl_names_every_dependency() -> None:
     made = wheels.of_running()
     names = {name.split("-")[0].lower() for name in made}
     assert {"cnictl", "typer", "rich", "pyroute2", "netaddr", "tomlkit", "prometheus_client", "pygments"} <= names
@@ -74,7 +74,7 @@ def test_running_cnictl_can_be_made_into_a_bundle_that_names_every_dependency() 
     assert {"cnictl/cli/main.py", "cnictl_plugin/launcher.sh", "cnictl_conf/install.sh"} <= there
 
 
-def test_bundle_is_read_as_it_was_made(small: bundle.Bundle, tmp_path: Path) -> None:
+def test_bundle_is_read_back_unchanged(small: bundle.Bundle, tmp_path: Path) -> None:
     path = tmp_path / "bundle.tar.gz"
     path.write_bytes(small.contents)
     assert bundle.load(str(path)) == small
@@ -141,7 +141,7 @@ def test_installer_refuses_a_wheel_that_is_not_listed(
         installer.verify(str(folder))
 
 
-def test_installer_takes_wheels_of_this_python_and_machine_alone(installer: ModuleType) -> None:
+def test_installer_takes_only_wheels_for_this_python_and_machine(installer: ModuleType) -> None:
     minor, machine = sys.version_info[1], installer.platform.machine()
     assert installer.suits("a-1-py2.py3-none-any.whl")
     assert installer.suits(f"a-1-cp3{minor}-cp3{minor}-manylinux_2_17_{machine}.manylinux2014_{machine}.whl")
@@ -182,7 +182,7 @@ def installed_in(
     return int(installer.main())
 
 
-def test_versions_stand_side_by_side_and_the_command_from_before_comes_back(
+def test_versions_are_installed_side_by_side_and_the_former_command_is_restored(
     small: bundle.Bundle, installer: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     command, home = tmp_path / "bin" / "cnictl", tmp_path / "lib" / "cnictl-cli"

@@ -129,7 +129,7 @@ def test_file_of_more_than_four_mebibytes_is_not_read(tmp_path: Path) -> None:
         cluster_file.load(str(path))
 
 
-def test_free_cidrs_are_written_where_they_are_missing_and_nothing_else_changes() -> None:
+def test_missing_cidrs_are_filled_in_and_nothing_else_changes() -> None:
     text, assigned = assign_free(LINES)
     assert assigned == {"node3": ("10.244.2.0/24",)}
     assert text == LINES.replace('"10.0.2.53" }', '"10.0.2.53", pod_cidr = "10.244.2.0/24" }')
@@ -150,7 +150,7 @@ def test_free_cidr_of_the_missing_family_joins_the_other() -> None:
     assert parse(text).nodes[2].pod_cidrs == ("10.244.2.0/24", "fd00:244:0:2::/64")
 
 
-def test_lowest_free_cidrs_are_taken_in_the_length_of_the_others() -> None:
+def test_lowest_free_cidrs_of_the_same_length_are_chosen() -> None:
     text, assigned = assign_free(
         'network = "10.244.0.0/20"\nnodes = [\n'
         ' { name = "a", address = "10.0.0.1" }, { name = "b", address = "10.0.0.2", pod_cidr = "10.244.0.64/26" },\n'
@@ -175,18 +175,18 @@ def test_five_thousand_nodes_get_their_cidrs_in_seconds() -> None:
 
 
 @pytest.mark.parametrize("name", ["node1", "node2", "node3"])
-def test_removed_node_takes_its_line_and_nothing_else(name: str) -> None:
+def test_removing_a_node_removes_only_its_line(name: str) -> None:
     text = without_node(LINES, name)
     assert text == "".join(line for line in LINES.splitlines(keepends=True) if f'"{name}"' not in line)
     assert name not in [node.name for node in parse(text).nodes]
 
 
-def test_removed_table_takes_its_comment() -> None:
+def test_removing_a_table_removes_its_comment() -> None:
     assert without_node(TABLES, "node2") == TABLES.partition("# rack 2")[0]
     assert "# rack 2" in without_node(TABLES, "node1")
 
 
-def test_node_that_is_not_there_or_the_only_one_is_not_removed() -> None:
+def test_unknown_or_only_node_is_not_removed() -> None:
     with pytest.raises(UsageProblem, match="has no node 'nod1'"):
         without_node(LINES, "nod1")
     with pytest.raises(UsageProblem, match="only node"):
@@ -231,7 +231,7 @@ def test_source_lists_the_nodes(path: Path) -> None:
     assert source.list().version == snapshot.version
 
 
-def test_source_tells_each_valid_change_also_of_a_link(path: Path) -> None:
+def test_source_reports_each_valid_change_also_behind_a_link(path: Path) -> None:
     source = FileSource(str(path))
     version = source.list().version
     path.write_text(LINES.replace("node3", "node4"))
@@ -245,7 +245,7 @@ def test_source_tells_each_valid_change_also_of_a_link(path: Path) -> None:
     assert [node.name for node in next(watching).nodes] == ["node1", "node2", "node5"]
 
 
-def test_source_that_is_wrong_or_gone_is_lost_and_says_what_is_wrong(path: Path) -> None:
+def test_invalid_or_missing_source_is_lost_with_the_reason(path: Path) -> None:
     source = FileSource(str(path))
     version = source.list().version
     path.write_text("network =\n")

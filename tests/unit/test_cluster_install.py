@@ -182,7 +182,7 @@ def test_upgrade_changes_command_and_plugin_and_verifies_each_host() -> None:
     ],
 )
 @pytest.mark.parametrize("bundle", ["", "1.0.0+bbbbbbbb"])
-def test_host_that_fails_goes_back_and_the_hosts_after_it_are_left(fault: Any, why: str, bundle: str) -> None:
+def test_failed_host_is_rolled_back_and_later_hosts_are_not_changed(fault: Any, why: str, bundle: str) -> None:
     first, second, third = Host(), Host(bundle=bundle, **fault), Host()
     rows = roll_out(first, second, third)
     assert [row.state for row in rows] == ["changed", "reverted", "not started"]
@@ -197,13 +197,13 @@ def test_error_that_doctor_found_before_does_not_fail_the_upgrade() -> None:
     assert [row.state for row in roll_out(host)] == ["changed"]
 
 
-def test_plugin_goes_back_by_name_where_no_run_is_left_to_undo() -> None:
+def test_plugin_is_rolled_back_by_version_if_no_run_can_be_undone() -> None:
     host = Host(fails={"probe": "broken", "history": "unreadable"})
     assert [row.state for row in roll_out(host)] == ["reverted"]
     assert host.plugin == "1.0.0" and "use" in host.did
 
 
-def test_host_that_can_not_go_back_says_so() -> None:
+def test_host_that_cannot_be_rolled_back_is_reported() -> None:
     host = Host(fails={"probe": "broken", "back": "no such file", "undo": "refused", "use": "gone"})
     (row,) = roll_out(host)
     assert row.state == "failed"
@@ -211,7 +211,7 @@ def test_host_that_can_not_go_back_says_so() -> None:
     assert row.as_json()["plugin"] == {"before": "1.0.0", "after": "2.0.0"}
 
 
-def test_host_that_is_lost_in_the_middle_is_named_and_stops_the_others() -> None:
+def test_host_lost_during_the_upgrade_is_named_and_stops_the_others() -> None:
     class Lost(Host):
         def _plugin(self, command: Command) -> tuple[int, str, str]:
             self.fault = "can't be reached"
@@ -232,19 +232,19 @@ def test_host_that_is_lost_in_the_middle_is_named_and_stops_the_others() -> None
         (Host(source="kubernetes https://k"), "learns its peers from Kubernetes", "make bundle EXTRA=kubernetes"),
     ],
 )
-def test_host_that_can_not_be_upgraded_is_left_out(host: Host, why: str, hint: str) -> None:
+def test_host_that_cannot_be_upgraded_is_skipped(host: Host, why: str, hint: str) -> None:
     rows = roll_out(host, Host())
     assert [row.state for row in rows] == ["refused", "changed"]
     assert rows[0].why.startswith(why) and hint in rows[0].hint
     assert host.did == []
 
 
-def test_host_that_can_not_be_reached_is_left_out() -> None:
+def test_unreachable_host_is_skipped() -> None:
     rows = roll_out(Host(fault="can't be reached"), Host())
     assert [row.state for row in rows] == ["unreachable", "changed"]
 
 
-def test_two_builds_of_a_release_are_one_and_those_of_a_development_version_are_not() -> None:
+def test_two_builds_are_equal_for_a_release_but_not_for_a_development_version() -> None:
     by_hand, other = Host(cnictl="2.0.0", plugin="2.0.0"), Host(cnictl="2.0.0", plugin="1.0.0")
     assert [row.state for row in roll_out(by_hand, other)] == ["unchanged", "changed"]
     development = Bundle(NEW.contents, "2.0.0.dev0", "2.0.0.dev0+aaaaaaaa", has_kubernetes=False)
@@ -259,7 +259,7 @@ def test_bundle_with_the_extra_upgrades_a_node_of_kubernetes() -> None:
     assert [row.state for row in roll_out(Host(source="kubernetes https://k"), bundle=bundle)] == ["changed"]
 
 
-def test_install_leaves_hosts_that_have_cnictl() -> None:
+def test_install_skips_hosts_that_have_cnictl() -> None:
     none, same, other = Host(cnictl="", is_node=False), Host(cnictl="2.0.0"), Host()
     rows = roll_out(none, same, other, is_upgrade=False)
     assert [row.state for row in rows] == ["changed", "unchanged", "refused"]

@@ -150,7 +150,7 @@ def test_forgotten_peer_is_named_with_both_hosts_in_both_directions() -> None:
     assert shown_hint == f"on a: {add.command}"
 
 
-def test_fault_that_the_receiver_finds_on_itself_beats_what_the_sender_guesses() -> None:
+def test_fault_that_the_receiver_finds_on_itself_overrides_the_senders_guess() -> None:
     world = World()
     world.fails("a", "b", cause=reported("peer-drops", False, "FORWARD drop on peer 10.0.0.2"))
     world.fails("b", "a", cause=reported("dropped-here", True, "dropped on this node by rule r"))
@@ -159,7 +159,7 @@ def test_fault_that_the_receiver_finds_on_itself_beats_what_the_sender_guesses()
     assert (cause.host, cause.words) == ("b", "b: dropped on this node by rule r")
 
 
-def test_senders_word_counts_where_the_receiver_knows_nothing() -> None:
+def test_senders_cause_is_used_if_the_receiver_has_none() -> None:
     world = World()
     what_to_do = hint.command("cnictl apply", on="10.0.0.2")
     world.fails("a", "b", cause=reported("peer-drops", False, "FORWARD drop on peer 10.0.0.2", what_to_do))
@@ -170,7 +170,7 @@ def test_senders_word_counts_where_the_receiver_knows_nothing() -> None:
 
 
 @pytest.mark.parametrize(("hop", "host"), [("10.0.0.2", "b"), ("10.0.0.254", "")])
-def test_silent_next_hop_is_the_other_hosts_fault_only_if_it_is_the_other_host(hop: str, host: str) -> None:
+def test_silent_next_hop_is_blamed_on_the_other_host_only_if_it_is_that_host(hop: str, host: str) -> None:
     world = World()
     what_to_do = hint.advice(f"bring {hop} up", because="a test")
     world.fails(
@@ -182,7 +182,7 @@ def test_silent_next_hop_is_the_other_hosts_fault_only_if_it_is_the_other_host(h
     assert parts(cause.hint) == (f"on a: bring {hop} up", "", "a")
 
 
-def test_host_whose_requests_pass_has_a_way_back() -> None:
+def test_host_that_answers_requests_has_a_route_back() -> None:
     """The receiver's missing peer does not explain a lost reply if the receiver's own requests arrive."""
     world = World()
     world.fails("a", "b", seen=True)
@@ -194,7 +194,7 @@ def test_host_whose_requests_pass_has_a_way_back() -> None:
     assert cause is not None and cause.words == "b has no peer for a's pod CIDR 10.244.0.0/24"
 
 
-def test_unexplained_failure_says_how_far_the_request_came() -> None:
+def test_unexplained_failure_says_how_far_the_request_got() -> None:
     world = World()
     world.fails("a", "b", cause=reported("unexplained", False))
     world.fails("a", "c", seen=True)
@@ -208,7 +208,7 @@ def test_unexplained_failure_says_how_far_the_request_came() -> None:
 @pytest.mark.parametrize(
     ("source", "host"), [("10.0.0.1", "a"), ("10.0.0.2", "b"), ("10.244.0.1", "a"), ("203.0.113.7", "")]
 )
-def test_answered_request_with_another_source_is_masqueraded_and_says_by_whom(source: str, host: str) -> None:
+def test_answered_request_with_another_source_is_masqueraded_and_names_the_host(source: str, host: str) -> None:
     world = World()
     world.seen["a", "b"] = [source]
     made = world.matrix()
@@ -219,7 +219,7 @@ def test_answered_request_with_another_source_is_masqueraded_and_says_by_whom(so
     assert "masqueraded: as" in " ".join(picture.rows(made)[1][0])
 
 
-def test_answer_of_another_hosts_pod_is_no_success() -> None:
+def test_answer_of_another_hosts_pod_is_a_failure() -> None:
     world = World()
     world.seen["a", "b"] = []
     assert cell(world.matrix(), "a", "b").state == "wrong host"
@@ -242,7 +242,7 @@ def test_two_hosts_with_one_pod_cidr_are_both_named() -> None:
     assert cell(made, "b", "c").state == "wrong host"
 
 
-def test_host_that_is_not_reached_is_red_in_its_row_and_its_column() -> None:
+def test_unreachable_host_is_red_in_its_row_and_its_column() -> None:
     world = World()
     world.faults["c"] = "ssh: connect to host c port 22: No route to host"
     made = world.matrix()
@@ -254,7 +254,7 @@ def test_host_that_is_not_reached_is_red_in_its_row_and_its_column() -> None:
     assert cause[0].startswith("c was not reached: ssh: connect to host c")
 
 
-def test_host_that_is_lost_after_its_pings_leaves_what_its_pod_saw_unknown() -> None:
+def test_host_lost_after_its_pings_has_unknown_receptions() -> None:
     world = World()
     reports = world.reports()
     reports[1].seen, reports[1].fault = None, "cnictl on that host ended before the test was over"
@@ -264,7 +264,7 @@ def test_host_that_is_lost_after_its_pings_leaves_what_its_pod_saw_unknown() -> 
     assert not made.passed
 
 
-def test_failure_of_a_node_beside_its_pod_has_the_same_cause() -> None:
+def test_failures_of_a_node_and_its_pod_share_a_cause() -> None:
     world = World()
     world.fails("a", "b", cause=reported("forwarding-off", True, "net.ipv4.ip_forward is 0 on this node"))
     world.fails("a", "b", POD_NODE)
@@ -273,7 +273,7 @@ def test_failure_of_a_node_beside_its_pod_has_the_same_cause() -> None:
     assert cell(made, "a", "b", POD_NODE).cause == cell(made, "a", "b").cause == cell(made, "a", "b", NODE_POD).cause
 
 
-def test_lost_requests_are_shown_and_fail_nothing() -> None:
+def test_lost_requests_are_shown_and_do_not_fail() -> None:
     world = World()
     world.pings["a", "b", POD_POD] = replace(world.pings["a", "b", POD_POD], received=2)
     made = world.matrix()
@@ -290,7 +290,7 @@ def test_pod_without_an_address_of_its_hosts_family_fails() -> None:
     assert ("ipv6", "no address") in states and ("ipv4", "ok") in states
 
 
-def test_what_differs_between_hosts_is_noted() -> None:
+def test_differences_between_hosts_are_noted() -> None:
     world = World()
     for host in HOSTS:
         world.ready[host] = replace(world.ready[host], mtu=1500)
@@ -302,11 +302,11 @@ def test_what_differs_between_hosts_is_noted() -> None:
     )
 
 
-def test_one_host_alone_proves_nothing() -> None:
+def test_matrix_of_one_host_proves_nothing() -> None:
     assert not World(["a"]).matrix().passed
 
 
-def test_json_has_every_key_whatever_the_state() -> None:
+def test_json_has_every_key_in_any_state() -> None:
     world = World()
     world.fails("a", "b", cause=reported("no-route", True, what_to_do=hint.command("cnictl x")))
     document = json.loads(json.dumps(world.matrix().as_json(1.5)))
@@ -320,7 +320,7 @@ def test_json_has_every_key_whatever_the_state() -> None:
 
 
 @pytest.mark.parametrize("hosts", [17, 18, 40, 200])
-def test_sample_covers_each_host_evenly_and_hangs_together(hosts: int) -> None:
+def test_sample_covers_each_host_evenly_and_is_connected(hosts: int) -> None:
     names = [f"h{number}" for number in range(hosts)]
     pairs = sample.choose(names, False, 7)
     assert {len(set(others)) for others in pairs.partners.values()} == {sample.EACH}
@@ -335,7 +335,7 @@ def test_sample_covers_each_host_evenly_and_hangs_together(hosts: int) -> None:
     assert pairs.count == hosts * sample.EACH // 2
 
 
-def test_sample_is_the_seeds_and_full_is_whole() -> None:
+def test_sample_depends_on_the_seed_and_full_has_every_pair() -> None:
     names = [f"h{number}" for number in range(30)]
     assert sample.choose(names, False, 3) == sample.choose(names, False, 3)
     assert sample.choose(names, False, 3) != sample.choose(names, False, 4)
@@ -343,7 +343,7 @@ def test_sample_is_the_seeds_and_full_is_whole() -> None:
     assert sample.choose(names, True, 3).count == 435
 
 
-def test_large_cluster_lists_its_red_pairs_and_says_the_sample() -> None:
+def test_large_cluster_lists_its_red_pairs_and_names_the_sample() -> None:
     names = [f"h{number}" for number in range(20)]
     world = World(names)
     pairs = sample.choose(names, False, 5)
@@ -357,7 +357,7 @@ def test_large_cluster_lists_its_red_pairs_and_says_the_sample() -> None:
     assert made.as_json(1)["summary"]["sample"] == {"seed": 5, "each": 4}
 
 
-def test_lines_say_the_same_when_they_are_read() -> None:
+def test_lines_are_read_back_unchanged() -> None:
     host = ready(3, pod=("10.244.3.5", "fd00:244:0:3::5"))
     assert pair_reports.read_ready(pair_reports.ready_line(host)) == host
     request = PairRequest((host.as_target("n"),), 5, 0.5)
@@ -385,12 +385,12 @@ def test_lines_say_the_same_when_they_are_read() -> None:
         pair_reports.ready_line(ready(1)).replace('"0.3.0"', "3"),
     ],
 )
-def test_line_that_is_no_report_is_refused(line: str) -> None:
+def test_line_that_is_not_a_report_is_refused(line: str) -> None:
     with pytest.raises(BadReport):
         pair_reports.read_ready(line)
 
 
-def test_words_of_other_hosts_reach_no_terminal_as_they_are() -> None:
+def test_text_of_other_hosts_is_escaped() -> None:
     ping = replace(World().pings["a", "b", POD_POD], cause=reported("x", True, "a\x1b[2Jb" + "c" * 5000))
     (read,) = pair_reports.read_pings(pair_reports.pings_line([ping]))
     assert read.cause is not None
@@ -445,7 +445,7 @@ def script(world: World, host: str) -> list[str | None]:
     ]
 
 
-def test_conversation_tells_each_host_the_others_and_joins_what_they_say() -> None:
+def test_each_host_learns_the_others_and_their_reports_are_combined() -> None:
     world = World()
     transport = Scripted({host: script(world, host) for host in HOSTS})
     made = matrix_run.run(HOSTS, transport, lambda _: None)
@@ -481,7 +481,7 @@ def test_host_that_does_not_take_part_is_named_and_the_others_are_tested(
     assert not made.passed
 
 
-def test_command_prints_the_table_or_json_alone_and_fails_for_a_red_pair(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_only_the_table_or_json_and_fails_for_a_red_pair(capsys: pytest.CaptureFixture[str]) -> None:
     world = World()
     cluster_test.run(HOSTS, Scripted({host: script(world, host) for host in HOSTS}))
     shown = capsys.readouterr()

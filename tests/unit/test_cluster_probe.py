@@ -26,7 +26,7 @@ def spec(*peers: Peer) -> NodeSpec:
     return replace(SPEC, peers=peers)
 
 
-def test_known_peer_that_leads_to_the_target_is_the_one_that_is_tested() -> None:
+def test_known_peer_that_leads_to_the_target_is_tested() -> None:
     known = Peer("10.244.1.0/24", "10.0.0.2", "eth1")
     assert _peer(spec(known), TARGET) == known
     learned = replace(SPEC, learned=(known,))
@@ -38,7 +38,7 @@ def test_known_peer_that_leads_elsewhere_is_judged_against_the_targets_own_addre
     assert _peer(SPEC, TARGET) == Peer("10.244.1.0/24", "10.0.0.2")
 
 
-def test_known_peer_counts_where_the_target_names_no_address_of_its_own() -> None:
+def test_known_peer_is_used_if_the_target_names_no_address() -> None:
     known = Peer("10.244.1.0/24", "10.0.0.9")
     assert _peer(spec(known), replace(TARGET, node=())) == known
     assert _peer(SPEC, replace(TARGET, node=())) is None
@@ -48,7 +48,7 @@ def test_known_peer_counts_where_the_target_names_no_address_of_its_own() -> Non
     assert _peer(six, target) == linked
 
 
-def test_target_with_our_own_pod_cidr_is_no_peer() -> None:
+def test_target_with_our_own_pod_cidr_is_not_a_peer() -> None:
     assert _peer(SPEC, replace(TARGET, pod_cidrs=("10.244.0.0/24",))) is None
 
 
@@ -56,7 +56,7 @@ def request(number: int, token: str = TOKEN, kind: int = 8) -> bytes:
     return struct.pack("!BBHHH", kind, 0, 0, 1, 0) + struct.pack("!8sHH", bytes.fromhex(token), number, 0)
 
 
-def test_pod_notes_the_requests_of_its_senders_alone() -> None:
+def test_pod_counts_only_requests_of_its_senders() -> None:
     sightings = Sightings([TOKEN])
     sightings.note(request(3), False, "10.244.1.5")
     sightings.note(request(3), False, "10.244.1.5")
@@ -111,7 +111,7 @@ def test_silence_and_a_line_without_end_are_bounded(pipe: tuple[int, int], monke
         Lines(reader, 5).next()
 
 
-def test_causes_of_this_node_are_causes() -> None:
+def test_every_cause_of_this_node_exists() -> None:
     folder = Path(causes.__file__).parent
     text = "".join(path.read_text() for path in (folder / "causes_local.py", folder / "checks.py"))
     assert [name for name in OF_THIS_NODE if f'"{name}"' not in text] == []

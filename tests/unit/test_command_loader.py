@@ -43,7 +43,7 @@ def test_command_imports_no_other_commands_module() -> None:
 
 
 @pytest.mark.parametrize("words", ["ipam list", "ipam list --help", "init-node --help", "route add-peer --help"])
-def test_what_is_typed_often_loads_no_slow_library(words: str) -> None:
+def test_frequent_commands_load_no_slow_library(words: str) -> None:
     modules = loaded(*words.split())
     assert "cnictl.cli.main" in modules
     assert not modules & {"pyroute2", "netaddr", "rich"}
@@ -72,7 +72,7 @@ def test_what_is_typed_often_loads_no_slow_library(words: str) -> None:
         "cluster test",
     ],
 )
-def test_help_executes_nothing_that_the_command_works_with(words: str) -> None:
+def test_help_executes_no_module_of_the_commands_work(words: str) -> None:
     modules = loaded(*words.split(), "--help")
     assert "cnictl.cli.groups" in modules
     lower_packages = tuple(
@@ -93,6 +93,6 @@ def test_help_executes_nothing_that_the_command_works_with(words: str) -> None:
     assert "tomlkit" not in modules
 
 
-def test_command_that_runs_has_everything_executed() -> None:
+def test_running_command_executes_its_modules() -> None:
     assert loaded("route", "list", "--help", postponed=True)
     assert not loaded("route", "add-peer", "10.244.1.0/24", postponed=True)

@@ -27,7 +27,7 @@ def test_every_command_that_help_lists_is_completed() -> None:
     assert GROUPS == groups._GROUPS
 
 
-def test_every_kind_of_value_has_words_or_is_known_to_have_none() -> None:
+def test_every_kind_of_value_has_completions_or_is_known_to_have_none() -> None:
     known = {*completion._LIVE, *completion._PATHS, *CHOICES}
     assert VALUES - known == NO_NAMES | {"SHELL"}
     places = {place for place in (*completion._LIVE, *completion._NEW, *CHOICES) if place not in VALUES}
@@ -67,7 +67,7 @@ def test_every_kind_of_value_has_words_or_is_known_to_have_none() -> None:
         (("ping", "-c", "3", "host", "ext"), ["external"]),
     ],
 )
-def test_words_before_decide_what_is_offered(typed: Sequence[str], words: list[str]) -> None:
+def test_completions_depend_on_the_words_before(typed: Sequence[str], words: list[str]) -> None:
     assert offered(*typed) == words
 
 
@@ -87,17 +87,17 @@ def test_files_are_left_to_the_shell() -> None:
                                                                      "--skip", ""], 0),
     ],
 )  # fmt: skip
-def test_words_that_bash_took_apart_are_joined(taken_apart: list[str], whole: list[str], kept: int) -> None:
+def test_words_that_bash_split_are_joined(taken_apart: list[str], whole: list[str], kept: int) -> None:
     assert completion._joined(taken_apart) == (whole, kept)
 
 
 @pytest.mark.parametrize("name", ["$(reboot)", "`id`", "a b", "a'b", 'a"b', "a;b", "a\nb", "a\\b", "a|b", "~", "é"])
-def test_name_that_a_shell_reads_otherwise_is_not_offered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_name_with_shell_metacharacters_is_not_offered(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(completion._LIVE, "LINK", (lambda: iter([(name, ""), ("eth0", "a\x1b[2Jb")]),))
     assert completion.answer(["cnictl", "bridge", "up", "--bridge", ""])[1] == [("eth0", "")]
 
 
-def test_list_that_cannot_be_read_takes_no_other_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unreadable_list_does_not_hide_another(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable() -> live_names.Names:
         raise PermissionError
 

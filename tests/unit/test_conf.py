@@ -15,7 +15,7 @@ from cnictl.core.paths import NETWORKS_DIR, PLUGIN_LOG
 from tests.unit.confs import HOST_LOCAL, WALK_THROUGH, conf, shown, with_ipam
 
 
-def test_the_walk_through_s_conf_is_taken_unchanged_but_for_its_type() -> None:
+def test_the_walk_through_s_conf_is_accepted_with_only_its_type_changed() -> None:
     parsed = parse_conf(dict(WALK_THROUGH))
     assert (parsed.name, parsed.cni_version) == ("mynet", "0.4.0")
     assert (shown(parsed.networks), shown(parsed.subnets)) == (["10.244.0.0/20"], ["10.244.0.0/24"])
@@ -51,7 +51,7 @@ def test_every_key_has_its_effect() -> None:
     assert (parsed.log_file, parsed.log_level, parsed.prev_result) == ("/var/log/net.log", "debug", {"ips": []})
 
 
-def test_gc_s_list_is_taken_as_pairs_and_none_is_not_empty() -> None:
+def test_gc_s_list_is_read_as_pairs_and_a_missing_list_is_not_empty() -> None:
     key = "cni.dev/valid-attachments"
     assert conf(**{key: []}).valid_attachments == []
     given_list = [{"containerID": "c1", "ifname": "eth0", "more": 1}]
@@ -119,13 +119,13 @@ def test_a_wrong_value_is_refused_with_key_value_and_code_7(key: str, value: Any
 
 
 @pytest.mark.parametrize("document", [None, [], "conf", 5])
-def test_what_is_no_object_is_refused(document: object) -> None:
+def test_value_that_is_not_an_object_is_refused(document: object) -> None:
     with pytest.raises(CniError, match="is not a JSON object") as refused:
         parse_conf(document)
     assert refused.value.code == INVALID_CONFIG
 
 
-def test_a_whole_list_is_refused_with_the_cause() -> None:
+def test_conflist_in_place_of_a_conf_is_refused_with_the_cause() -> None:
     with pytest.raises(CniError, match="the configuration is a list"):
         parse_conf({"cniVersion": "1.0.0", "name": "mynet", "plugins": [dict(WALK_THROUGH)]})
 
@@ -136,14 +136,14 @@ def test_names_of_networks(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["eth0", "a" * 15, "veth.5", "x@y", "-", "ü"])
-def test_names_the_kernel_takes_for_a_link(name: str) -> None:
+def test_link_names_that_the_kernel_accepts(name: str) -> None:
     assert interface_name_fault(name) == ""
 
 
 @pytest.mark.parametrize(
     "name", ["", "a" * 16, "ü" * 8, ".", "..", "a/b", "a:b", "a b", "a\tb", "a\nb", "a\0b", "\x7f"]
 )
-def test_names_the_kernel_refuses_for_a_link(name: str) -> None:
+def test_link_names_that_the_kernel_refuses(name: str) -> None:
     assert interface_name_fault(name)
 
 
@@ -221,7 +221,7 @@ def test_no_ipam_object_breaks_the_parser(keys: dict[str, Any], ranges: Any, rou
 
 
 # --- forms of a configuration, and several range sets
-def test_a_conf_in_the_reference_s_form_is_no_gateway_unless_it_says_so() -> None:
+def test_a_conf_in_the_reference_s_form_is_a_gateway_only_if_it_says_so() -> None:
     plain = with_ipam()
     assert (plain.is_gateway, plain.default_route, plain.gateways) == (False, False, [])
     document = {"cniVersion": "1.0.0", "name": "other", "ipam": HOST_LOCAL}
@@ -238,7 +238,7 @@ def test_the_walk_through_s_bridge_is_a_gateway_unless_it_says_so() -> None:
     assert (alone.is_gateway, alone.default_route, alone.gateways) == (False, False, [])
 
 
-def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
+def test_keys_are_case_insensitive() -> None:
     parsed = parse_conf(
         {
             "cniVersion": "1.0.0",
@@ -259,14 +259,14 @@ def test_keys_are_taken_whatever_the_case_of_their_letters() -> None:
     assert [str(route.destination) for route in parsed.routes] == ["10.0.0.0/8"]
 
 
-def test_of_two_spellings_the_last_counts_unless_it_is_null() -> None:
+def test_the_last_of_two_spellings_counts_unless_it_is_null() -> None:
     """The reference's JSON reader does the same (tests/kernel/plugin/test_values.py compares them)."""
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": 1400}).mtu == 1400
     assert parse_conf({**WALK_THROUGH, "MTU": 1400, "mtu": 1300}).mtu == 1300
     assert parse_conf({**WALK_THROUGH, "mtu": 1300, "MTU": None}).mtu == 1300
 
 
-def test_the_result_s_dns_is_the_conf_s_else_the_resolver_s_else_the_former_plugin_s(tmp_path: Path) -> None:
+def test_the_result_s_dns_is_from_the_conf_the_resolver_or_the_former_plugin(tmp_path: Path) -> None:
     file = tmp_path / "resolv.conf"
     file.write_text(
         "; a comment\n# another\nnameserver 10.0.0.53\nnameserver\nnameserver fd00::53 \nsearch a.example b.example\n"

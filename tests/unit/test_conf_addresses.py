@@ -34,7 +34,7 @@ def test_host_local_s_range_is_the_pool() -> None:
     assert parsed.networks == parsed.subnets
 
 
-def test_a_flat_host_local_object_is_taken() -> None:
+def test_a_flat_host_local_object_is_accepted() -> None:
     parsed = parse_conf({"name": "other", "ipam": {"type": "host-local", "subnet": "10.9.0.0/24"}})
     assert shown(parsed.subnets) == ["10.9.0.0/24"]
     assert parsed.cni_version == "0.1.0"
@@ -114,7 +114,7 @@ def test_without_ipam_a_pod_gets_no_address(ipam: Any) -> None:
     assert parsed.gateways == []
 
 
-def test_another_ipam_plugin_is_named_and_its_keys_are_its_own() -> None:
+def test_another_ipam_plugin_is_named_and_its_keys_are_not_checked() -> None:
     parsed = parse_conf({"name": "other", "ipam": {"type": "dhcp", "ranges": 5, "routes": "none", "dataDir": 7}})
     assert (parsed.ipam_type, parsed.served, parsed.sets) == ("dhcp", False, ())
 
@@ -168,7 +168,7 @@ def test_several_range_sets_in_host_local_s_order() -> None:
          "cniVersion: 0.2.0 has room for one address of each family"),
     ],
 )  # fmt: skip
-def test_what_contradicts_itself_is_refused(keys: dict[str, Any], said: str) -> None:
+def test_contradictory_conf_is_refused(keys: dict[str, Any], said: str) -> None:
     with pytest.raises(CniError) as refused:
         conf(**keys)
     assert refused.value.code == INVALID_CONFIG
@@ -179,14 +179,14 @@ def test_both_families_fit_the_oldest_version() -> None:
     assert len(conf(subnet=["10.244.0.0/24", "fd00::/64"], network=None, cniVersion="0.2.0").sets) == 2
 
 
-def test_a_gateway_may_lie_outside_its_subnet_as_host_local_lets_it() -> None:
+def test_a_gateway_may_be_outside_its_subnet_as_in_host_local() -> None:
     document = {"name": "other", "ipam": {**HOST_LOCAL, "ranges": [[{"subnet": "10.9.0.0/24", "gateway": "10.1.0.1"}]]}}
     parsed = parse_conf({**document, "isGateway": True})
     assert shown(parsed.gateways) == ["10.1.0.1/24"]
     assert parsed.sets[0].size == 254
 
 
-def test_a_route_says_all_that_host_local_lets_it_say() -> None:
+def test_a_route_may_have_every_key_of_host_local() -> None:
     (route, six, plain) = with_ipam(
         routes=[
             {

@@ -58,7 +58,7 @@ def test_the_interface_of_a_pod_without_addresses_may_stay_down() -> None:
         ([{"minID": 1, "maxID": 4094}], [(1, 4094)]),
     ],
 )
-def test_a_trunk_is_spans_in_order(trunk: Any, spans: list[tuple[int, int]]) -> None:
+def test_a_trunk_becomes_ordered_spans(trunk: Any, spans: list[tuple[int, int]]) -> None:
     assert conf(vlanTrunk=trunk).vlan_trunk == spans
 
 
@@ -68,14 +68,14 @@ def test_a_vlan_and_a_trunk_beside_it() -> None:
     assert conf(vlan=0).vlan == 0
 
 
-def test_the_runtime_s_mac_counts_for_more_than_that_of_args() -> None:
+def test_the_runtime_s_mac_overrides_that_of_args() -> None:
     assert conf().mac == b""
     args = {"args": {"cni": {"mac": "02:00:00:00:00:01"}}}
     assert conf(**args).mac.hex() == "020000000001"
     assert conf(**args, runtimeConfig={"mac": "02:00:00:00:00:02"}).mac.hex() == "020000000002"
 
 
-def test_addresses_asked_for_are_taken_with_and_without_a_prefix_each_once() -> None:
+def test_requested_addresses_are_read_with_or_without_a_prefix_each_once() -> None:
     parsed = conf(
         args={"cni": {"ips": ["10.9.0.7/24", "fd00::7"], "labels": []}},
         runtimeConfig={"ips": ["10.9.0.7", "::ffff:10.9.0.8", "fd00:0::9/64"], "portMappings": []},
@@ -83,7 +83,7 @@ def test_addresses_asked_for_are_taken_with_and_without_a_prefix_each_once() -> 
     assert [format_address(packed) for packed in parsed.wanted] == ["10.9.0.7", "fd00::7", "10.9.0.8", "fd00::9"]
 
 
-def test_addresses_for_another_ipam_plugin_are_its_own_business() -> None:
+def test_requested_addresses_are_not_checked_for_another_ipam_plugin() -> None:
     assert conf(ipam={"type": "static"}, runtimeConfig={"ips": ["192.0.2.9/24"]}).wanted == (b"\xc0\x00\x02\x09",)
 
 

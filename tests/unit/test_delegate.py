@@ -78,7 +78,7 @@ def test_add_gives_its_addresses_and_passes_environment_stdin_and_stderr(
     assert site.verbs == ["ADD"]
 
 
-def test_large_requests_and_answers_pass_whole(site: Site) -> None:
+def test_large_requests_and_answers_are_passed_completely(site: Site) -> None:
     site.call.stdin = json.dumps({"padding": "x" * 300_000}).encode()
     answer = json.dumps({**RESULT, "dns": {"search": ["y" * 100] * 4000}})
     (site.folder / "answer").write_text(answer)
@@ -102,7 +102,7 @@ def test_the_first_of_its_name_in_cni_path_is_run(site: Site, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["../odd", "a/b", "..", "o\0dd", "o\ndd", "cnictl-bridge"])
-def test_what_is_no_plugins_name_is_refused(site: Site, kind: str) -> None:
+def test_invalid_plugin_name_is_refused(site: Site, kind: str) -> None:
     site.plugin(ADD=SAYS)
     site.conf.ipam_type = kind
     with pytest.raises(CniError, match=r"ipam\.type") as refused:
@@ -110,14 +110,14 @@ def test_what_is_no_plugins_name_is_refused(site: Site, kind: str) -> None:
     assert refused.value.code == 7 and site.verbs == []
 
 
-def test_a_missing_plugin_is_told_with_where_it_was_looked_for(site: Site) -> None:
+def test_a_missing_plugin_is_reported_with_the_folders_searched(site: Site) -> None:
     with pytest.raises(CniError) as refused:
         delegate.add(site.call, site.conf)
     assert refused.value.code == 2
     assert all(part in refused.value.message for part in ("ipam.type", "'odd'", "CNI_PATH", str(site.folder)))
 
 
-def test_its_error_is_passed_on_as_it_is_after_its_del(site: Site) -> None:
+def test_error_of_the_plugin_is_passed_on_unchanged_after_its_del(site: Site) -> None:
     site.plugin(ADD=FAILS, DEL="echo broken; exit 1")
     with pytest.raises(CniError) as refused:
         delegate.add(site.call, site.conf)
@@ -150,7 +150,7 @@ def test_each_way_to_answer_wrongly_is_one_error(site: Site, script: str, code: 
     assert site.verbs == ["ADD", "DEL"]
 
 
-def test_one_that_cannot_be_started_is_told(site: Site) -> None:
+def test_plugin_that_cannot_be_started_is_reported(site: Site) -> None:
     (site.folder / "odd").write_text("no program\n")
     for mode, said in ((0o644, "Permission denied"), (0o755, "Exec format error")):
         (site.folder / "odd").chmod(mode)
@@ -159,7 +159,7 @@ def test_one_that_cannot_be_started_is_told(site: Site) -> None:
         assert refused.value.code == 107
 
 
-def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plugin_that_hangs_is_ended_with_its_children(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delegate, "ADD_WAIT", 2.0)  # time for the child to start, even on a busy machine
     site.plugin(ADD=f"sleep 1000 & echo $! >{site.folder}/child; wait")
     with pytest.raises(CniError, match="timed out and was killed") as refused:
@@ -170,14 +170,14 @@ def test_one_that_hangs_is_ended_with_all_it_started(site: Site, monkeypatch: py
     wait_for(lambda: not child.exists() or "\nState:\tZ" in (child / "status").read_text(), "the child ends")
 
 
-def test_a_child_left_behind_with_stdout_open_holds_nobody_up(site: Site) -> None:
+def test_a_child_that_keeps_stdout_open_delays_nobody(site: Site) -> None:
     site.plugin(ADD=f"{SAYS}; sleep 1000 & echo $! >{site.folder}/child")
     assert delegate.add(site.call, site.conf)["ips"] == RESULT["ips"]
     os.kill(int((site.folder / "child").read_text()), 9)
 
 
 @pytest.mark.parametrize("verb", ["delete", "check", "collect", "status"])
-def test_other_verbs_pass_through_and_so_do_their_errors(site: Site, verb: str) -> None:
+def test_other_verbs_and_their_errors_are_passed_through(site: Site, verb: str) -> None:
     name = {"delete": "DEL", "check": "CHECK", "collect": "GC", "status": "STATUS"}[verb]
     listed = """echo '{"cniVersion": "1.1.0", "supportedVersions": ["1.0.0", "1.1.0"]}'"""
     site.plugin(VERSION=listed, **{name: "echo whatever"})
@@ -199,7 +199,7 @@ def test_gc_names_all_that_may_not_be_freed(site: Site) -> None:
     assert given == json.loads(site.call.stdin)
 
 
-def test_one_older_than_gc_and_status_is_not_asked(site: Site) -> None:
+def test_plugin_older_than_gc_and_status_is_not_called(site: Site) -> None:
     """Such a plugin would answer 'unknown CNI_COMMAND', and refuses every ADD with a 1.1.0 conf."""
     site.plugin(VERSION="""echo '{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}'""")
     delegate.collect(site.call, site.conf, ())
@@ -209,20 +209,20 @@ def test_one_older_than_gc_and_status_is_not_asked(site: Site) -> None:
     assert site.verbs == ["VERSION", "VERSION"]
 
 
-def test_one_that_cannot_tell_its_versions_is_asked(site: Site) -> None:
+def test_plugin_without_a_version_answer_is_called(site: Site) -> None:
     site.plugin(VERSION="exit 1")
     delegate.collect(site.call, site.conf, ())
     delegate.status(site.call, site.conf)
     assert site.verbs == ["VERSION", "GC", "VERSION", "STATUS"]
 
 
-def test_status_says_that_a_missing_plugin_serves_nobody(site: Site) -> None:
+def test_status_reports_a_missing_plugin(site: Site) -> None:
     with pytest.raises(CniError, match="CNI_PATH") as refused:
         delegate.status(site.call, site.conf)
     assert refused.value.code == 50
 
 
-def test_an_attachment_that_nobody_will_del_is_given_back_in_its_own_name(site: Site) -> None:
+def test_an_abandoned_attachment_is_deleted_under_its_own_name(site: Site) -> None:
     site.plugin()
     record = Record("net", "other", "net1")
     record.netns, record.netns_dev, record.netns_ino = "/proc/self/ns/net", 1, 1

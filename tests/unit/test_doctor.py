@@ -12,14 +12,14 @@ from tests.kernel.doctor import table
 PAGE = (Path(__file__).parents[2] / "docs" / "doctor.md").read_text(encoding="utf-8")
 
 
-def test_check_ids_are_unique_and_behind_names_known_checks() -> None:
+def test_check_ids_are_unique_and_behind_lists_known_checks() -> None:
     ids = [check.id for check in CHECKS]
     assert len(ids) == len(set(ids))
     assert {other for check in CHECKS for other in check.behind} <= set(ids)
 
 
 @pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.id)
-def test_each_check_was_shown_or_says_why_not(check: Check) -> None:
+def test_each_check_has_a_fault_test_or_a_reason(check: Check) -> None:
     _, _, left = PAGE.partition("## Checks whose fault is not made in a test")
     excused = {
         check_id
@@ -30,11 +30,11 @@ def test_each_check_was_shown_or_says_why_not(check: Check) -> None:
     assert (check.id in table.shown_checks()) != (check.id in excused)
 
 
-def test_page_has_every_check_as_it_is() -> None:
+def test_page_matches_every_check() -> None:
     assert all(line in PAGE for line in table.checks_table())
 
 
-def test_last_file_by_name_has_the_last_word_at_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_last_file_by_name_wins_at_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     etc, usr = tmp_path / "etc", tmp_path / "usr"
     for folder in (etc, usr):
         folder.mkdir()

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 
-def test_command_reference_is_what_the_program_says() -> None:
+def test_command_reference_is_current() -> None:
     done = subprocess.run([sys.executable, "docs/generate.py", "--check"], cwd=ROOT, check=False)
     assert done.returncode == 0, "docs/commands.md is out of date: run `make docs`"
 

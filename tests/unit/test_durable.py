@@ -37,7 +37,7 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
-def test_create_makes_the_file_with_its_mode_whatever_the_umask(folder: Path) -> None:
+def test_create_gives_the_file_its_mode_with_any_umask(folder: Path) -> None:
     before = os.umask(0o077)
     try:
         descriptor = create(f"{folder}/lease", b"content", 0o644)
@@ -50,7 +50,7 @@ def test_create_makes_the_file_with_its_mode_whatever_the_umask(folder: Path) ->
     assert (folder / "lease").stat().st_nlink == 1
 
 
-def test_create_refuses_a_taken_name_and_leaves_it_as_it_was(folder: Path) -> None:
+def test_create_refuses_an_existing_name_and_does_not_change_it(folder: Path) -> None:
     (folder / "lease").write_bytes(b"another's")
     with pytest.raises(FileExistsError):
         create(f"{folder}/lease", b"mine", 0o600)
@@ -66,7 +66,7 @@ def test_nothing_has_a_name_in_the_store_before_it_is_given_one(folder: Path) ->
     assert names(folder) == ["10.244.0.2"]
 
 
-def test_what_is_discarded_leaves_nothing(folder: Path) -> None:
+def test_discarded_file_leaves_nothing(folder: Path) -> None:
     descriptor, name = durable.unnamed(str(folder), b"content", 0o600)
     durable.discard(descriptor, name)
     assert names(folder) == []
@@ -87,7 +87,7 @@ def test_a_full_disk_leaves_no_file(folder: Path, monkeypatch: pytest.MonkeyPatc
     assert len(os.listdir("/proc/self/fd")) == open_before
 
 
-def test_a_temporary_file_of_a_dead_process_of_our_number_is_no_obstacle(folder: Path) -> None:
+def test_a_temporary_file_of_a_dead_process_with_our_pid_is_replaced(folder: Path) -> None:
     (folder / f".cnictl-new-{os.getpid()}").write_bytes(b"left by a kill")
     os.close(create(f"{folder}/lease", b"content", 0o600))
     (folder / f".cnictl-new-{os.getpid()}").write_bytes(b"left by a kill")
@@ -109,7 +109,7 @@ def test_replace_gives_new_content_and_mode_in_one_step(folder: Path) -> None:
     assert names(folder) == ["10-cnictl.conflist"]
 
 
-def test_replace_that_cannot_rename_keeps_the_old_and_leaves_no_temporary(folder: Path) -> None:
+def test_replace_that_cannot_rename_keeps_the_old_file_and_leaves_no_temporary(folder: Path) -> None:
     (folder / "conf").mkdir()
     (folder / "conf" / "kept").write_bytes(b"")
     with pytest.raises(OSError):
@@ -117,7 +117,7 @@ def test_replace_that_cannot_rename_keeps_the_old_and_leaves_no_temporary(folder
     assert names(folder) == ["conf"]
 
 
-def test_a_short_write_is_carried_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_short_write_is_continued(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = posix.write
     monkeypatch.setattr(durable, "write", lambda descriptor, data: real(descriptor, data[:3]))
     os.close(create(f"{folder}/lease", b"0123456789", 0o600))
@@ -129,13 +129,13 @@ def test_contents_of_a_file_larger_than_one_read(folder: Path) -> None:
     assert len(durable.contents(f"{folder}/large")) == 300_000
 
 
-def test_make_folder_makes_those_above_and_takes_what_is_there(folder: Path) -> None:
+def test_make_folder_creates_parents_and_accepts_existing_folders(folder: Path) -> None:
     for _ in range(2):
         durable.make_folder(f"{folder}/a/b/c", 0o700)
     assert (folder / "a" / "b" / "c").is_dir()
 
 
-def test_a_temporary_file_goes_once_nobody_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_temporary_file_is_removed_once_nobody_holds_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(durable, "O_TMPFILE", 0)
     (tmp_path / ".cnictl-new-1").write_bytes(b"left by a kill")
     (tmp_path / "10.244.0.2").write_bytes(b"a lease")
@@ -162,7 +162,7 @@ def test_a_file_in_the_working_folder_is_replaced_there(folder: Path, monkeypatc
     assert os.path.dirname(seen[0]) == "." and names(folder) == ["bundle.tar.gz"]
 
 
-def test_what_only_looks_like_a_temporary_file_stays_and_holds_up_nobody(folder: Path) -> None:
+def test_folders_pipes_and_links_named_like_temporary_files_stay_and_block_nobody(folder: Path) -> None:
     (folder / ".cnictl-new-1").mkdir()
     os.mkfifo(folder / ".cnictl-new-2")
     (folder / ".cnictl-new-3").symlink_to("/etc/hostname")
@@ -172,7 +172,7 @@ def test_what_only_looks_like_a_temporary_file_stays_and_holds_up_nobody(folder:
     assert os.path.exists("/etc/hostname")
 
 
-def test_a_writer_that_has_gone_on_to_its_next_file_keeps_that(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_writer_keeps_its_next_file(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     temporary = folder / ".cnictl-new-1"
     temporary.write_bytes(b"first")
 
@@ -185,7 +185,7 @@ def test_a_writer_that_has_gone_on_to_its_next_file_keeps_that(folder: Path, mon
     assert temporary.read_bytes() == b"second"
 
 
-def test_a_file_system_without_locks_takes_files_all_the_same(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_are_written_on_a_file_system_without_locks(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 

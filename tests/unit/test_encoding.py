@@ -23,14 +23,14 @@ def run(settings: dict[str, str], *words: str | bytes) -> subprocess.CompletedPr
 
 
 @pytest.mark.parametrize("settings", ENCODINGS, ids=str)
-def test_message_with_letters_that_the_terminal_lacks_is_shown_whole(settings: dict[str, str]) -> None:
+def test_message_with_characters_that_the_terminal_lacks_is_shown_completely(settings: dict[str, str]) -> None:
     done = run(settings, "doctor", "--explain", "日本…")
     assert (done.returncode, done.stdout) == (2, b"")
     assert b"there is no check '\\u65e5\\u672c...'" in done.stderr
 
 
 @pytest.mark.parametrize("settings", [*ENCODINGS, {"LC_ALL": "C.UTF-8"}], ids=str)
-def test_argument_that_is_no_utf8_is_shown_as_an_escape(settings: dict[str, str]) -> None:
+def test_argument_that_is_not_utf8_is_shown_as_an_escape(settings: dict[str, str]) -> None:
     done = run(settings, "doctor", "--explain", b"\xff\xe4")
     assert (done.returncode, done.stderr.count(b"\n")) == (2, 2)
     assert b"\\udcff\\udce4" in done.stderr
@@ -44,5 +44,5 @@ def test_help_and_lists_are_printed(settings: dict[str, str]) -> None:
         done.stdout.decode("latin-1" if "latin-1" in settings.values() else "ascii")
 
 
-def test_utf8_terminal_gets_the_letters_themselves() -> None:
+def test_utf8_terminal_gets_unescaped_characters() -> None:
     assert "日本…".encode() in run({"LC_ALL": "C.UTF-8"}, "doctor", "--explain", "日本…").stderr

@@ -12,7 +12,9 @@ from cnictl.cli import entry
 PROGRAM = (sys.executable, "-I", "-c", "import sys; sys.argv[0] = 'cnictl'; from cnictl.cli.entry import main; main()")
 
 
-def test_version_is_printed_alone(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_version_is_printed_without_loading_the_rest(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sys, "argv", ["cnictl", "--version"])
     assert entry._prints_version()
     assert capfd.readouterr().out == f"cnictl {__version__}\n"

@@ -55,7 +55,7 @@ def test_link_loops_and_links_into_no_folder_are_refused_by_name(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["link", "one", "two"]
 
 
-def test_device_pipe_and_folder_are_refused_and_left(tmp_path: Path) -> None:
+def test_device_pipe_and_folder_are_refused_and_not_changed(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     (tmp_path / "null").symlink_to("/dev/null")

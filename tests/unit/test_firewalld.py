@@ -14,7 +14,7 @@ DUAL = NodeSpec(
 )
 
 
-def test_policy_accepts_what_pods_send_and_towards_them_pods_and_peers_alone() -> None:
+def test_policy_accepts_packets_from_pods_and_to_pods_only_from_pods_and_peers() -> None:
     policy = ElementTree.fromstring(firewalld._policy(DUAL))
     accepted = []
     for rule in policy.iter("rule"):
@@ -30,7 +30,7 @@ def test_policy_accepts_what_pods_send_and_towards_them_pods_and_peers_alone() -
     ]
 
 
-def test_nothing_is_asked_of_firewalld_where_forwarding_is_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_firewalld_is_not_changed_if_forwarding_is_left_to_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(firewalld, "_is_installed", lambda: True)
     monkeypatch.setattr(firewalld, "runs", lambda: False)
     left = NodeSpec(DUAL.subnets, DUAL.networks, forward=False)

@@ -15,7 +15,7 @@ def record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(folders, "RECORD", str(tmp_path / "state/folders.json"))
 
 
-def test_what_was_made_goes_again_and_what_was_there_stays(tmp_path: Path) -> None:
+def test_created_folders_are_removed_and_existing_ones_stay(tmp_path: Path) -> None:
     (tmp_path / "etc").mkdir()
     folders.make(str(tmp_path / "etc/cni/net.d"))
     assert folders.remembered() == [str(tmp_path / "etc/cni/net.d"), str(tmp_path / "etc/cni")]
@@ -23,7 +23,9 @@ def test_what_was_made_goes_again_and_what_was_there_stays(tmp_path: Path) -> No
     assert os.listdir(tmp_path) == ["etc"] and os.listdir(tmp_path / "etc") == []
 
 
-def test_one_that_somebody_else_makes_meanwhile_is_not_ours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folder_that_another_process_creates_meanwhile_is_not_ours(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = os.mkdir
 
     def beaten(path: str, mode: int = 0o777) -> None:
@@ -36,7 +38,7 @@ def test_one_that_somebody_else_makes_meanwhile_is_not_ours(tmp_path: Path, monk
     assert folders.remembered() == [str(tmp_path / "cni/net.d")]
 
 
-def test_a_file_in_the_way_is_an_error_and_nothing_is_remembered(tmp_path: Path) -> None:
+def test_a_file_in_the_way_is_an_error_and_nothing_is_recorded(tmp_path: Path) -> None:
     (tmp_path / "cni").write_text("a file")
     with pytest.raises(Problem, match="cni"):
         folders.make(str(tmp_path / "cni/net.d"))

@@ -9,7 +9,7 @@ from cnictl.core import sysctl
 from cnictl.core.errors import CniError
 
 
-def test_switches_that_were_set_before_one_is_refused_can_be_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_changed_before_a_refused_one_can_be_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     host: Any = None
     monkeypatch.setattr(forwarding, "_uplinks", lambda _: ["uplink"])
     monkeypatch.setattr(sysctl, "read", lambda _: "1")

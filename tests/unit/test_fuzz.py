@@ -52,7 +52,7 @@ def fit(conf: NetConf) -> None:
 
 @inputs.bounded(400)
 @given(conf=inputs.confs())
-def test_any_configuration_is_fit_for_use_or_refused(conf: bytes) -> None:
+def test_any_configuration_is_valid_or_refused(conf: bytes) -> None:
     try:
         parsed = parse_conf(jsontext.loads(conf))
     except jsontext.JsonError as error:
@@ -66,7 +66,7 @@ def test_any_configuration_is_fit_for_use_or_refused(conf: bytes) -> None:
 
 @inputs.bounded(300)
 @given(previous=inputs.results, version=st.sampled_from(SUPPORTED_VERSIONS))
-def test_any_result_is_handed_on_or_refused(previous: object, version: str) -> None:
+def test_any_result_is_passed_on_or_refused(previous: object, version: str) -> None:
     try:
         document = jsontext.loads(inputs.document(previous))
         interfaces, ips = objects(document, "interfaces", "name"), objects(document, "ips", "address")
@@ -139,7 +139,7 @@ records = st.fixed_dictionaries({}, optional=dict.fromkeys(attachments._FIELDS, 
 
 @inputs.bounded(150)
 @given(record=records.map(inputs.document) | st.binary(max_size=80))
-def test_any_record_is_read_as_far_as_it_makes_sense(record: bytes) -> None:
+def test_valid_parts_of_any_record_are_read(record: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(attachments, "ATTACHMENTS_DIR", folder)
         os.mkdir(f"{folder}/mynet")
@@ -160,7 +160,7 @@ def test_any_record_is_read_as_far_as_it_makes_sense(record: bytes) -> None:
 
 @inputs.bounded(200)
 @given(content=st.binary(max_size=300) | inputs.names.map(os.fsencode))
-def test_any_lease_names_an_owner_that_a_record_can_be_named_after_or_none(content: bytes) -> None:
+def test_any_lease_names_a_valid_owner_or_none(content: bytes) -> None:
     container, ifname = parse_owner(content)
     assert container or not ifname
     assert len(f"{container}@{ifname}".encode()) <= 255
@@ -169,7 +169,7 @@ def test_any_lease_names_an_owner_that_a_record_can_be_named_after_or_none(conte
 
 @inputs.bounded(200)
 @given(content=st.binary(max_size=40) | st.integers().map(lambda number: str(number).encode()))
-def test_any_claim_mark_but_the_right_one_is_taken_for_none(content: bytes) -> None:
+def test_any_wrong_claim_mark_counts_as_missing(content: bytes) -> None:
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(attachments, "ATTACHMENTS_DIR", f"{folder}/records")
         patch.setattr(attachments, "SPARE_ATTACHMENTS_DIR", f"{folder}/spare")

@@ -29,7 +29,7 @@ SECRETS = (
         "{}/path", "/etc/{}/x",
     ],
 )  # fmt: skip
-def test_no_text_shows_what_looks_like_a_secret(form: str, secret: str) -> None:
+def test_text_that_looks_like_a_secret_is_never_shown(form: str, secret: str) -> None:
     assert secret not in WORDS.prose(form.replace("{}", secret))
     assert secret not in harmless_text.settings(form.replace("{}", secret), WORDS)
     assert secret not in harmless_text.conf_text(json.dumps({form.replace("{}", "x"): secret}), WORDS)
@@ -46,7 +46,7 @@ def test_no_text_shows_what_looks_like_a_secret(form: str, secret: str) -> None:
         "https://swordfish@host", "psk: swordfish", "--key swordfish", "Authorization: swordfish x",
     ],
 )  # fmt: skip
-def test_plain_word_is_masked_where_a_secret_stands(text: str) -> None:
+def test_plain_word_in_place_of_a_secret_is_masked(text: str) -> None:
     assert "swordfish" not in WORDS.prose(text)
 
 
@@ -71,11 +71,11 @@ def test_plain_word_is_masked_where_a_secret_stands(text: str) -> None:
         "pod default/web1 waits for its address", "nft list chain inet cnictl masquerade-mynet",
     ],
 )  # fmt: skip
-def test_what_an_engineer_needs_is_shown(text: str) -> None:
+def test_diagnostic_values_are_shown(text: str) -> None:
     assert WORDS.prose(text) == text
 
 
-def test_conf_shows_known_keys_and_switches_alone() -> None:
+def test_conf_shows_only_known_keys_and_switches() -> None:
     document = {
         "cniVersion": "1.0.0", "name": "mynet", "password": "swordfish", "pin": 1234, "debug": True,
         "kubernetes": {"kubeconfig": "/etc/x", "api_root": "swordfish", "mtu": 7},

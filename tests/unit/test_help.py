@@ -41,7 +41,7 @@ def test_text_is_wrapped_once(words: str, width: int, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("words", commands())
-def test_examples_stand_under_a_heading_as_they_are_written(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_examples_are_unchanged_under_a_heading(words: str, monkeypatch: pytest.MonkeyPatch) -> None:
     text, source = rendered(words, NARROW, monkeypatch), commands()[words].help or ""
     assert "{" not in text.partition("\n")[0]
     assert text.count("Examples:\n") == source.count("\b\n")
@@ -57,7 +57,7 @@ def test_every_option_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
     assert options == ["--backend", "--dry-run", "--exit-code", "--no-wait", "--confirm-within", "-o", "--help"]
 
 
-def test_program_and_group_without_a_word_show_their_commands() -> None:
+def test_program_and_group_without_arguments_show_their_commands() -> None:
     for words, command in (((), "init-node"), (("ipam",), "release")):
         done = run(*words)
         assert (done.returncode, done.stderr) == (2, "")
@@ -75,7 +75,7 @@ def test_program_and_group_without_a_word_show_their_commands() -> None:
         ("add-peer 10.244.1.0/24=10.0.0.2", "route add-peer"),
     ],
 )
-def test_hint_for_a_mistyped_command_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_hint_for_a_mistyped_command_is_the_similar_one(typed: str, meant: str) -> None:
     done = run(*typed.split())
     assert done.returncode == 2
     assert done.stderr.startswith("cnictl: No such command ")
@@ -94,7 +94,7 @@ def test_hint_for_a_mistyped_command_is_the_one_that_was_meant(typed: str, meant
         ("ipam --hlp", "--help"),
     ],
 )
-def test_hint_for_a_mistyped_option_is_the_one_that_was_meant(typed: str, meant: str) -> None:
+def test_hint_for_a_mistyped_option_is_the_similar_one(typed: str, meant: str) -> None:
     done = run(*typed.split())
     assert done.returncode == 2
     assert done.stderr.startswith("cnictl: No such option: --")
@@ -102,7 +102,7 @@ def test_hint_for_a_mistyped_option_is_the_one_that_was_meant(typed: str, meant:
 
 
 @pytest.mark.parametrize("typed", ["frobnicate", "ipam frobnicate", "ipam list --frobnicate"])
-def test_what_is_near_to_nothing_has_no_hint(typed: str) -> None:
+def test_word_unlike_any_other_has_no_hint(typed: str) -> None:
     done = run(*typed.split())
     assert (done.returncode, done.stdout, "hint" in done.stderr) == (2, "", False)
 

@@ -27,7 +27,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[int, list[str]
     return chains
 
 
-def test_what_stands_is_not_known_in_detail_and_stays(host: dict[int, list[str]]) -> None:
+def test_existing_chain_is_unknown_in_detail_and_stays(host: dict[int, list[str]]) -> None:
     host[2] = ["FORWARD", CHAIN]
     with pytest.raises(Problem, match="CNICTL-FORWARD in table filter exists, but the iptables command") as failed:
         IptablesForward().observe()
@@ -37,7 +37,7 @@ def test_what_stands_is_not_known_in_detail_and_stays(host: dict[int, list[str]]
     assert IptablesForward("ip6").observe() is None
 
 
-def test_nothing_is_asked_for_where_none_of_it_stands(host: dict[int, list[str]]) -> None:
+def test_iptables_is_not_required_without_a_chain_of_ours(host: dict[int, list[str]]) -> None:
     host[2] = ["FORWARD"]
     assert IptablesForward().observe() is None
     assert not hidden_chains.hides("nat", "CNICTL-b734f0fd")

@@ -40,7 +40,7 @@ def test_each_hint_is_run_by_a_test_or_says_why_not() -> None:
     assert not declared & hints.ELSEWHERE.keys(), "a test runs these hints: remove them from ELSEWHERE"
 
 
-def test_hint_is_the_text_and_its_parts() -> None:
+def test_hint_has_its_text_and_parts() -> None:
     both = hint.command("ip link set eth0 up", "and its route", on="10.0.10.51")
     assert both == "on 10.0.10.51: ip link set eth0 up  # and its route"
     form = {"text": str(both), "command": "ip link set eth0 up", "option": "", "on": "10.0.10.51"}
@@ -63,7 +63,7 @@ def test_command_is_a_line_that_a_shell_reads(name: str) -> None:
     assert not {"…", "LINK", "CIDR", "ADDRESS", "GATEWAY"} & set(line.split())
 
 
-def test_no_hint_takes_away_what_the_operators_traffic_needs() -> None:
+def test_no_hint_removes_what_the_operators_traffic_needs() -> None:
     for name in hints.collected():
         line = name.partition(": ")[2]
         assert "ip route del" not in line and "default" not in line and "flush" not in line

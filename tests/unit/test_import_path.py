@@ -61,7 +61,7 @@ def loaded(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_a_verb_loads_c_modules_and_our_own_alone(library: Path, verb: str) -> None:
+def test_a_verb_loads_only_c_modules_and_our_own(library: Path, verb: str) -> None:
     at_start = loaded("import sys, time")
     modules = loaded(
         f"import sys; sys.path.insert(0, {str(library)!r}); import cnictl_plugin.main, cnictl_plugin.{verb}"
@@ -97,7 +97,7 @@ def test_a_plain_configuration_loads_no_reader_of_rare_keys(library: Path, addre
     }
 
 
-def test_the_interpreter_brings_nothing_costly_itself() -> None:
+def test_the_interpreter_loads_nothing_costly_itself() -> None:
     modules = loaded("import sys, time")
     assert not modules & set(COSTLY)
     if sys.version_info[:2] == (3, 11):
@@ -131,7 +131,7 @@ def test_a_whole_call_loads_nothing_more(library: Path, environment: dict[str, s
     assert json.loads(done.stdout)["cniVersion"]
 
 
-def test_commands_that_only_look_load_no_pyroute2() -> None:
+def test_read_only_commands_do_not_load_pyroute2() -> None:
     """Importing pyroute2 takes longer than most of these commands (docs/decisions/0014)."""
     modules = (
         "cli.ipam",

@@ -17,7 +17,7 @@ WHOLE: Json = {
 }
 
 
-def test_the_newest_shape_stays_as_it_is() -> None:
+def test_the_newest_format_is_kept_unchanged() -> None:
     assert parse_ipam_result(WHOLE, "static") == WHOLE
 
 
@@ -43,12 +43,12 @@ def test_the_newest_shape_stays_as_it_is() -> None:
     ],
     ids=lambda answered: answered["cniVersion"],
 )
-def test_older_shapes_say_the_same(answered: Json) -> None:
+def test_older_formats_are_converted(answered: Json) -> None:
     parsed = parse_ipam_result(answered, "static")
     assert parsed == {**WHOLE, "routes": [WHOLE["routes"][0], {"dst": "fd01::/32"}]}
 
 
-def test_addresses_alone_are_enough() -> None:
+def test_result_with_only_addresses_is_accepted() -> None:
     parsed = parse_ipam_result({"ips": [{"address": "10.1.0.5/32"}], "routes": None}, "dhcp")
     assert parsed == {"cniVersion": "1.1.0", "ips": [{"address": "10.1.0.5/32"}], "routes": [], "dns": {}}
 
@@ -76,7 +76,7 @@ def test_addresses_alone_are_enough() -> None:
         ({"cniVersion": "9.0.0", "ips": WHOLE["ips"]}, "cniVersion '9.0.0'"),
     ],
 )
-def test_what_is_malformed_is_named(answered: Json, said: str) -> None:
+def test_malformed_value_is_named(answered: Json, said: str) -> None:
     with pytest.raises(CniError, match=said) as refused:
         parse_ipam_result(answered, "odd")
     assert refused.value.code == 6

@@ -52,7 +52,7 @@ def test_rows_are_in_the_order_of_the_addresses_not_of_their_text() -> None:
     assert [row.address for row in assemble(leases, [])] == ["10.244.0.2", "10.244.0.9", "10.244.0.10", "10.244.0.100"]
 
 
-def test_a_lease_without_a_record_is_judged_alone() -> None:
+def test_a_lease_without_a_record_is_judged_by_itself() -> None:
     (row,) = assemble([Lease("10.244.0.2", "abcdef0123456789", "eth0", 40.0)], [])
     assert (row.state, row.reason, row.since, row.record) == (UNKNOWN, "lone 10.244.0.2", 40.0, None)
     assert (row.words, row.holder) == ("unknown: lone 10.244.0.2", "abcdef012345 eth0")
@@ -64,7 +64,7 @@ def test_two_addresses_of_one_owner_are_two_rows_of_one_record() -> None:
     assert [row.record for row in assemble(leases, [record])] == [record, record]
 
 
-def test_a_record_whose_lease_is_missing_says_so() -> None:
+def test_a_record_without_its_lease_says_so() -> None:
     (row,) = assemble([], [make_record("c1", "10.244.0.2")], STALE)
     assert not row.leased
     assert row.words == "stale: judged; it has no lease"
@@ -101,7 +101,7 @@ def test_the_addresses_of_an_attachment_are_found_together() -> None:
     assert lease_list.attachments_of(unrecorded, unrecorded[:1]) == unrecorded[:1]
 
 
-def test_an_address_that_two_claim_is_shown_twice() -> None:
+def test_an_address_with_two_owners_is_shown_twice() -> None:
     rows = assemble([Lease("10.244.0.2", "c2", "eth0", 1.0)], [make_record("c1", "10.244.0.2")])
     assert [(row.container, row.leased) for row in rows] == [("c1", False), ("c2", True)]
     assert rows[0].words == "live: judged; c2 eth0 holds its lease"
@@ -117,7 +117,7 @@ def test_a_torn_lease_names_the_record_that_has_its_address() -> None:
     assert reclaim.keep_reason(named)
 
 
-def test_rows_are_ordered_by_what_is_asked_for() -> None:
+def test_rows_have_the_requested_order() -> None:
     rows = (
         make_row(LIVE, address="10.244.0.10", since=3.0, pod="b/web", container="c1"),
         make_row(STALE, address="10.244.0.9", since=1.0, pod="", container="c2"),
@@ -157,7 +157,7 @@ def test_utilisation_counts_leases_and_knows_those_outside() -> None:
     assert Listing("n", "d", (), (RangeSet([part]), six)).ranges == ["10.9.0.2-10.9.0.9", "fd00::/64"]
 
 
-def test_the_network_is_the_one_asked_for_the_node_s_or_the_only_one() -> None:
+def test_the_network_is_the_requested_one_the_node_s_or_the_only_one() -> None:
     assert lease_list.choose_network("podman", "mynet", ["mynet", "podman"]) == "podman"
     assert lease_list.choose_network("", "mynet", ["podman"]) == "mynet"
     assert lease_list.choose_network("mynet", "mynet", []) == "mynet"
@@ -196,7 +196,7 @@ def test_a_row_is_found_by_address_container_or_the_beginning_of_its_id() -> Non
     [(LIVE, True, False, True), (UNKNOWN, True, False, True), (IN_FLIGHT, True, True, True),
      (STALE, False, False, False), (TORN, False, False, False)],
 )  # fmt: skip
-def test_what_may_be_released_and_what_gc_frees(state: str, plain: bool, forced: bool, kept: bool) -> None:
+def test_release_and_gc_free_only_permitted_states(state: str, plain: bool, forced: bool, kept: bool) -> None:
     row = make_row(state, pod="ns/web")
     assert bool(reclaim.refusal(row, force=False)) is plain
     assert bool(reclaim.refusal(row, force=True)) is forced
@@ -205,7 +205,7 @@ def test_what_may_be_released_and_what_gc_frees(state: str, plain: bool, forced:
         assert "pod ns/web" in reclaim.refusal(row, force=False)
 
 
-def test_a_release_as_typed_by_hand() -> None:
+def test_a_release_as_manual_commands() -> None:
     listing = Listing("mynet", "/var/lib/cni/networks", ())
     record = make_record("c1", "10.244.0.2", veth="veth1234abcd")
     assert reclaim.commands(listing, make_row(STALE, record=record)) == [
@@ -218,7 +218,7 @@ def test_a_release_as_typed_by_hand() -> None:
     assert reclaim.commands(listing, make_row(STALE, leased=False, record=record))[1:] == [f"rm {record.path}"]
 
 
-def test_a_dry_run_only_decides() -> None:
+def test_a_dry_run_changes_nothing() -> None:
     rows = (make_row(STALE, "gone"), make_row(LIVE, "there"), make_row(TORN, "no owner"))
     outcomes = reclaim.collect(Listing("mynet", "/nowhere", rows), dry_run=True)
     assert [(outcome.action, outcome.reason) for outcome in outcomes] == [
@@ -229,14 +229,14 @@ def test_a_dry_run_only_decides() -> None:
 # --- where the size of a network is read
 
 
-def test_the_node_file_says_it_first(tmp_path: Path) -> None:
+def test_the_node_file_takes_precedence(tmp_path: Path) -> None:
     spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="mynet")
     network = ranges.of_network("mynet", spec, [str(tmp_path)])
     assert [range_set.size for range_set in network.sets] == [253]
     assert ranges.of_network("other", spec, [str(tmp_path)]).sets == ()
 
 
-def test_a_conf_of_another_plugin_says_it(tmp_path: Path) -> None:
+def test_pool_comes_from_a_conf_of_another_plugin(tmp_path: Path) -> None:
     ipam_object = {
         "type": "host-local",
         "dataDir": "/srv/leases",
@@ -255,7 +255,7 @@ def test_a_conf_of_another_plugin_says_it(tmp_path: Path) -> None:
     assert network.data_dir == "/srv/leases"
 
 
-def test_our_own_conf_and_the_flat_form_say_it() -> None:
+def test_pool_comes_from_our_own_conf_and_the_flat_form() -> None:
     ours = {"name": "mynet", "plugins": [{"type": "cnictl-bridge", "subnet": "10.244.0.0/24"}, {"type": "portmap"}]}
     flat = {"name": "old", "type": "bridge", "ipam": {"type": "host-local", "subnet": "10.9.0.0/25"}}
     for document, size in ((ours, 253), (flat, 125)):
@@ -274,11 +274,11 @@ def test_our_own_conf_and_the_flat_form_say_it() -> None:
         {"name": "bad", "type": "cnictl-bridge", "subnet": 5},
     ],
 )
-def test_where_nothing_can_be_told_nothing_is(document: dict[str, Any]) -> None:
+def test_pool_is_unknown_without_a_source(document: dict[str, Any]) -> None:
     assert ranges.of_configuration(document) is None
 
 
-def test_store_of_a_network_whose_ranges_the_runtime_gives_is_the_conf_s() -> None:
+def test_store_of_a_network_with_ranges_of_the_runtime_is_from_the_conf() -> None:
     elsewhere = {"type": "host-local", "dataDir": "/var/lib/cni/elsewhere"}
     network = ranges.of_configuration({"name": "never-seen", "type": "cnictl-bridge", "ipam": elsewhere})
     assert network is not None and (network.sets, network.data_dir) == ((), "/var/lib/cni/elsewhere")

@@ -25,12 +25,12 @@ def run(words: list[str], **options: object) -> "subprocess.CompletedProcess[str
     return subprocess.run(words, capture_output=True, text=True, check=False, timeout=60, **options)  # type: ignore[call-overload, no-any-return]
 
 
-def test_current_folder_brings_no_code(evil: Path) -> None:
+def test_current_folder_loads_no_code(evil: Path) -> None:
     done = run([sys.executable, "-m", "cnictl", "plugin", "list", "-o", "json"], cwd=evil)
     assert done.returncode == 0 and done.stdout.startswith("{") and "evil" not in done.stderr
 
 
-def test_pythonpath_brings_no_code(evil: Path) -> None:
+def test_pythonpath_loads_no_code(evil: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(evil)}
     script = Path(sys.executable).parent / "cnictl"
     done = run([sys.executable, str(script), "plugin", "list", "-o", "json"], env=environment)
@@ -50,7 +50,7 @@ def test_arguments_and_status_are_passed_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("variables", "anew"), [(("PYTHONUNBUFFERED", "PYTHONHASHSEED"), 0), (("PYTHONPATH",), 1)])
-def test_only_a_variable_that_may_bring_code_starts_the_interpreter_anew(variables: tuple[str, ...], anew: int) -> None:
+def test_only_a_variable_that_may_load_code_restarts_the_interpreter(variables: tuple[str, ...], anew: int) -> None:
     """A second start takes a fifth of a short command's time."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **dict.fromkeys(variables, "1")}
     watched = (

@@ -21,7 +21,7 @@ def test_a_run_without_a_change_leaves_no_journal(folder: Path) -> None:
     assert not folder.exists()
 
 
-def test_a_run_is_read_as_it_was_written() -> None:
+def test_a_run_is_read_back_unchanged() -> None:
     record = Journal("bridge up", {"spec": {"name": "mynet"}})
     record.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge", "make bridge cni0")
     record.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add 10.244.0.1/24 dev cni0")
@@ -34,13 +34,13 @@ def test_a_run_is_read_as_it_was_written() -> None:
     assert run.half_made == {"address/cni0"}
 
 
-def test_a_run_cut_off_has_its_last_change_half_made() -> None:
+def test_an_interrupted_run_has_its_last_change_incomplete() -> None:
     Journal("route add-peer").begin("route/10.244.1.0/24", None, {"via": "10.0.10.51"}, "ip route add …")
     (run,) = journal.unfinished()
     assert run.half_made == {"route/10.244.1.0/24"}
 
 
-def test_a_later_run_hides_none_that_was_cut_off() -> None:
+def test_a_later_run_does_not_hide_an_interrupted_one() -> None:
     Journal("route add-peer").begin("route/10.244.1.0/24", None, {"via": "10.0.10.51"}, "ip route add …")
     later = Journal("watch")
     later.begin("address/cni0", None, {"address": "10.244.0.1/24"}, "ip address add …")
@@ -50,7 +50,7 @@ def test_a_later_run_hides_none_that_was_cut_off() -> None:
     assert journal.unfinished() == []
 
 
-def test_an_undo_is_over_once_it_is_noted_what_it_took_back() -> None:
+def test_an_undo_is_complete_once_its_result_is_recorded() -> None:
     made = Journal("bridge up")
     made.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge")
     made.end("done")
@@ -63,7 +63,7 @@ def test_an_undo_is_over_once_it_is_noted_what_it_took_back() -> None:
 
 
 @pytest.mark.parametrize("torn", [1, 40])
-def test_a_line_torn_by_a_power_cut_costs_no_other(folder: Path, torn: int) -> None:
+def test_a_torn_line_does_not_affect_another(folder: Path, torn: int) -> None:
     record = Journal("nat enable")
     record.begin("masquerade/mynet", None, {}, "nft …")
     record.begin("forward/iptables", None, {}, "iptables …")
@@ -90,7 +90,7 @@ def test_run_is_a_repair_if_each_of_its_changes_is() -> None:
     assert latest is not None and latest.is_repair
 
 
-def test_words_of_a_change_do_not_end_a_run_or_make_it_an_undo() -> None:
+def test_text_of_a_change_does_not_end_a_run_or_mark_it_as_an_undo() -> None:
     text = '{"end": "done"}\n{"end": "done"}\n'
     record = Journal("apply", {"spec": {"name": '"undoes": '}})
     record.begin("file/etc/cnictl/node.toml", None, {"text": text}, "cat > /etc/cnictl/node.toml")
@@ -99,7 +99,7 @@ def test_words_of_a_change_do_not_end_a_run_or_make_it_an_undo() -> None:
     assert journal.unfinished() == []
 
 
-def test_end_that_a_power_cut_tore_is_none(folder: Path) -> None:
+def test_torn_end_of_a_run_does_not_count(folder: Path) -> None:
     record = Journal("apply")
     record.begin("bridge/cni0", None, {"mtu": 1500}, "ip link add cni0 type bridge")
     (path,) = folder.iterdir()

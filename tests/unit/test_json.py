@@ -15,7 +15,7 @@ from tests.schemas import checked, commands_with_json, schemas
 ROOT = Path(__file__).parents[2]
 
 
-def test_every_command_with_json_has_a_schema_that_the_document_shows() -> None:
+def test_every_command_with_json_has_a_documented_schema() -> None:
     named = {name: schema["title"] for name, schema in schemas().items() if name != "common"}
     assert named == {words.replace(" ", "-"): f"cnictl {words}" for words in commands_with_json()}
     headings = re.findall(r"^### (cnictl .+)$", (ROOT / "docs/json.md").read_text(), re.MULTILINE)
@@ -35,7 +35,7 @@ def objects(schema: Any) -> Iterator[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("name", schemas())
-def test_schema_is_valid_and_says_what_each_key_means(name: str) -> None:
+def test_schema_is_valid_and_describes_each_key(name: str) -> None:
     schema = schemas()[name]
     Draft202012Validator.check_schema(schema)
     for form in objects(schema):

@@ -26,7 +26,7 @@ VALUES = st.recursive(SCALARS, lambda inner: st.lists(inner) | st.dictionaries(s
 
 
 @given(VALUES)
-def test_what_json_writes_is_read_back(value: Any) -> None:
+def test_text_written_by_json_is_read(value: Any) -> None:
     for ascii_only in (True, False):
         text = json.dumps(value, ensure_ascii=ascii_only, indent=2)
         try:
@@ -37,7 +37,7 @@ def test_what_json_writes_is_read_back(value: Any) -> None:
 
 
 @given(VALUES)
-def test_what_is_written_json_reads_back(value: Any) -> None:
+def test_written_text_is_read_by_json(value: Any) -> None:
     text = dumps(value)
     assert json.loads(text) == value
     assert text.isascii() and "\n" not in text
@@ -87,13 +87,13 @@ def _refuse(name: str) -> object:
         (b'{"\\udfff": 1}', "half a surrogate pair"),
     ],
 )
-def test_malformed_json_is_refused_with_where_and_why(raw: bytes, said: str) -> None:
+def test_malformed_json_is_refused_with_position_and_reason(raw: bytes, said: str) -> None:
     with pytest.raises(JsonError) as refused:
         loads(raw)
     assert said in str(refused.value)
 
 
-def test_the_plugin_s_interpreter_refuses_the_same_in_the_same_words() -> None:
+def test_the_plugin_s_interpreter_refuses_the_same_text_with_the_same_message() -> None:
     """The C scanner creates no error message of its own if the public module was never loaded, as in the plugin."""
     documents = [b"{", b'{"a": 1,}', b"{'a': 1}", b"[1, 2", b'"abc', b'"a\nb"', b"nul", b"NaN", b"", b"[" * 100_000]
     script = (
@@ -118,17 +118,17 @@ def refusal(raw: bytes) -> str:
 @pytest.mark.parametrize(
     "raw", [b'"\\ud83d\\ude00"', b'"\\udc80"', b"[" * 100 + b"]" * 100, b"[" + b"[1]," * 500 + b"2]"]
 )
-def test_what_is_whole_or_stands_for_a_byte_or_is_merely_long_is_taken(raw: bytes) -> None:
+def test_valid_escaped_or_long_text_is_accepted(raw: bytes) -> None:
     assert loads(raw) == json.loads(raw)
 
 
-def test_one_refusal_leaves_the_next_document_unharmed() -> None:
+def test_next_document_after_a_refused_one_is_read() -> None:
     with pytest.raises(JsonError):
         loads(b"[" * 100_000)
     assert loads(b'{"name": "mynet"}') == {"name": "mynet"}
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, {"a": {1, 2}}, b"raw", object()])
-def test_what_has_no_json_form_is_never_written(value: object) -> None:
+def test_value_without_a_json_form_is_not_written(value: object) -> None:
     with pytest.raises((TypeError, ValueError)):
         dumps(value)

@@ -55,7 +55,7 @@ def test_imports_between_packages_go_down_only() -> None:
     assert not upward, "\n".join(upward)
 
 
-def test_imports_stand_at_the_top_except_in_core_and_plugin() -> None:
+def test_imports_are_at_the_top_except_in_core_and_plugin() -> None:
     late = {module for module, tree in trees_above_core().items() if any(late_imports(tree))}
     assert late == LATE.keys()
 

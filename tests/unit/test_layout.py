@@ -40,7 +40,7 @@ def test_no_word_is_split_or_left_out(width: int) -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-def test_line_is_wider_than_the_screen_only_for_a_word_that_is(width: int) -> None:
+def test_line_is_wider_than_the_screen_only_if_a_word_is(width: int) -> None:
     for line in shown(width):
         assert width_of(line) <= width or len(line.split()) == 1, line
 
@@ -62,7 +62,7 @@ def test_last_column_is_wrapped_within_itself() -> None:
     assert lines[2] == " " * 12 + "10.244.0.5 on the bridge"
 
 
-def test_fields_move_under_their_row_below_80_columns() -> None:
+def test_fields_are_below_their_row_under_80_columns() -> None:
     assert shown(60)[:3] == [
         "ADDRESS                   CONTAINER     INTERFACE",
         "10.244.0.5                6f3c1e0b9a0d  eth0",
@@ -98,7 +98,7 @@ def test_sentence_is_under_its_row_and_wrapped() -> None:
     assert len(layout.table(("check", "state", "cause", "hint"), rows, None, 1, 1)) == 4
 
 
-def test_values_without_headings_are_wrapped_on_a_narrow_screen_too() -> None:
+def test_values_without_headings_are_also_wrapped_on_a_narrow_screen() -> None:
     rows = [("network", "mynet: 10.244.0.0/24, fd00:244::/64 of 10.244.0.0/20, fd00:244::/48"), ("bridge", "cni0 up")]
     lines = [text_of(line) for line in layout.table(("", ""), rows, 40)]
     assert lines[-1] == "bridge   cni0 up"
@@ -109,11 +109,11 @@ def test_values_without_headings_are_wrapped_on_a_narrow_screen_too() -> None:
     ("used", "total", "filled"),
     [(0, 253, 0), (1, 253, 1), (13, 253, 2), (252, 253, 19), (253, 253, 20), (1, 1 << 64, 1)],
 )
-def test_bar_is_empty_or_full_only_if_all_of_it_is(used: int, total: int, filled: int) -> None:
+def test_bar_is_empty_or_full_only_at_0_or_100_percent(used: int, total: int, filled: int) -> None:
     assert layout.bar(used, total) == "█" * filled + "░" * (20 - filled)
 
 
-def test_bar_is_ascii_where_the_encoding_needs_it() -> None:
+def test_bar_is_ascii_if_the_encoding_needs_it() -> None:
     code = "from cnictl.cli import encoding, layout; encoding.make_lenient(); print(layout.bar(1, 4))"
     environment = {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, env=environment, check=False)
@@ -125,7 +125,7 @@ def test_bar_is_ascii_where_the_encoding_needs_it() -> None:
     st.integers(20, 200),
     st.integers(0, 2),
 )
-def test_any_text_keeps_its_words(rows: list[list[str]], width: int, whole: int) -> None:
+def test_text_keeps_its_words(rows: list[list[str]], width: int, whole: int) -> None:
     columns = ("X1", "X2", "X3")
     lines = [text_of(line) for line in layout.table(columns, rows, width, whole)]
     labels = {*columns, *(f"{column}:" for column in columns)}

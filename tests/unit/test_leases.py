@@ -24,14 +24,14 @@ def test_a_lease_is_what_host_local_writes(store: Store) -> None:
     assert files(store) == {"10.244.0.2", "last_reserved_ip.0", "lock"}
 
 
-def test_addresses_are_given_round_robin_and_skip_network_gateway_and_broadcast(store: Store) -> None:
+def test_addresses_are_given_in_turn_without_network_gateway_and_broadcast(store: Store) -> None:
     given_out = [add(store, f"c{n}") for n in range(3)]
     assert given_out == ["10.244.0.2", "10.244.0.3", "10.244.0.4"]
     assert release(store, "10.244.0.2", "c0")
     assert [add(store, "c3"), add(store, "c4"), add(store, "c5")] == ["10.244.0.5", "10.244.0.6", "10.244.0.2"]
 
 
-def test_the_one_after_host_local_s_last_comes_next(store: Store) -> None:
+def test_the_next_address_follows_host_local_s_last(store: Store) -> None:
     by_hand(store, "10.244.0.4", "theirs")
     assert add(store, "ours") == "10.244.0.5"
 
@@ -50,7 +50,7 @@ def test_a_shorter_last_address_leaves_no_rest_of_the_longer(store: Store) -> No
     assert Path(store.folder, "last_reserved_ip.0").read_bytes() == b"10.244.0.2"
 
 
-def test_a_full_store_is_exhausted_and_keeps_what_it_has(store: Store) -> None:
+def test_a_full_store_is_exhausted_and_keeps_its_leases(store: Store) -> None:
     for n in range(5):
         add(store, f"c{n}")
     before = files(store)
@@ -63,7 +63,7 @@ def test_a_full_store_is_exhausted_and_keeps_what_it_has(store: Store) -> None:
     assert add(store, "c6") == "10.244.0.4"
 
 
-def test_a_wanted_address_is_given_or_refused_with_its_holder(store: Store) -> None:
+def test_a_requested_address_is_given_or_refused_with_its_holder(store: Store) -> None:
     assert add(store, "c1", wanted="10.244.0.5") == "10.244.0.5"
     with pytest.raises(CniError, match=r"10\.244\.0\.5 is already leased to c1 eth0") as refused:
         add(store, "c2", wanted="10.244.0.5")
@@ -81,7 +81,7 @@ def test_release_is_by_owner_never_by_address(store: Store) -> None:
     assert lease is not None and (lease.container, lease.ifname) == ("second", "eth0")
 
 
-def test_release_of_what_is_gone_is_no_error(store: Store) -> None:
+def test_release_of_a_missing_lease_succeeds(store: Store) -> None:
     assert not store.release("10.244.0.3", "c1", "eth0")
     assert not os.path.exists(store.folder)
     add(store, "c1")
@@ -98,7 +98,7 @@ def test_a_failing_record_leaves_no_lease(store: Store) -> None:
     assert add(store, "c2") == "10.244.0.2"
 
 
-def test_a_held_lock_is_waited_for_with_a_bound(store: Store) -> None:
+def test_waiting_for_a_held_lock_is_bounded(store: Store) -> None:
     add(store, "c1")
     with store.locked(), pytest.raises(CniError, match="locked by another process") as refused:
         store.release("10.244.0.2", "c1", "eth0", wait=0.05)
@@ -106,7 +106,7 @@ def test_a_held_lock_is_waited_for_with_a_bound(store: Store) -> None:
     assert store.read("10.244.0.2") is not None
 
 
-def test_a_foreign_file_in_the_store_is_no_lease(store: Store) -> None:
+def test_a_foreign_file_in_the_store_is_not_a_lease(store: Store) -> None:
     add(store, "c1")
     for name in ("README", "10.244.0.3.bak", "010.244.0.4", ".tmp-1"):
         Path(store.folder, name).write_text("x")
@@ -148,7 +148,7 @@ def test_each_set_gives_one_address_and_remembers_its_own_last(store: Store) -> 
     assert [store.count(range_set) for range_set in BOTH] == [3, 3]
 
 
-def test_ranges_of_a_set_are_taken_in_turn(store: Store) -> None:
+def test_ranges_of_a_set_are_used_in_order(store: Store) -> None:
     pair = ranges("10.9.0.0/30", "10.8.0.0/30")
     assert [add(store, f"c{number}", pair) for number in range(2)] == ["10.9.0.2", "10.8.0.2"]
     assert release(store, "10.9.0.2", "c0")
@@ -157,7 +157,7 @@ def test_ranges_of_a_set_are_taken_in_turn(store: Store) -> None:
         add(store, "c3", pair)
 
 
-def test_a_set_that_is_full_leaves_nothing_leased_of_the_others(store: Store) -> None:
+def test_a_full_set_leaves_no_lease_in_the_others(store: Store) -> None:
     for number in range(5):
         add_all(store, f"c{number}", BOTH[::-1])
     before = files(store)
@@ -166,7 +166,7 @@ def test_a_set_that_is_full_leaves_nothing_leased_of_the_others(store: Store) ->
     assert files(store) == before
 
 
-def test_a_link_that_fails_takes_the_leases_before_it_back(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_hard_link_undoes_the_leases_before_it(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -177,7 +177,7 @@ def test_a_link_that_fails_takes_the_leases_before_it_back(store: Store, monkeyp
     assert files(store) <= {"lock"}
 
 
-def test_an_address_asked_for_is_of_one_set_and_free(store: Store) -> None:
+def test_a_requested_address_must_be_in_a_set_and_free(store: Store) -> None:
     assert add_all(store, "c1", BOTH, "fd00:9::7", "10.9.0.5") == ["10.9.0.5", "fd00:9::7"]
     with pytest.raises(CniError, match=r"10\.9\.0\.5 is already leased to c1 eth0"):
         add_all(store, "c2", BOTH, "10.9.0.5")
@@ -186,7 +186,7 @@ def test_an_address_asked_for_is_of_one_set_and_free(store: Store) -> None:
     assert store.count() == 2
 
 
-def test_an_attachment_s_addresses_go_together_but_for_one_that_is_another_s(store: Store) -> None:
+def test_an_attachment_s_addresses_are_freed_together_except_a_foreign_one(store: Store) -> None:
     add_all(store, "c1", BOTH)
     for address, content in (("10.9.0.2", b"other\r\neth0"), ("fd00:9::2", b"")):  # emptied by a power failure
         Path(store.folder, address).unlink()
@@ -195,7 +195,7 @@ def test_an_attachment_s_addresses_go_together_but_for_one_that_is_another_s(sto
     assert add_all(store, "c2", BOTH, "fd00:9::2") == ["10.9.0.3", "fd00:9::2"]
 
 
-def test_more_sets_later_keep_what_is_leased(store: Store) -> None:
+def test_adding_sets_keeps_existing_leases(store: Store) -> None:
     add(store, "c1", BOTH[0])
     assert add_all(store, "c2", BOTH) == ["10.9.0.3", "fd00:9::2"]
     assert add_all(store, "c3", BOTH[::-1]) == ["fd00:9::3", "10.9.0.4"]
@@ -214,7 +214,7 @@ def test_host_local_s_lease_in_any_set_is_respected(store: Store, same_tick: boo
     assert theirs is not None and sorted(theirs.addresses) == ["10.9.0.3", "fd00:9::3"]
 
 
-def test_a_folder_where_a_lease_should_be_is_never_given_out(store: Store) -> None:
+def test_address_with_a_folder_in_place_of_its_lease_is_never_given(store: Store) -> None:
     add(store, "c1")
     Path(store.folder, "10.244.0.3").mkdir()
     assert add(store, "c2") == "10.244.0.4"

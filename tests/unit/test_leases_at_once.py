@@ -27,7 +27,7 @@ from tests.unit.test_pool import every_place
 @pytest.mark.parametrize("sets", [(SMALL,), (SMALL, ranges("fd00:9::/126"))], ids=["one set", "two sets"])
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["add", "del", "theirs", "gone"]), st.integers(0, 6)), max_size=25))
-def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
+def test_no_order_of_operations_gives_an_address_twice(
     tmp_path_factory: pytest.TempPathFactory, sets: tuple[RangeSet, ...], steps: list[tuple[str, int]]
 ) -> None:
     home = tmp_path_factory.mktemp("store")
@@ -62,7 +62,7 @@ def test_whatever_happens_in_whatever_order_no_address_is_given_twice(
             assert {lease.address: lease.container for lease in store.all()} == held
 
 
-def test_processes_at_once_never_get_one_address(store: Store) -> None:
+def test_simultaneous_processes_never_get_the_same_address(store: Store) -> None:
     wide = ranges("10.244.0.0/24")
 
     def fifteen(worker: int) -> None:
@@ -130,7 +130,7 @@ def crowded(store: Store) -> Iterator[Store]:
     shutil.rmtree(store.folder)  # otherwise pytest keeps three of these folders
 
 
-def test_60_000_leases_cost_an_add_and_a_del_the_system_calls_of_none(
+def test_60_000_leases_add_no_system_calls_to_add_and_del(
     crowded: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wide = (ranges("10.244.0.0/16"), ranges("fd00:9::/64"))

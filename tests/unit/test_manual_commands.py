@@ -24,7 +24,7 @@ def shell(text: str) -> None:
 @pytest.mark.parametrize("patched", [False, True])
 @pytest.mark.parametrize("before", [None, *TEXTS])
 @pytest.mark.parametrize("text", TEXTS)
-def test_written_file_has_the_text(
+def test_shown_commands_write_the_same_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str | None, text: str, renamed: bool, patched: bool
 ) -> None:
     patch = programs.find("patch") if patched else ""
@@ -60,7 +60,7 @@ def test_link_is_followed_and_stays(tmp_path: Path) -> None:
     assert link.is_symlink() and not target.exists()
 
 
-def test_all_but_the_commands_is_a_comment(tmp_path: Path) -> None:
+def test_everything_but_the_commands_is_a_comment(tmp_path: Path) -> None:
     path = tmp_path / "file"
     harmful = "make it\nrm -rf /nowhere; exit 3"
     changes = [

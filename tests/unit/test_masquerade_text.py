@@ -30,7 +30,7 @@ ALL = pytest.mark.parametrize(
 )
 
 
-def test_only_what_leaves_the_pod_network_is_masqueraded() -> None:
+def test_only_packets_that_leave_the_pod_network_are_masqueraded() -> None:
     rules = [line for line in nft_text(MYNET).splitlines() if line.startswith("add rule")]
     identity, masquerade = rules
     assert "masquerade-mynet" in masquerade and "masquerade fully-random" in masquerade
@@ -40,7 +40,7 @@ def test_only_what_leaves_the_pod_network_is_masqueraded() -> None:
     assert "10.244.0.0/24 : 10.244.0.0/24" in identity
 
 
-def test_each_family_has_its_rules_and_stays_out_of_the_others() -> None:
+def test_each_family_has_its_own_rules() -> None:
     four, six = ([line for line in nft_text(DUAL).splitlines() if f" {ip} saddr" in line] for ip in ("ip", "ip6"))
     assert len(four) == len(six) == 2
     assert not any("fd00" in line for line in four) and not any("10.244.0" in line for line in six)
@@ -48,7 +48,7 @@ def test_each_family_has_its_rules_and_stays_out_of_the_others() -> None:
     assert "snat ip6 prefix to ip6 saddr map { fd00:10:244::/64 : fd00:10:244::/64 }" in six[0]
 
 
-def test_one_family_alone_asks_nothing_of_the_other() -> None:
+def test_one_family_needs_nothing_of_the_other() -> None:
     assert "ip6" not in nft_text(MYNET) and " ip " not in nft_text(IPV6)
     assert [argv[0] for argv, _ in backend("iptables").steps(MYNET)] == ["iptables-restore"]
     assert [argv[0] for argv, _ in backend("iptables").steps(IPV6)] == ["ip6tables-restore"]
@@ -61,12 +61,12 @@ def test_every_subnet_of_a_network_lies_inside_it() -> None:
     assert [str(subnet) for subnet in EVERYTHING.inside(32)] == ["0.0.0.0/0"]
 
 
-def test_pod_to_pod_across_nodes_leaves_out_what_others_marked_for_masquerade() -> None:
+def test_pod_to_pod_rule_excludes_packets_that_others_marked_for_masquerade() -> None:
     assert nft_text(DUAL).count("meta mark & 0x6000 == 0") == 2
     assert all("--mark 0/0x6000" in stdin for _, stdin in backend("iptables").steps(DUAL))
 
 
-def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
+def test_the_mark_changes_only_with_the_rules() -> None:
     same = of("mynet", "10.244.0.0/24", "10.244.0.0/20")
     moved = of("mynet", "10.244.1.0/24", "10.244.0.0/20")
     wider = of("mynet", "10.244.0.0/24", "10.244.0.0/16")
@@ -75,12 +75,12 @@ def test_the_mark_changes_with_the_rules_and_with_nothing_else() -> None:
     assert len({rule_set.comment for rule_set in (MYNET, moved, wider, dual, ALONE)}) == 5
 
 
-def test_rules_of_the_first_release_stand_after_an_upgrade() -> None:
+def test_rules_of_the_first_release_are_current_after_an_upgrade() -> None:
     """The first release's rules have this mark, and their content is the same."""
     assert MYNET.comment == "cnictl:mynet 005f834d"
 
 
-def test_names_stay_within_what_the_tools_allow() -> None:
+def test_names_stay_within_the_tools_limits() -> None:
     assert len(chain(LONG.name)) <= 28 and len(chain(LONG.name, SCOPED.scope)) <= 28
     assert len(LONG.comment) <= 128
     assert chain(LONG.name) != chain("n" * 199)
@@ -106,19 +106,19 @@ def feed(scratch: list[str], argv: list[str], text: str) -> subprocess.Completed
 
 
 @ALL
-def test_nft_takes_it(scratch: list[str], masquerade: RuleSet) -> None:
+def test_nft_accepts_the_rules(scratch: list[str], masquerade: RuleSet) -> None:
     done = feed(scratch, ["nft", "-c", "-f", "-"], nft_text(masquerade))
     assert done.returncode == 0, done.stderr
 
 
 @ALL
-def test_iptables_takes_it(scratch: list[str], masquerade: RuleSet) -> None:
+def test_iptables_accepts_the_rules(scratch: list[str], masquerade: RuleSet) -> None:
     for (program, *words), stdin in backend("iptables").steps(masquerade):
         done = feed(scratch, [program, "--test", *words], stdin)
         assert done.returncode == 0, done.stderr
 
 
-def test_loading_it_twice_leaves_it_once(scratch: list[str], tmp_path: Path) -> None:
+def test_loading_twice_leaves_one_copy(scratch: list[str], tmp_path: Path) -> None:
     rules = tmp_path / "rules.nft"
     rules.write_text(nft_text(DUAL))
     loaded = feed(scratch, ["sh", "-c", f"nft -f {rules} && nft -f {rules} && nft -s list ruleset"], "")

@@ -45,7 +45,7 @@ def ruleset(lines: list[str]) -> Ruleset:
 
 
 @given(st.lists(_RULES, max_size=4), _PEERS)
-def test_peers_that_are_left_out_change_no_judgement(lines: list[str], peers: list[Peer]) -> None:
+def test_omitted_peers_do_not_change_the_verdict(lines: list[str], peers: list[Peer]) -> None:
     model, spec = ruleset(lines), replace(SPEC, peers=tuple(peers))
     kinds = {rule.ours: ("sent", "received") for chain in model.chains.values() for rule in chain.rules if rule.ours}
 
@@ -56,7 +56,7 @@ def test_peers_that_are_left_out_change_no_judgement(lines: list[str], peers: li
     assert judged(merge_equivalent_peers(spec, model)) == judged(spec)
 
 
-def test_one_peer_stands_for_all_whose_pod_cidrs_no_rule_names() -> None:
+def test_one_peer_represents_all_that_no_rule_distinguishes() -> None:
     peers = tuple(Peer(f"10.244.{at}.0/24", f"10.0.10.{at}") for at in range(1, 255))
     spec = replace(SPEC, peers=peers[:200], learned=peers[200:])
     plain = ruleset(["-A FORWARD -i docker0 -j ACCEPT"])

@@ -57,7 +57,7 @@ def test_rotated_log_is_read_to_its_end_and_the_new_one_from_its_beginning(log: 
     assert count(log) >= 4
 
 
-def test_first_reading_finds_the_log_rotated_away_and_nothing_in_its_place(log: Path) -> None:
+def test_first_reading_of_a_rotated_log_without_a_new_one(log: Path) -> None:
     Path(f"{log}.1").write_text(line() * 2)
     assert (count(log), count(log)) == (2, 2)
     log.write_text(line())
@@ -77,7 +77,7 @@ def test_log_rotated_twice_between_readings(log: Path) -> None:
     assert count(log) == 5
 
 
-def test_state_that_is_torn_counts_anew_from_what_is_there(log: Path) -> None:
+def test_torn_state_is_counted_again_from_the_log(log: Path) -> None:
     log.write_text(line() * 2)
     assert count(log) == 2
     (log.parent / "metrics.json").write_text("{")
@@ -85,14 +85,14 @@ def test_state_that_is_torn_counts_anew_from_what_is_there(log: Path) -> None:
 
 
 @pytest.mark.parametrize("who", ["default/web", "web", "abc", "10.244.0.2", "fd00::2"])
-def test_call_is_found_by_all_that_names_it(who: str) -> None:
+def test_call_is_found_by_each_of_its_names(who: str) -> None:
     call = plugin_log.parse(line().rstrip())
     assert call is not None
     assert call.is_of(who)
     assert not call.is_of("other") and not call.is_of("ab")
 
 
-def test_line_with_the_debug_level_and_one_that_is_torn() -> None:
+def test_debug_line_and_torn_line() -> None:
     debug = line().rstrip().replace(" outcome=", " netns=/run/netns/x args={'A': 'b c'} outcome=")
     call = plugin_log.parse(debug)
     assert call is not None

@@ -10,19 +10,19 @@ ONE, TWO = Peer("10.244.1.0/24", "10.0.10.51", "eth1"), Peer("fd00:244:0:2::/64"
 NEW = Peer("10.244.3.0/24", "10.0.10.53")
 
 
-def test_peers_that_are_not_named_stay_in_their_order_and_new_ones_come_last() -> None:
+def test_unnamed_peers_keep_their_order_and_new_ones_follow() -> None:
     combined = combine((ONE, TWO), (NEW,), prune=False, replace=False)
     assert (combined.peers, combined.kept, combined.dropped) == ((ONE, TWO, NEW), (ONE, TWO), ())
 
 
-def test_prune_drops_those_that_are_not_named_and_no_other() -> None:
+def test_prune_drops_exactly_the_unnamed_peers() -> None:
     combined = combine((ONE, TWO), (NEW, TWO), prune=True, replace=False)
     assert (combined.peers, combined.kept, combined.dropped) == ((TWO, NEW), (), (ONE,))
     assert combine((ONE, TWO), (), prune=True, replace=False).peers == ()
 
 
 @pytest.mark.parametrize("named", [Peer(TWO.pod_cidr, TWO.via), Peer("fd00:244:0:2:0::/64", "FD00:10:0::52")])
-def test_same_peer_in_another_spelling_is_no_move(named: Peer) -> None:
+def test_same_peer_in_another_spelling_is_not_a_move(named: Peer) -> None:
     assert combine((ONE, TWO), (named,), prune=False, replace=False).peers == (ONE, TWO)
 
 
@@ -31,7 +31,7 @@ def test_link_that_is_not_named_is_kept() -> None:
 
 
 @pytest.mark.parametrize("named", [Peer(ONE.pod_cidr, "10.0.10.99"), Peer(ONE.pod_cidr, ONE.via, "eth2")])
-def test_peer_at_another_place_moves_on_replace_alone(named: Peer) -> None:
+def test_peer_at_another_address_moves_only_with_replace(named: Peer) -> None:
     with pytest.raises(UsageProblem, match=r"already reached through 10\.0\.10\.51%eth1.*--replace"):
         combine((ONE, TWO), (named,), prune=False, replace=False)
     combined = combine((ONE, TWO), (named,), prune=False, replace=True)
@@ -44,7 +44,7 @@ def test_one_peer_at_two_addresses_is_refused() -> None:
 
 
 @pytest.mark.parametrize("cidr", ["10.244.0.0/23", "10.244.1.128/25"])
-def test_overlap_with_another_peer_is_refused_with_what_to_do(cidr: str) -> None:
+def test_overlap_with_another_peer_is_refused_with_a_hint(cidr: str) -> None:
     with pytest.raises(UsageProblem, match=r"overlaps peer 10\.244\.1\.0/24.*route del-peer 10\.244\.1\.0/24"):
         combine((ONE,), (Peer(cidr, "10.0.10.54"),), prune=False, replace=True)
     assert combine((ONE,), (Peer(cidr, "10.0.10.54"),), prune=True, replace=False).dropped == (ONE,)

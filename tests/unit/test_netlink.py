@@ -13,13 +13,13 @@ MISSING = 31
 """The last protocol number that exists (MAX_LINKS, linux/netlink.h); no protocol uses it."""
 
 
-def test_a_protocol_that_the_kernel_lacks_is_its_refusal() -> None:
+def test_a_protocol_that_the_kernel_lacks_is_a_refusal() -> None:
     with pytest.raises(NetlinkError) as refused:
         Netlink(MISSING)
     assert refused.value.errno == errno.EPROTONOSUPPORT
 
 
-def test_without_nfnetlink_there_is_nothing_to_list_or_to_forget(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_nfnetlink_there_are_no_connections(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("messages", "nftables", "conntrack"):
         monkeypatch.setattr(f"cnictl.core.netlink.{module}.NETLINK_NETFILTER", MISSING)
     monkeypatch.setattr(nft, "NETLINK_NETFILTER", MISSING)

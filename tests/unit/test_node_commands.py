@@ -50,7 +50,7 @@ def test_without_root_one_line_says_which_command_needs_it(
     assert said.out == ""
 
 
-def test_reading_needs_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_read_only_commands_need_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     spec = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), bridge="no-such-link")
     monkeypatch.setattr(node_file, "load", lambda: spec)
@@ -59,7 +59,7 @@ def test_reading_needs_no_root(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert "no peers" in capsys.readouterr().err
 
 
-def test_bad_value_is_told_before_root_is_asked_for(
+def test_bad_value_is_reported_before_missing_root(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 1000)

@@ -78,7 +78,7 @@ def changed_lines(before: str, after: str) -> tuple[list[str], list[str]]:
     ids=["nat", "mtu", "first peer", "last peer", "new peer", "moved peer", "plugin"],
 )  # fmt: skip
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
-def test_only_the_lines_that_say_it_change(wanted: NodeSpec, gone: list[str], come: list[str], newline: str) -> None:
+def test_only_the_affected_lines_change(wanted: NodeSpec, gone: list[str], come: list[str], newline: str) -> None:
     text = COMMENTED.replace("\n", newline)
     after = merged(text, wanted)
     assert check(parse(after)) == wanted
@@ -128,13 +128,13 @@ via = "fd00:10:0::51"
 """
 
 
-def test_other_spelling_of_an_address_is_no_difference() -> None:
+def test_other_spelling_of_an_address_is_not_a_difference() -> None:
     spec = check(parse(OTHER_SPELLING))
     assert merged(OTHER_SPELLING, spec) == OTHER_SPELLING
     assert changed_lines(OTHER_SPELLING, merged(OTHER_SPELLING, replace(spec, nat=False))) == ([], ["nat = false"])
 
 
-def test_text_that_looks_like_a_table_is_not_taken_for_a_peer() -> None:
+def test_text_that_looks_like_a_table_is_not_a_peer() -> None:
     odd = COMMENTED.replace("nat = true", 'external = """1.1.1.1"""\nnat = true')
     odd = odd.replace('log_level = "debug"  # noisy', 'log_level = "debug"\nlog_file = """/var/log/a\n[[peers]]\n"""')
     spec = parse(odd)

@@ -20,7 +20,7 @@ MAIN = [sys.executable, "-m", "cnictl"]
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plugin", "list", "--help"], ["plugin", "list", "-o", "json"]])
-def test_closed_pipe_ends_without_a_word(words: list[str]) -> None:
+def test_closed_pipe_ends_without_output(words: list[str]) -> None:
     """As in `cnictl … | true`: the interpreter's final flush would print an error and exit with status 120."""
     read, write = os.pipe()
     os.close(read)
@@ -30,7 +30,7 @@ def test_closed_pipe_ends_without_a_word(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["plugin", "list", "-o", "json"]])
-def test_full_disk_is_told_in_one_line(words: list[str]) -> None:
+def test_full_disk_is_reported_in_one_line(words: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run([*MAIN, *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False)
     assert done.returncode == 1
@@ -38,7 +38,7 @@ def test_full_disk_is_told_in_one_line(words: list[str]) -> None:
     assert "No space left on device" in done.stderr
 
 
-def test_closed_output_is_no_fault() -> None:
+def test_closed_output_is_not_an_error() -> None:
     done = subprocess.run(
         ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *MAIN, "plugin", "list", "-o", "json"],
         stderr=subprocess.PIPE,
@@ -48,7 +48,7 @@ def test_closed_output_is_no_fault() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_interrupt_is_told_and_leaves_the_shells_status(
+def test_interrupt_is_reported_with_the_shells_status(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def interrupted() -> None:
@@ -90,7 +90,7 @@ def test_table_without_headings_starts_with_its_first_row(capsys: pytest.Capture
     assert capsys.readouterr().out == "name  cni0\nmtu   1500\n"
 
 
-def test_step_at_work_is_told_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_running_step_is_shown_at_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     changes = [Change(f"link/{name}", None, {}, f"make {name}", "") for name in ("br0", "br1")]
     plan = Plan(tuple(Step(Forwarding(), None, change.summary, change) for change in changes))
     ours, theirs = os.openpty()
@@ -115,7 +115,7 @@ def _read_until(terminal: int, text: str) -> None:
         shown += os.read(terminal, 4096).decode(errors="replace")
 
 
-def test_nothing_is_told_of_the_work_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_progress_is_shown_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
     with output.working("looking") as tell:
         tell("1 of 2: make br0")
     assert capsys.readouterr() == ("", "")

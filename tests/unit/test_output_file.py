@@ -23,7 +23,7 @@ def test_new_file_gets_the_mode_and_a_regular_one_is_replaced(tmp_path: Path) ->
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_operators_mode_is_kept_where_that_is_asked_for(tmp_path: Path) -> None:
+def test_operators_mode_is_kept_if_requested(tmp_path: Path) -> None:
     path = tmp_path / "out.prom"
     path.touch(0o640)
     path.chmod(0o640)
@@ -50,7 +50,7 @@ def test_device_stays_a_device(tmp_path: Path, minor: int) -> None:
     assert (after.st_mode, after.st_ino, after.st_rdev) == (before.st_mode, before.st_ino, before.st_rdev)
 
 
-def test_pipe_gets_all_of_it_and_stays_a_pipe(tmp_path: Path) -> None:
+def test_pipe_gets_the_whole_output_and_stays_a_pipe(tmp_path: Path) -> None:
     pipe, data = tmp_path / "pipe", b"x" * 300_000
     os.mkfifo(pipe, 0o622)
     script = f"exec 9<>{pipe}; echo; head -c {len(data)} <&9 | wc -c"
@@ -92,7 +92,7 @@ def test_users_link_is_refused(tmp_path: Path, mode: int) -> None:
 
 
 @pytest.mark.parametrize("path", ["/dev/stdout", "/proc/self/fd/1", "out"])
-def test_stdout_gets_it_whatever_it_is_called(tmp_path: Path, path: str) -> None:
+def test_stdout_gets_the_output_under_any_name(tmp_path: Path, path: str) -> None:
     program = (
         f"from cnictl.node.plugin import output_file as o; "
         f"o.write({path!r}, b'data', 0o600); print(o.is_stdout({path!r}))"

@@ -34,7 +34,7 @@ def _overlap(cidrs: list[Cidr], first: int, second: int) -> bool:
 
 
 @given(_CIDRS, _CIDRS)
-def test_index_names_what_covers_a_cidr(known: list[Cidr], asked: list[Cidr]) -> None:
+def test_index_names_the_cidrs_that_cover_a_cidr(known: list[Cidr], asked: list[Cidr]) -> None:
     index = CidrIndex(known)
     for inner in asked:
         by_hand = {str(cidr) for cidr in known if cidr.bits == inner.bits and cidr.covers(inner)}

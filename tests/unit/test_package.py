@@ -33,7 +33,7 @@ def _locked(file: str) -> dict[str, tuple[str, str]]:
 
 
 @pytest.mark.parametrize("file", LOCKS)
-def test_a_lock_pins_and_hashes_each_package_and_names_no_registry(file: str) -> None:
+def test_a_lock_file_pins_and_hashes_each_package_and_names_no_registry(file: str) -> None:
     pinned = _locked(file)
     assert len(pinned) > 5
     for name, (_, hashes) in pinned.items():
@@ -41,7 +41,7 @@ def test_a_lock_pins_and_hashes_each_package_and_names_no_registry(file: str) ->
 
 
 @pytest.mark.parametrize(("file", "extra"), [(LOCKS[0], ""), (LOCKS[1], "kubernetes")])
-def test_a_lock_has_what_the_project_depends_on(file: str, extra: str) -> None:
+def test_a_lock_file_has_the_projects_dependencies(file: str, extra: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     wanted = [*project["dependencies"], *(project["optional-dependencies"][extra] if extra else ())]
     pinned = _locked(file)
@@ -50,7 +50,7 @@ def test_a_lock_has_what_the_project_depends_on(file: str, extra: str) -> None:
         assert requirement.specifier.contains(version), f"{requirement}: {version}, run `make lock`"
 
 
-def test_both_locks_pin_the_same_versions() -> None:
+def test_both_lock_files_pin_the_same_versions() -> None:
     plain, kubernetes = map(_locked, LOCKS)
     assert plain == {name: kubernetes[name] for name in plain}
 
@@ -82,7 +82,7 @@ def test_a_page_has_what_the_commands_help_says(pages: Path) -> None:
         assert option.replace("-", "\\-") in page, option
 
 
-def test_no_line_of_a_page_is_taken_for_another_request(pages: Path) -> None:
+def test_no_line_of_a_page_is_read_as_a_roff_request(pages: Path) -> None:
     known = {".TH", ".nh", ".SH", ".B", ".PP", ".TP", ".I", ".BR", ".nf", ".fi"}
     for file in pages.iterdir():
         for line in file.read_text(encoding="utf-8").splitlines():
@@ -122,7 +122,7 @@ def test_the_packages_control_fields_are_those_of_the_project() -> None:
 
 
 @pytest.mark.parametrize("script", ["cnictl.postinst", "cnictl.prerm", "cnictl.postrm"])
-def test_a_maintainer_script_asks_nothing_and_is_what_sh_takes(script: str) -> None:
+def test_a_maintainer_script_asks_nothing_and_is_valid_sh(script: str) -> None:
     text = (DEBIAN / script).read_text()
     assert "#DEBHELPER#" in text
     assert "debconf" not in text

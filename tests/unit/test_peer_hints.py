@@ -31,7 +31,7 @@ def _node(**changed: Any) -> dict[str, Any]:
     return {**node, "since": 0.0, **changed}
 
 
-def test_node_that_kubernetes_lacks_has_to_register_there(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hint_for_a_node_unknown_to_kubernetes_is_to_register(monkeypatch: pytest.MonkeyPatch) -> None:
     hints = _with(monkeypatch, SPEC)
     begin = "register {} in Kubernetes, by starting kubelet on {}, and check that its Node has a pod CIDR: " + LOOK
     assert hints.here(PEER) == begin.format("10.0.0.1", "10.0.0.1")
@@ -48,7 +48,7 @@ def test_node_that_kubernetes_has_needs_no_registration(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("source", [FILE, KUBERNETES])
-def test_peer_that_stays_at_its_former_address_is_a_fault_with_its_reason(
+def test_peer_kept_at_its_former_address_is_a_fault_with_its_reason(
     source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     why = "as before, because its new entry is refused: 172.16.0.1 is behind gateway 10.0.0.254"
@@ -63,5 +63,5 @@ def test_peer_that_stays_at_its_former_address_is_a_fault_with_its_reason(
 
 
 @pytest.mark.parametrize("changed", [{}, {"why": "node.toml has it via 10.0.0.1", "static": True}, {"address": "x"}])
-def test_peer_as_the_source_has_it_is_no_fault(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_peer_equal_to_the_source_is_not_a_fault(changed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert _with(monkeypatch, SPEC, _node(**changed)).refused(PEER) == ("", "")

@@ -43,13 +43,15 @@ def every_address(span: Range) -> list[str]:
         (range_of("10.244.0.0/16"), "10.244.0.2", "10.244.255.254", 65533),
     ],
 )
-def test_pods_get_all_but_network_gateway_and_broadcast(span: Range, first: str, last: str, size: int) -> None:
+def test_pods_get_every_address_except_network_gateway_and_broadcast(
+    span: Range, first: str, last: str, size: int
+) -> None:
     addresses = every_address(span)
     assert (addresses[0], addresses[-1], len(addresses), span.size) == (first, last, size, size)
     assert format_address(span.gateway) not in addresses
 
 
-def test_a_place_and_its_address_are_inverse() -> None:
+def test_position_and_address_are_inverse() -> None:
     among = RangeSet([range_of("10.244.0.0/28"), range_of("10.9.0.0/24", "10.9.0.10", "10.9.0.19")])
     assert (among.places, among.size) == (24, 23)
     every = every_place(among)
@@ -64,7 +66,7 @@ def test_a_place_and_its_address_are_inverse() -> None:
     assert str(among) == "10.244.0.0/28, 10.9.0.10-10.9.0.19"
 
 
-def test_no_range_gives_out_the_gateway_of_another_of_its_set() -> None:
+def test_no_range_gives_the_gateway_of_another_range_of_its_set() -> None:
     low = range_of("10.9.0.0/24", "10.9.0.1", "10.9.0.9", "10.9.0.20")
     high = range_of("10.9.0.0/24", "10.9.0.20", "10.9.0.29", "10.9.0.1")
     among = RangeSet([low, high])
@@ -72,7 +74,7 @@ def test_no_range_gives_out_the_gateway_of_another_of_its_set() -> None:
     assert not among.holds(low.gateway) and not among.holds(high.gateway)
 
 
-def test_an_enormous_subnet_gives_out_its_first_addresses_and_any_that_is_asked_for() -> None:
+def test_an_enormous_subnet_gives_its_first_addresses_and_any_requested_one() -> None:
     span = range_of("fd00::/64")
     among = RangeSet([span])
     assert (span.places, span.size, among.size) == (1 << 24, (1 << 24) - 1, (1 << 24) - 1)
@@ -107,7 +109,7 @@ FOUR, SIX = RangeSet([range_of("10.9.0.0/24")]), RangeSet([range_of("fd00::/64")
         (["::ffff:10.9.0.7"], ["10.9.0.7", ""]),
     ],
 )
-def test_addresses_asked_for_are_shared_out_over_the_sets(wanted: list[str], chosen: list[str]) -> None:
+def test_requested_addresses_are_assigned_to_their_sets(wanted: list[str], chosen: list[str]) -> None:
     distributed = distribute([FOUR, SIX], [parse_address(address) for address in wanted])
     assert [format_address(packed) if packed else "" for packed in distributed] == chosen
 

@@ -24,21 +24,21 @@ def whole(subnet: str) -> RangeSet:
         ("fd00:9::/64", "fd00:9::1", "fd00:9::1 is the gateway's address"),
     ],
 )
-def test_an_address_with_a_meaning_of_its_own_is_refused_with_that(subnet: str, address: str, reason: str) -> None:
+def test_a_special_address_is_refused_with_its_meaning(subnet: str, address: str, reason: str) -> None:
     with pytest.raises(CniError) as refused:
         distribute([whole(subnet)], [parse_address(address)])
     assert refused.value.code == ADDRESS_CONFLICT
     assert address in refused.value.message and refused.value.hint == reason
 
 
-def test_none_of_them_is_handed_out() -> None:
+def test_special_addresses_are_not_given_out() -> None:
     ranges = whole("10.9.0.0/29")
     assert list(map(format_address, ranges.in_turn(b""))) == [f"10.9.0.{last}" for last in range(2, 7)]
     assert ranges.size == 5
     assert format_address(next(whole("fd00:9::/64").in_turn(b""))) == "fd00:9::2"
 
 
-def test_an_ipv6_subnets_last_address_is_a_pods_like_any_other() -> None:
+def test_the_last_address_of_an_ipv6_subnet_is_given_to_pods() -> None:
     last = parse_address("fd00:9::ffff:ffff:ffff:ffff")
     assert distribute([whole("fd00:9::/64")], [last]) == [last]
 
@@ -46,7 +46,7 @@ def test_an_ipv6_subnets_last_address_is_a_pods_like_any_other() -> None:
 @pytest.mark.parametrize(
     "last", ["", "10.9.0.1", "10.9.0.2", "10.9.0.4", "10.8.0.2", "10.8.0.6", "10.99.0.1", "fd00::1"]
 )
-def test_each_address_comes_once_from_the_one_after_the_last_on(last: str) -> None:
+def test_each_address_comes_once_starting_after_the_last(last: str) -> None:
     """The result is the same as that of a scan of one address after the other."""
     pair = RangeSet([Range(parse_cidr("10.9.0.0/29")), Range(parse_cidr("10.8.0.0/29"))])
     every = every_place(pair)

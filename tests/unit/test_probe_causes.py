@@ -186,7 +186,7 @@ def test_peer_route_missing_is_fixed_by_apply_if_the_peer_is_known_else_by_addin
     assert most_likely(failed).words.endswith("network is unreachable")
 
 
-def test_apply_is_no_hint_where_it_would_change_nothing(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_apply_is_not_a_hint_if_it_would_change_nothing(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     host.drifted = ()
     host.routes["10.244.1.7", "cni0"] = RouteResult((("eth0", "10.0.0.1"),))
     cause = most_likely(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer()))
@@ -255,7 +255,7 @@ def test_a_rule_that_drops_here_is_named(host: FakeHost, monkeypatch: pytest.Mon
     assert most_likely(failed).words.startswith("the reply is dropped on this node by rule")
 
 
-def test_a_policy_is_suspected_where_no_trace_can_be_had(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_policy_is_suspected_if_no_trace_is_available(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trace, "forward_policies", lambda *_: [trace.Drop("legacy filter", "FORWARD", "")])
     cause = most_likely(failure(EXTERNAL, "1.1.1.1", host, ""))
     assert cause.words == "it is dropped on this node by the policy drop of chain legacy filter FORWARD"
@@ -274,7 +274,7 @@ def test_pods_are_not_masqueraded_among_each_other(host: FakeHost) -> None:
     assert most_likely(failed).name == "no-return-route"
 
 
-def test_an_outside_that_is_silent_for_the_node_too(host: FakeHost) -> None:
+def test_outside_that_is_also_silent_for_the_node(host: FakeHost) -> None:
     failed = failure(EXTERNAL, "1.1.1.1", host, "10.0.0.210", from_host=series("1.1.1.1", False))
     assert most_likely(failed).name == "outside-silent"
 
@@ -299,7 +299,7 @@ BRIDGE_UP = (
         (at_peer(True, True, True, EXPIRED), "peer-drops", "on 10.0.10.51: cnictl apply"),
     ],
 )
-def test_the_peers_faults_are_told_apart_by_what_else_answers(
+def test_faults_of_a_peer_are_distinguished_by_its_other_answers(
     host: FakeHost, evidence: PeerEvidence, name: str, hint: str
 ) -> None:
     assert named(failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=evidence)) == (name, hint)
@@ -315,13 +315,13 @@ def test_the_peers_faults_are_told_apart_by_what_else_answers(
         (Refusal("10.9.9.9", UNREACHABLE, 13), "refused"),
     ],
 )
-def test_a_refusal_is_read_by_who_sent_it_and_what_it_says(host: FakeHost, refusal: Refusal, name: str) -> None:
+def test_a_refusal_is_interpreted_by_its_sender_and_code(host: FakeHost, refusal: Refusal, name: str) -> None:
     failed = failure(OTHER_HOST_POD, "10.244.1.7", host, at_peer=at_peer(True, True, True, EXPIRED))
     failed.series.refusals = [refusal]
     assert most_likely(failed).name == name
 
 
-def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) -> None:
+def test_report_without_a_fault_says_how_far_the_packet_got(host: FakeHost) -> None:
     nowhere = failure(EXTERNAL, "1.1.1.1", host, "")
     assert most_likely(nowhere).words == "the request never left the pod"
     nowhere.series.send_error = "Operation not permitted"
@@ -332,7 +332,7 @@ def test_without_a_fault_found_it_says_how_far_the_packet_got(host: FakeHost) ->
     assert most_likely(gone).words == "the request left through eth0 with source 10.0.0.210, and no reply came"
 
 
-def test_ipv6_has_its_own_switch_and_asks_neighbours_in_its_own_way(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipv6_has_its_own_forwarding_setting_and_neighbour_discovery(monkeypatch: pytest.MonkeyPatch) -> None:
     host = FakeHost(SPEC6)
     host.bridge_addresses = ["fd00:244::1/64"]
     host.routes = {("fd00:10::51", link): RouteResult((("eth0", ""),), "fd00:10::210") for link in ("", "cni0")}
@@ -353,7 +353,7 @@ def of_host(check: str, to: str, host: FakeHost, left_as: str = "", **more: Any)
     return failed
 
 
-def test_hosts_own_packets_to_a_pod_have_to_go_to_the_bridge(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_own_packets_to_a_pod_must_leave_by_the_bridge(host: FakeHost, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Store, "read", lambda *_: object())
     diverted = most_likely(of_host(SAME_HOST_POD, "10.244.0.9", host))
     assert (diverted.name, diverted.words) == ("diverted", "packets to pod 10.244.0.9 do not go to cni0: eth0")
@@ -361,7 +361,7 @@ def test_hosts_own_packets_to_a_pod_have_to_go_to_the_bridge(host: FakeHost, mon
     assert most_likely(of_host(SAME_HOST_POD, "10.244.0.9", host)).words == "10.244.0.9 does not answer this host"
 
 
-def test_pod_that_is_pinged_has_its_port_looked_at(host: FakeHost) -> None:
+def test_bridge_port_of_a_pinged_pod_is_checked(host: FakeHost) -> None:
     host.fault = "is down"
     other = CheckedPod("db", "/run/netns/db", ("10.244.0.9",), POD.host_veth)
     failed = of_host(SAME_HOST_POD, "10.244.0.9", host, to_pod=other)

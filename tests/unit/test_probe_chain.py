@@ -73,7 +73,7 @@ def test_add_hands_each_result_to_the_next_plugin_and_returns_the_last(recorded:
     assert second["prevResult"]["ips"] == [{"address": "10.0.0.2/24"}]
 
 
-def test_request_is_derived_as_the_specification_says(recorded: Recorded) -> None:
+def test_request_is_derived_according_to_the_specification(recorded: Recorded) -> None:
     chain(recorded).add(POD)
     (_, first), (_, second) = recorded.calls
     assert first == {"type": "first", "bridge": "cni0", "name": "mynet", "cniVersion": "1.0.0"}
@@ -86,7 +86,7 @@ def test_del_runs_in_reverse_with_the_cached_result(recorded: Recorded) -> None:
     assert [request["prevResult"] for _, request in recorded.calls] == [{"cached": True}] * 2
 
 
-def test_del_before_0_4_0_and_del_without_a_result_have_no_prev_result(recorded: Recorded) -> None:
+def test_del_before_0_4_0_or_without_a_result_has_no_prev_result(recorded: Recorded) -> None:
     chain(recorded, {**CONF, "cniVersion": "0.3.1"}).delete(POD, {"cached": True})
     chain(recorded).delete(POD, None)
     assert all("prevResult" not in request for _, request in recorded.calls)
@@ -102,7 +102,7 @@ def test_an_error_object_becomes_a_failure_with_its_code_and_stops_the_chain(rec
     assert len(recorded.calls) == 1
 
 
-def test_a_failure_without_an_error_object_carries_the_plugins_words(recorded: Recorded) -> None:
+def test_a_failure_without_an_error_object_has_the_plugins_output(recorded: Recorded) -> None:
     recorded.plugin("first", "Segmentation fault", 139)
     with pytest.raises(PluginFailed, match="Segmentation fault"):
         chain(recorded).add(POD)
@@ -129,7 +129,7 @@ def test_a_conf_of_one_plugin_is_a_chain_of_one(tmp_path: Path) -> None:
         ('{"plugins":[{"type":"x"}]}', "no name"),
     ],
 )
-def test_a_conf_that_is_none_is_refused(tmp_path: Path, text: str, said: str) -> None:
+def test_an_invalid_conf_is_refused(tmp_path: Path, text: str, said: str) -> None:
     path = tmp_path / "conf"
     path.write_text(text)
     with pytest.raises(Problem, match=said):

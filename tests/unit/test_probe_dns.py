@@ -26,19 +26,19 @@ def test_a_query_asks_for_one_name_with_recursion() -> None:
 
 
 @pytest.mark.parametrize("name", ["a..b", "x" * 64 + ".example", ".".join(["abcdefgh"] * 30)])
-def test_a_name_that_dns_can_not_hold_is_refused(name: str) -> None:
+def test_a_name_that_dns_cannot_hold_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match="not a DNS name"):
         dns.query(name, dns.A, 1)
 
 
-def test_addresses_are_those_of_the_kind_that_was_asked_for() -> None:
+def test_addresses_are_of_the_requested_type() -> None:
     message = _message(9, 0x8180, [(dns.CNAME, b"\xc0\x0c"), (dns.A, bytes([10, 244, 0, 5])), (dns.AAAA, bytes(16))])
     answer = dns.read_answer(message, 9, dns.A)
     assert answer == dns.DnsAnswer(0, ("10.244.0.5",))
     assert dns.read_answer(message, 8, dns.A) is None
 
 
-def test_a_server_that_has_no_address_says_why() -> None:
+def test_an_answer_without_an_address_says_why() -> None:
     assert dns.DnsAnswer(3).words == "no such name"
     assert dns.DnsAnswer(0).words == "no address"
     assert dns.DnsAnswer(11).words == "error 11"

@@ -40,7 +40,7 @@ class Scripted:
         pass
 
 
-def test_each_request_has_one_fate_and_is_told_when_it_is_known() -> None:
+def test_each_request_has_one_outcome_reported_once_it_is_known() -> None:
     requests = Scripted(
         {1: Answer(1, UNSENT, words="Network is unreachable")},
         {0: Answer(0, REPLY, 0.001, "10.244.0.5"), 3: Answer(3, REJECTED, by="10.0.10.50")},
@@ -54,7 +54,7 @@ def test_each_request_has_one_fate_and_is_told_when_it_is_known() -> None:
     assert not exchange.all_came
 
 
-def test_all_came_needs_an_answer_to_every_request() -> None:
+def test_all_came_requires_an_answer_to_every_request() -> None:
     exchange = Exchange(Scripted({}, {0: Answer(0, REPLY, 0.1), 1: Answer(1, REFUSED, 0.1)}), 2, 0.0, 1.0)
     assert not exchange.all_came
     exchange.run(lambda _: None)
@@ -75,11 +75,11 @@ def test_an_interrupted_run_keeps_the_answers_so_far() -> None:
 @pytest.mark.parametrize(
     ("percent", "wanted"), [(50, 50), (95, 95), (99, 99), (100, 100), (0, 1)],
 )  # fmt: skip
-def test_percentiles_are_of_the_nearest_rank(percent: float, wanted: int) -> None:
+def test_percentiles_use_the_nearest_rank(percent: float, wanted: int) -> None:
     assert percentile(range(1, 101), percent) == wanted
 
 
-def test_times_count_refusals_and_leave_out_what_was_lost() -> None:
+def test_times_include_refusals_and_exclude_losses() -> None:
     answers = [Answer(0, REPLY, 0.004), Answer(1, REFUSED, 0.001), Answer(2, SILENT), Answer(3, REPLY, 0.002)]
     figures = times(answers)
     assert figures is not None
@@ -95,7 +95,7 @@ _SENDER4 = struct.pack("=H", socket.AF_INET) + bytes(2) + bytes([10, 0, 10, 50])
 _SENDER6 = struct.pack("=H", socket.AF_INET6) + bytes(6) + socket.inet_pton(socket.AF_INET6, "fd00::1") + bytes(4)
 
 
-def test_an_error_says_who_sent_it_and_the_mtu_that_a_packet_is_too_big_for() -> None:
+def test_an_icmp_error_names_its_sender_and_the_mtu() -> None:
     assert read_error(_error(2, 3, 4, 1400, 90, _SENDER4)) == Refusal("10.0.10.50", 3, 4, 1400)
     assert read_error(_error(2, 3, 3, 0, 111, _SENDER4)) == Refusal("10.0.10.50", 3, 3)
     assert read_error(_error(3, 2, 0, 1280, 90, _SENDER6)) == Refusal("fd00::1", 3, 4, 1280)
@@ -107,7 +107,7 @@ def test_a_packet_too_big_for_our_own_link_has_no_sender() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", bytes(8), _error(0, 0, 0, 0, 111, _SENDER4), _error(2, 3, 3, 0, 111, b"")])
-def test_what_is_no_icmp_error_is_passed_over(data: bytes) -> None:
+def test_packet_that_is_not_an_icmp_error_is_ignored(data: bytes) -> None:
     assert read_error(data) is None
 
 

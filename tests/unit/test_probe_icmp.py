@@ -40,7 +40,7 @@ def test_checksum_is_rfc_1071s() -> None:
     assert checksum(b"\x01") == checksum(b"\x01\x00")
 
 
-def test_token_survives_a_changed_identifier_and_refuses_strangers() -> None:
+def test_token_matches_with_a_changed_identifier_and_rejects_strangers() -> None:
     series = new_series()
     message = bytearray(echo(series, 2))
     message[4:6] = b"\xab\xcd"
@@ -61,7 +61,7 @@ def test_a_quoted_request_is_found_by_destination_and_identifier() -> None:
     assert icmp._refused(quoted, socket.socket(), by_number) is None
 
 
-def test_series_settles_by_answers_refusals_or_time() -> None:
+def test_series_ends_by_answers_refusals_or_time() -> None:
     series = new_series(count=2)
     series.sent = {0: 10.0, 1: 10.1}
     assert not series.settled(10.5, 1.0)
@@ -82,7 +82,7 @@ def test_round_trips_are_summed_up_in_milliseconds() -> None:
     assert series.rtt_ms == (1.0, 2.0, 3.0)
 
 
-def test_refusals_read_as_ping_says_them() -> None:
+def test_refusals_have_the_words_of_ping() -> None:
     assert Refusal("x", icmp.UNREACHABLE, 13).words == "communication administratively prohibited"
     assert Refusal("x", icmp.UNREACHABLE, 77).words == "unreachable, code 77"
     assert Refusal("x", icmp.TIME_EXCEEDED, 0).words == "time to live exceeded"
@@ -91,7 +91,7 @@ def test_refusals_read_as_ping_says_them() -> None:
     assert Refusal("x", icmp.UNREACHABLE, 1).no_host
 
 
-def test_a_packet_on_a_link_is_sighted_if_it_is_ours() -> None:
+def test_only_our_own_packet_on_a_link_is_counted() -> None:
     series = new_series()
     seen = read_sighting(packet("10.0.0.210", series.to, echo(series, 0)), "eth0", True)
     assert seen is not None
@@ -101,7 +101,7 @@ def test_a_packet_on_a_link_is_sighted_if_it_is_ours() -> None:
     assert read_sighting(b"\x45", "eth0", True) is None
 
 
-def test_only_a_reply_from_the_address_asked_for_answers_arp() -> None:
+def test_only_a_reply_from_the_requested_address_answers_arp() -> None:
     def frame(operation: int, sender: str) -> bytes:
         body = struct.pack(
             "!HHBBH6s4s6s4s", 1, 0x800, 6, 4, operation, bytes([2] * 6), socket.inet_aton(sender), bytes(6), bytes(4)
@@ -114,7 +114,7 @@ def test_only_a_reply_from_the_address_asked_for_answers_arp() -> None:
     assert not arp.answering_mac(b"short", "10.0.10.51")
 
 
-def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> None:
+def test_ipv6_uses_the_same_token_and_quotes_its_own_header() -> None:
     series = Series(socket.socket(socket.AF_INET6), "fd00:244:0:1::7")
     request = echo(series, 0, icmp6.ECHO_REQUEST6)
     seen = read_sighting(packet6("fd00:244::5", series.to, request), "cni0", False)
@@ -142,15 +142,15 @@ def test_ipv6_is_recognised_by_the_same_token_and_quoted_by_its_own_header() -> 
         (137, 0, "redirect to another router"),
     ],
 )
-def test_icmpv6_errors_are_told_in_the_words_of_icmp(kind: int, code: int, words: str) -> None:
+def test_icmpv6_errors_have_the_words_of_icmp(kind: int, code: int, words: str) -> None:
     assert Refusal("x", *icmp6.as_icmp(kind, code)).words == words
 
 
-def test_neighbour_discovery_is_no_echo_and_no_error() -> None:
+def test_neighbour_discovery_is_neither_echo_nor_error() -> None:
     assert icmp6.as_icmp(135, 0)[0] == -1
 
 
-def test_only_an_advertisement_of_the_address_asked_for_answers_neighbour_discovery() -> None:
+def test_only_an_advertisement_of_the_requested_address_answers_neighbour_discovery() -> None:
     def message(kind: int, target: str) -> bytes:
         return (
             struct.pack("!BBHI", kind, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, target) + b"\2\1" + bytes([2] * 6)

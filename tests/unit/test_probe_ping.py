@@ -45,7 +45,7 @@ def test_ends_are_named_with_their_addresses() -> None:
     assert heading(WEB, "10.244.0.5", FAR, 1400).endswith(" to 10.244.1.7, ICMP, 1400 bytes")
 
 
-def test_summary_counts_refusals_apart_from_what_is_lost() -> None:
+def test_summary_counts_refusals_separately_from_losses() -> None:
     answers = [Answer(0, REPLY, 0.001), Answer(1, REFUSED, 0.002), Answer(2, SILENT), Answer(3, SILENT)]
     assert summary(answers) == [
         "4 sent, 1 answered, 1 refused, 50 % lost", "time: min 1.000, p50 1.000, p95 2.000, p99 2.000, max 2.000 ms"
@@ -54,7 +54,7 @@ def test_summary_counts_refusals_apart_from_what_is_lost() -> None:
     assert summary([]) == ["0 sent, 0 answered, 0 % lost"]
 
 
-def test_note_is_of_refusals_in_udp_alone() -> None:
+def test_only_udp_refusals_have_a_note() -> None:
     refused = [Answer(0, REFUSED, 0.1)]
     assert note(FAR_UDP, refused).startswith("nothing listens on UDP port 53 of 10.244.1.7")
     assert (note(FAR_TCP, refused), note(FAR_UDP, [Answer(0, REPLY, 0.1)])) == ("", "")
@@ -65,7 +65,7 @@ def test_steps_are_in_columns() -> None:
     assert path_lines(steps) == ["  request  forward           a", "  reply    route in the pod  b"]
 
 
-def test_json_says_loss_where_some_came() -> None:
+def test_json_reports_loss_if_some_answers_came() -> None:
     answers = [Answer(1, SILENT), Answer(0, REPLY, 0.1)]
     cause = FailureCause("loss", "1 of 2 requests lost", hint.NONE)
     document = as_json(WEB, "10.244.0.5", FAR, answers, False, cause, None)
@@ -88,7 +88,7 @@ def cause(to: Target, *answers: Answer, size: int = 0) -> FailureCause:
     return why.find_cause(failed, lambda _: None)
 
 
-def test_packet_that_is_too_big_names_who_says_so_and_a_size_that_passes() -> None:
+def test_packet_too_big_names_its_reporter_and_a_size_that_passes() -> None:
     told = cause(FAR, Answer(0, TOO_BIG, by="10.0.10.51", mtu=1400), size=1450)
     assert told.name == "mtu"
     assert told.words == "a packet of 1450 bytes is too big: 10.0.10.51 answers that the MTU of its next link is 1400"
@@ -109,7 +109,7 @@ def test_partial_loss_has_no_other_cause() -> None:
     assert cause(FAR, Answer(0, REPLY, 0.1), Answer(1, SILENT)).words == "1 of 2 requests lost"
 
 
-def test_reset_is_the_targets_unless_a_rule_here_made_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reset_is_from_the_target_unless_a_rule_here_sent_it(monkeypatch: pytest.MonkeyPatch) -> None:
     reset = Answer(0, REFUSED, 0.1, "10.244.1.7", "connection reset")
     assert cause(FAR_TCP, reset).words.startswith(
         "10.244.1.7 answers: connection reset: nothing listens on TCP port 80"
@@ -121,7 +121,7 @@ def test_reset_is_the_targets_unless_a_rule_here_made_it(monkeypatch: pytest.Mon
     assert cause(FAR_TCP, Answer(0, SILENT)).name == "dropped-here"
 
 
-def test_port_that_is_silent_while_pings_pass_is_the_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_port_is_blamed_on_the_target_if_pings_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     passed = CheckResult("pod-other-host", "10.244.0.5", "10.244.1.7", "ok", 2, 2, (0.1, 0.1, 0.1))
     monkeypatch.setattr(why, "_pinged", lambda *_: passed)
     assert cause(FAR_TCP, Answer(0, SILENT)).words == (
@@ -142,14 +142,14 @@ def test_port_that_is_silent_while_pings_pass_is_the_targets(monkeypatch: pytest
         ((Port("tcp", 80, has_endpoints=False),), FAR_TCP, "no-endpoints"),
     ],
 )
-def test_service_says_what_it_has(
+def test_service_shows_its_endpoints(
     ports: tuple[Port, ...], to: Target, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "find", lambda _: Service(ports, ()))
     assert cause(to, Answer(0, SILENT)).name == name
 
 
-def test_services_endpoint_is_looked_at_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_endpoint_of_a_service_is_checked_in_place_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service, "find", lambda _: Service((Port("tcp", 80),), ()))
     monkeypatch.setattr(packet_trace, "sent_on_to", lambda *_: ("10.244.1.9", 8080))
     told = cause(FAR_TCP, Answer(0, REFUSED, 0.1, "10.244.1.7", "connection reset"))

@@ -59,11 +59,11 @@ def no_pods(monkeypatch: pytest.MonkeyPatch) -> None:
     ("text", "meant"),
     [("wbe", "web"), ("default/wbe", "default/web"), ("nodeb", "node-b"), ("hots", "host"), ("externl", "external")],
 )
-def test_name_that_is_nearly_right_is_suggested(text: str, meant: str) -> None:
+def test_similar_name_is_suggested(text: str, meant: str) -> None:
     assert KNOWN.like(text)[0] == meant
 
 
-def test_unknown_source_says_what_is_possible() -> None:
+def test_unknown_source_is_refused_with_the_possible_ones() -> None:
     with pytest.raises(Problem, match="no pod of this node is called 'wbe'") as raised:
         ends.origin("wbe", KNOWN)
     assert raised.value.hint == "did you mean web?"
@@ -97,6 +97,6 @@ def test_link_local_address_needs_its_link() -> None:
 
 
 @pytest.mark.parametrize(("to", "size"), [("web:80", 1400), ("web", 59), ("web:53/udp", 20)])
-def test_size_that_can_not_be_sent_is_refused(to: str, size: int) -> None:
+def test_size_that_cannot_be_sent_is_refused(to: str, size: int) -> None:
     with pytest.raises(UsageProblem, match="--size"):
         pinging.check(to, pinging.Options(size=size))

@@ -25,13 +25,13 @@ def shown(*of: tuple[str, Report], width: int = 80) -> list[str]:
     return [layout.text_of(line) for line in reports.lines(of, width)]
 
 
-def test_overall_is_the_worst_that_counts() -> None:
+def test_overall_is_the_worst_relevant_state() -> None:
     assert Report((GOOD, LEFT_OUT)).overall == "ok"
     assert Report((GOOD, UNSURE)).overall == "uncertain"
     assert Report((UNSURE, BAD, GOOD)).overall == "failed"
 
 
-def test_json_has_every_field_whatever_the_outcome() -> None:
+def test_json_has_every_field_with_any_outcome() -> None:
     document = Report((GOOD, BAD, LEFT_OUT)).as_json()
     assert document["overall"] == "failed"
     good, bad, left_out = document["checks"]
@@ -85,13 +85,13 @@ def test_matrix_names_each_failures_cause_and_hint() -> None:
     ]
 
 
-def test_matrix_names_a_cause_once_for_all_it_explains() -> None:
+def test_matrix_names_a_shared_cause_once() -> None:
     also = CheckResult("other-host", "10.244.0.5", "10.0.10.51", FAILED, 3, 0, None, ROUTE)
     ((_, words, _),) = causes([("node1", Report((GOOD, also, BAD)))])
     assert words == "node1 → other host 10.0.10.51, external 1.1.1.1: no route to 1.1.1.1"
 
 
-def test_lines_are_whole_for_programs_that_cut_columns() -> None:
+def test_lines_in_a_pipe_have_no_empty_cells() -> None:
     columns, rows = lines(Report((GOOD, BAD, LEFT_OUT)))
     assert all(len(row) == len(columns) for row in rows)
     assert all(cell for row in rows for cell in row)
@@ -105,6 +105,6 @@ def test_times_are_read(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "m", "10d", "-1s", "0", "nan", "inf", "1e99h"])
-def test_what_is_no_time_is_a_usage_error(text: str) -> None:
+def test_invalid_time_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageProblem, match="not a time such as"):
         request.seconds(text)

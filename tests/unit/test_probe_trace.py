@@ -39,7 +39,7 @@ def _handle(number: int) -> bytes:
     return _attribute(3, number.to_bytes(8, "big"))
 
 
-def test_rules_policies_and_ends_of_chains_are_told_apart() -> None:
+def test_rules_policies_and_ends_of_chains_are_distinguished() -> None:
     drop = read_event(_message(_WHERE, _handle(7), _kind(3), _verdict(0)))
     assert drop == Event(RULE, "ip", "filter", "FORWARD", 7, "drop")
     assert drop.drops
@@ -154,12 +154,12 @@ def test_packet_that_stays_on_the_bridge_has_no_route(sources: Sources) -> None:
     ]
 
 
-def test_packet_that_the_bridge_keeps_is_lost_there(sources: Sources) -> None:
+def test_packet_that_the_bridge_drops_is_lost_there(sources: Sources) -> None:
     events = [_own("requests", RULE, "bridge", TracedPacket("veth1", "", POD, "10.244.0.6"))]
     assert steps(events, sources)[-1].what.startswith("the bridge does not forward it")
 
 
-def test_route_is_asked_for_with_link_mark_and_the_address_after_dnat(sources: Sources) -> None:
+def test_route_lookup_uses_link_mark_and_the_address_after_dnat(sources: Sources) -> None:
     asked: list[Packet] = []
 
     def route(packet: Packet) -> RouteResult:
@@ -186,7 +186,7 @@ def test_table_marks_one_packet_of_each_side() -> None:
     assert "ip6 saddr fd00::5 ip6 daddr fd00::7 icmpv6 type echo-request meta nftrace set 1" in six
 
 
-def test_place_of_a_drop_is_in_words() -> None:
+def test_location_of_a_drop_is_in_words() -> None:
     assert (
         drop_of(Event(POLICY, "ip", "guard", "forward", 0, "drop")).words == "the policy drop of chain ip guard forward"
     )

@@ -18,7 +18,7 @@ def _with(monkeypatch: pytest.MonkeyPatch, path: str | None) -> None:
 
 
 @pytest.mark.parametrize("path", [None, "", ":", ".", "bin:../sbin", "::/usr/bin:"])
-def test_only_whole_paths_are_searched_and_roots_folders_always(
+def test_only_absolute_paths_and_always_roots_folders_are_searched(
     monkeypatch: pytest.MonkeyPatch, path: str | None
 ) -> None:
     _with(monkeypatch, path)
@@ -38,7 +38,7 @@ def test_path_comes_first(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert programs.find("sh").endswith("/sh")
 
 
-def test_a_folder_or_a_name_that_is_nowhere_is_no_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_folder_or_an_unknown_name_is_not_a_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "nft-folder").mkdir()
     _with(monkeypatch, str(tmp_path))
     assert programs.find("nft-folder") == ""
@@ -47,7 +47,7 @@ def test_a_folder_or_a_name_that_is_nowhere_is_no_program(monkeypatch: pytest.Mo
     assert programs.find(os.fspath(tmp_path)) == ""
 
 
-def test_a_path_without_any_usual_folder_is_taken_as_it_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_path_without_any_usual_folder_is_used_unchanged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _with(monkeypatch, str(tmp_path))
     assert programs.folders() == [str(tmp_path)]
     assert programs.find("sh") == ""
@@ -57,7 +57,7 @@ def test_a_path_without_any_usual_folder_is_taken_as_it_is(monkeypatch: pytest.M
     ("script", "reason"),
     [("echo 'table: not there' >&2; exit 3", "table: not there"), ("exec cat /dev/zero", "answered with over 1 MiB")],
 )
-def test_failure_tells_its_reason_apart_from_the_command_line(script: str, reason: str) -> None:
+def test_failure_separates_its_reason_from_the_command_line(script: str, reason: str) -> None:
     with pytest.raises(ProgramError) as failed:
         run(["sh", "-c", script], most=1 << 20)
     assert failed.value.reason == reason

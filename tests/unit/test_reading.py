@@ -35,7 +35,7 @@ LISTING = (
 
 
 @pytest.mark.parametrize("argv", LISTING, ids=lambda argv: argv[0])
-def test_a_listing_is_asked_for_once_within_a_look(counted: Path, argv: list[str]) -> None:
+def test_a_listing_is_read_once_per_observation(counted: Path, argv: list[str]) -> None:
     with reading.once():
         assert [run(argv).stdout for _ in range(3)] == ["listed\n"] * 3
         with reading.once():
@@ -47,14 +47,14 @@ def test_a_listing_is_asked_for_once_within_a_look(counted: Path, argv: list[str
 
 
 @pytest.mark.parametrize("argv", [["nft", "-f", "-"], ["iptables", "-A", "FORWARD"], ["ip", "link", "set", "lo", "up"]])
-def test_what_changes_something_runs_each_time(counted: Path, argv: list[str]) -> None:
+def test_commands_that_change_something_run_each_time(counted: Path, argv: list[str]) -> None:
     with reading.once():
         run(argv)
         run(argv)
     assert len(counted.read_text().splitlines()) == 2
 
 
-def test_a_listing_that_failed_is_asked_for_again(counted: Path) -> None:
+def test_a_failed_listing_is_read_again(counted: Path) -> None:
     argv = ["ip", "fails", "-j"]
     with reading.once():
         for _ in range(2):
@@ -63,7 +63,7 @@ def test_a_listing_that_failed_is_asked_for_again(counted: Path) -> None:
     assert len(counted.read_text().splitlines()) == 2
 
 
-def test_each_key_is_asked_about_once_within_a_look() -> None:
+def test_each_key_is_read_once_per_observation() -> None:
     asked: list[list[int]] = []
 
     def read(keys: Sequence[int]) -> list[str]:
@@ -78,7 +78,7 @@ def test_each_key_is_asked_about_once_within_a_look() -> None:
     assert asked[-1] == [1]
 
 
-def test_a_look_is_its_thread_s_own(counted: Path) -> None:
+def test_an_observation_belongs_to_its_thread(counted: Path) -> None:
     """Another thread reads later, perhaps in another network namespace, so it gets no earlier readings."""
     values = iter(range(10))
     with ThreadPoolExecutor(1) as other, reading.once():
@@ -97,7 +97,7 @@ def _look(read: Callable[[], int]) -> None:
         assert reading.known("number", read) == 2
 
 
-def test_a_worker_joins_the_look_of_the_thread_that_asks_it(counted: Path) -> None:
+def test_a_worker_joins_the_observation_of_its_thread(counted: Path) -> None:
     values = iter(range(10))
     with reading.once(), ThreadPoolExecutor(1, initializer=reading.joining()) as pool:
         run(LISTING[0])

@@ -63,7 +63,7 @@ def test_0_1_and_0_2_have_one_address_a_family(version: str) -> None:
     assert both["ip4"]["routes"] == ROUTES
 
 
-def test_shaping_leaves_its_parts_as_they_were() -> None:
+def test_shaping_does_not_change_its_input() -> None:
     before = [dict(interface) for interface in INTERFACES]
     for version in SUPPORTED_VERSIONS:
         shaped(version)
@@ -77,7 +77,7 @@ def test_every_version_has_add_and_del(version: str) -> None:
 
 
 @pytest.mark.parametrize(("verb", "since"), [("CHECK", "0.4.0"), ("GC", "1.1.0"), ("STATUS", "1.1.0")])
-def test_a_version_without_the_verb_is_refused_with_the_one_that_brought_it(verb: str, since: str) -> None:
+def test_a_version_without_the_verb_is_refused_with_the_one_that_added_it(verb: str, since: str) -> None:
     for version in SUPPORTED_VERSIONS:
         if SUPPORTED_VERSIONS.index(version) >= SUPPORTED_VERSIONS.index(since):
             check_version(version, verb)
@@ -88,7 +88,7 @@ def test_a_version_without_the_verb_is_refused_with_the_one_that_brought_it(verb
 
 
 @pytest.mark.parametrize("version", ["", "0.5.0", "1.2.0", "2.0.0", "1.0", "v1.0.0", "1.0.0 "])
-def test_an_unknown_version_is_refused_with_those_that_are_served(version: str) -> None:
+def test_an_unknown_version_is_refused_with_the_supported_ones(version: str) -> None:
     with pytest.raises(CniError, match="is not supported") as refused:
         check_version(version, "ADD")
     assert refused.value.code == INCOMPATIBLE_VERSION

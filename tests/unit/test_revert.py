@@ -66,7 +66,7 @@ A, B, C = {"mtu": 1500, "up": True}, {"mtu": 1400, "up": True}, {"mtu": 1300, "u
         (trace_of(A, B, end=""), C, A, False),  # cut off in between: the change is the run's own
     ],
 )
-def test_one_thing_goes_back_only_from_where_the_run_left_it(
+def test_a_resource_is_reverted_only_if_unchanged_since_the_run(
     trace: Any, now: State | None, target: State | None, left: bool
 ) -> None:
     target_state, notes = reverted(Thing(), trace, now)
@@ -82,14 +82,14 @@ def test_one_thing_goes_back_only_from_where_the_run_left_it(
         (None, {"files": {"a": "1"}}, {"files": {}}, None, False),
     ],
 )  # fmt: skip
-def test_of_several_things_those_that_others_made_or_changed_stay(
+def test_resources_that_others_added_or_changed_are_not_reverted(
     before: State | None, after: State, now: State, target: State | None, left: bool
 ) -> None:
     target_state, notes = reverted(Files(), trace_of(before, after), now)
     assert (target_state, bool(notes)) == (target, left)
 
 
-def test_node_file_keeps_comments_and_keys_that_came_since() -> None:
+def test_node_file_keeps_comments_and_keys_added_since() -> None:
     peer, other = Peer("10.244.1.0/24", "10.0.10.51"), Peer("10.244.2.0/24", "10.0.10.52")
     old = merged("", SPEC)
     new = merged(old, NodeSpec(SPEC.subnets, SPEC.networks, peers=(peer,), nat=False))
@@ -114,7 +114,7 @@ def test_ranges_that_hold_addresses_no_pod_can_have_are_refused(subnet: str, net
         check(NodeSpec((subnet,), (network,)))
 
 
-def test_link_local_address_is_no_external() -> None:
+def test_link_local_address_is_not_external() -> None:
     with pytest.raises(UsageProblem, match="external fe80::1 is link-local"):
         check(NodeSpec(("fd00::/64",), ("fd00::/48",), externals=("fe80::1",)))
 
@@ -131,11 +131,11 @@ ON, OFF = {"nf_call_iptables": 1}, {"nf_call_iptables": 0}
         ({**OFF, "nf_call_ip6tables": 0}, {**ON, "nf_call_ip6tables": 1}, ON, OFF),  # the other spec has no IPv6
     ],
 )
-def test_bridges_switches_go_back_one_by_one(before: State, after: State, now: State, target: State | None) -> None:
+def test_bridge_settings_are_reverted_one_by_one(before: State, after: State, now: State, target: State | None) -> None:
     assert BridgeNetfilter(SPEC).revert(now, before, after) == (target, [])
 
 
-def test_a_bridges_switch_that_somebody_set_since_stays() -> None:
+def test_a_bridge_setting_changed_since_stays() -> None:
     target, left = BridgeNetfilter(SPEC).revert({"nf_call_iptables": 1}, OFF, OFF)
     assert target == {"nf_call_iptables": 1} and left == ["nf_call_iptables has been changed since the run"]
 
@@ -148,7 +148,7 @@ def test_a_bridges_switch_that_somebody_set_since_stays() -> None:
     ],
     ids=["repaired", "moved, then repaired"],
 )
-def test_what_repairs_made_since_is_the_runs_still_unless_another_moved_it(
+def test_repairs_since_count_as_the_runs_unless_another_run_changed_the_resource(
     later: list[tuple[str, State]], back: bool
 ) -> None:
     trace = trace_of({"mtu": 1280}, {"mtu": 9000})

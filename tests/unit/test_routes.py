@@ -24,7 +24,7 @@ def test_each_family_gets_its_default_route() -> None:
     assert made([]) == []
 
 
-def test_a_default_route_that_is_listed_is_not_made_twice() -> None:
+def test_a_listed_default_route_is_not_added_twice() -> None:
     assert made([route("0.0.0.0/0")], FOUR, SIX) == ["0.0.0.0/0 10.9.0.1", "::/0 fd00::1"]
     assert made([route("0.0.0.0/0", "10.9.0.7"), route("::/0")], FOUR, SIX) == ["0.0.0.0/0 10.9.0.7", "::/0 fd00::1"]
     assert made([route("0.0.0.0/0", table=100)], FOUR) == ["0.0.0.0/0 10.9.0.1"] * 2
@@ -38,13 +38,13 @@ def test_a_route_without_gateway_goes_through_the_first_of_its_family() -> None:
     ]  # fmt: skip
 
 
-def test_what_is_on_the_link_or_of_a_family_without_gateway_has_none() -> None:
+def test_on_link_route_or_family_without_gateway_has_no_gateway() -> None:
     assert made([route("10.0.0.0/8", scope=SCOPE_LINK), route("fd01::/64")], FOUR, default=False) == [
         "10.0.0.0/8 -", "fd01::/64 -",
     ]  # fmt: skip
 
 
-def test_what_else_a_route_says_stays() -> None:
+def test_other_keys_of_a_route_stay() -> None:
     listed = Route(parse_cidr("10.0.0.0/8"), b"", 1400, 1300, 5, 100, 0)
     (route,) = complete([listed], [FOUR], default=False)
     assert (route.mtu, route.advmss, route.priority, route.table, route.scope) == (1400, 1300, 5, 100, 0)

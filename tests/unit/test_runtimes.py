@@ -31,13 +31,13 @@ def test_containerd_names_its_folders_in_every_configuration_version() -> None:
         assert (runtime.bin_dirs, runtime.conf_dir, runtime.needs_loopback) == (("/a",), "/b", True)
 
 
-def test_containerd_without_a_word_on_cni_uses_upstreams_folders() -> None:
+def test_containerd_without_cni_configuration_uses_upstreams_folders() -> None:
     runtime = containerd("version = 2")
     assert runtime is not None
     assert (runtime.bin_dirs, runtime.conf_dir) == (("/opt/cni/bin",), "/etc/cni/net.d")
 
 
-def test_containerd_with_its_cri_disabled_is_no_runtime_of_ours() -> None:
+def test_containerd_with_disabled_cri_is_ignored() -> None:
     assert containerd('disabled_plugins = ["cri"]') is None
     assert containerd('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]') is None
 
@@ -58,7 +58,7 @@ def test_crio_reads_its_drop_ins_in_order(tmp_path: Path, monkeypatch: pytest.Mo
     assert (runtime.bin_dirs, runtime.conf_dir, runtime.settled) == (("/p1", "/p2"), "/n2", True)
 
 
-def test_podman_counts_only_where_it_names_folders_of_its_own() -> None:
+def test_podman_counts_only_if_it_names_its_own_folders() -> None:
     assert runtimes.podman_runtime({}, "test") is None
     netavark = {"network": {"network_backend": "netavark", "network_config_dir": "/x"}}
     assert runtimes.podman_runtime(netavark, "test") is None
@@ -67,7 +67,7 @@ def test_podman_counts_only_where_it_names_folders_of_its_own() -> None:
     assert (runtime.bin_dirs, runtime.conf_dir, runtime.needs_loopback) == (("/p",), "/c", False)
 
 
-def test_a_broken_configuration_file_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_invalid_configuration_file_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.toml").write_text("version = = 2")
     monkeypatch.setattr(runtimes, "CONTAINERD_CONFIG", str(tmp_path / "config.toml"))
     monkeypatch.setenv("PATH", str(tmp_path))
@@ -76,7 +76,7 @@ def test_a_broken_configuration_file_counts_as_none(tmp_path: Path, monkeypatch:
     assert (runtime.bin_dirs, runtime.settled) == (("/opt/cni/bin",), True)
 
 
-def test_the_launcher_goes_where_each_runtime_that_is_set_up_looks_first() -> None:
+def test_the_launcher_is_installed_where_each_configured_runtime_looks_first() -> None:
     configured = (
         Runtime("a", ("/a", "/common"), "/etc/a", "test"),
         Runtime("b", ("/b",), "/etc/b", "test"),
@@ -86,7 +86,7 @@ def test_the_launcher_goes_where_each_runtime_that_is_set_up_looks_first() -> No
     assert runtimes.conf_dirs(configured) == ("/etc/a", "/etc/b")
 
 
-def test_without_a_runtime_both_usual_folders_that_can_be_written_get_it(
+def test_without_a_runtime_the_launcher_is_in_both_writable_usual_folders(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     usual = (str(tmp_path / "opt"), "/proc/sys/no-such")
@@ -95,7 +95,7 @@ def test_without_a_runtime_both_usual_folders_that_can_be_written_get_it(
     assert runtimes.conf_dirs(()) == ("/etc/cni/net.d",)
 
 
-def test_debians_containerd_is_served_in_its_own_folder() -> None:
+def test_debians_containerd_gets_its_own_folder() -> None:
     runtime = containerd(DEBIAN)
     assert runtime is not None
     assert runtimes.bin_dirs((runtime,)) == ("/usr/lib/cni",)
@@ -140,7 +140,7 @@ def started(monkeypatch: pytest.MonkeyPatch, candidate: Process) -> list[Runtime
     return runtimes.started()
 
 
-def test_what_a_crio_was_started_with_counts_before_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_command_line_of_crio_precedes_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "crio.conf").write_text('[crio.network]\nnetwork_dir = "/n1"\nplugin_dirs = ["/p1"]')
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "10").write_text('[crio.network]\nnetwork_dir = "/n2"')
@@ -173,7 +173,7 @@ def test_a_distributions_containerd_is_known_before_it_runs(tmp_path: Path, monk
     assert (runtime.name, runtime.bin_dirs, runtime.settled) == ("containerd of k3s", ("/b",), True)
 
 
-def test_nerdctl_counts_where_it_names_folders_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nerdctl_counts_if_it_names_its_own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtimes, "NERDCTL_CONFIG", str(tmp_path / "nerdctl.toml"))
     assert runtimes.nerdctl() is None
     (tmp_path / "nerdctl.toml").write_text('cni_path = "/p"\ncni_netconfpath = "/n"')

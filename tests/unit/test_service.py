@@ -34,7 +34,7 @@ COMMIT
         ("10.96.0.12", set()), ("10.96.0.13", set()), ("10.0.0.1", set()), ("10.244.0.7", set()),
     ],
 )  # fmt: skip
-def test_iptables_rules_tell_a_service(address: str, ports: set[Port]) -> None:
+def test_service_is_found_in_iptables_rules(address: str, ports: set[Port]) -> None:
     assert set(of_iptables(IPTABLES, address)) == ports
 
 
@@ -46,7 +46,7 @@ def is_(protocol: str, field: str, value: object) -> dict[str, object]:
     return {"match": {"op": "==", "left": {"payload": {"protocol": protocol, "field": field}}, "right": value}}
 
 
-def test_nftables_maps_and_rules_tell_a_service() -> None:
+def test_service_is_found_in_nftables_maps_and_rules() -> None:
     def element(address: str, target: str) -> list[object]:
         return [{"concat": [address, "tcp", 80]}, {"goto": {"target": target}}]
 

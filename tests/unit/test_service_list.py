@@ -86,7 +86,7 @@ def test_ipvs_lists_those_with_an_endpoint() -> None:
 @pytest.mark.parametrize(
     "text", ["", "-A KUBE-SERVICES", "-A KUBE-SERVICES -d 10.96.0.1 -j KUBE-SVC-A", "TCP  xyz:01BB rr"]
 )
-def test_what_is_no_service_is_skipped(text: str) -> None:
+def test_entry_that_is_not_a_service_is_skipped(text: str) -> None:
     assert [*of_iptables(text), *of_ipvs(f"{text}\n  -> 0AF40002:0035 Masq 1 0 0\n"), *of_nftables([{"map": {}}])] == []
 
 
@@ -99,7 +99,7 @@ def test_the_wanted_service_comes_first_and_any_other_next() -> None:
     assert preferred([web, api, dns], "tcp", True, "default/kubernetes") is None
 
 
-def test_checks_are_chosen_and_what_they_need_comes_along() -> None:
+def test_checks_are_selected_with_what_they_need() -> None:
     assert names.choose([], []) == frozenset(names.ALL)
     chosen = names.choose(["tcp", "hairpin"], ["hairpin"])
     assert chosen == {"tcp"}

@@ -46,7 +46,7 @@ def by_hand(store: Store, address: str, container: str) -> None:
     Path(store.folder, "last_reserved_ip.0").write_text(address)
 
 
-def test_an_address_that_another_node_leased_at_the_same_moment_is_to_be_tried_again(
+def test_an_address_leased_by_another_node_at_the_same_time_is_retried(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(store, "c1")
@@ -98,7 +98,7 @@ def test_in_a_store_elsewhere_only_the_named_owners_leases_are_claimed(store: St
      ("fuse.glusterfs", True), ("fuse.whatever", True), ("fuse", True), ("lustre", True), ("gfs2", True),
      ("ocfs2", True), ("afs", True), ("", True)],
 )  # fmt: skip
-def test_the_default_store_is_this_nodes_alone_on_a_local_file_system(
+def test_the_default_store_is_private_to_this_node_on_a_local_file_system(
     store: Store, monkeypatch: pytest.MonkeyPatch, kind: str, shared: bool
 ) -> None:
     monkeypatch.setattr(shared_store, "file_system", lambda _: kind)
@@ -108,7 +108,7 @@ def test_the_default_store_is_this_nodes_alone_on_a_local_file_system(
     assert (("theirs", "eth0") in attachments.owners("mynet")) != shared
 
 
-def test_processes_of_one_number_on_two_nodes_share_no_temporary_name(
+def test_processes_with_one_pid_on_two_nodes_use_different_temporary_names(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """If the file system has no unnamed files, as on NFS, the temporary name is in the folder that both nodes see."""

@@ -41,7 +41,7 @@ def known() -> Learned:
     return learned
 
 
-def test_list_is_as_old_as_the_source_last_confirmed_it_and_a_lost_source_confirms_nothing() -> None:
+def test_age_of_the_list_counts_from_the_sources_last_confirmation() -> None:
     record = Learned(reach=learned_peers.identity(SPEC.reach), read_at=1000.0)
     learned_peers.save(record)
     assert known().read_at == 1000.0
@@ -56,9 +56,7 @@ def test_list_is_as_old_as_the_source_last_confirmed_it_and_a_lost_source_confir
     assert learned_peers.load() is None and not os.path.lexists(learned_peers.CONFIRMED)
 
 
-def test_follower_notes_that_a_quiet_file_is_current_and_not_after_it_is_gone(
-    state: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_follower_confirms_a_quiet_file_only_while_it_exists(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = state / "cluster.toml"
     file.write_text(TEXT)
     monkeypatch.setattr(cluster_file, "_LOOK_SECONDS", 0.01)
@@ -113,7 +111,7 @@ class Lost:
         ("", "repair the source; `cnictl node list` shows the last list"),
     ],
 )
-def test_doctor_repeats_the_sources_own_hint_once(todo: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_shows_the_sources_hint_once(todo: str, hint: str, monkeypatch: pytest.MonkeyPatch) -> None:
     _, learned = learning.learn(SPEC, Lost(todo))
     assert learned.trouble == "; ".join(filter(None, ("two nodes have the name n1", todo)))
     facts = Facts.__new__(Facts)
@@ -123,7 +121,7 @@ def test_doctor_repeats_the_sources_own_hint_once(todo: str, hint: str, monkeypa
     assert finding.message.endswith("are kept: two nodes have the name n1")
 
 
-def test_nodes_do_not_return_to_a_source_at_the_same_moment() -> None:
+def test_nodes_do_not_return_to_a_source_simultaneously() -> None:
     nodes = [list(itertools.islice(pauses(), 10)) for _ in range(200)]
     for at, usual in enumerate([1, 2, 4, 8, 16, 30, 30, 30, 30, 30]):
         waits = [node[at] for node in nodes]

@@ -107,7 +107,7 @@ def texts(value: str | tuple[str, ...]) -> tuple[str, ...]:
         ({"log_file": "plugin.log"}, "log_file 'plugin.log' is not an absolute path"),
     ],
 )
-def test_wrong_value_is_named_with_what_was_meant(change: dict[str, Any], said: str) -> None:
+def test_wrong_value_is_named_with_a_suggestion(change: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageProblem) as refused:
         addressing.check(replace(WALK_THROUGH, **in_fields(change)))
     assert said in refused.value.message
@@ -202,7 +202,7 @@ def test_peer_at_an_address_of_ours_is_refused() -> None:
     ("via", "said"),
     [("10.0.15.255", "the broadcast address of 10.0.0.0/20"), ("10.0.0.0", "the network address of 10.0.0.0/20")],
 )
-def test_peer_at_an_address_that_no_host_on_the_link_has_is_refused(via: str, said: str) -> None:
+def test_peer_at_an_address_that_no_host_can_have_is_refused(via: str, said: str) -> None:
     peer = Peer("10.244.1.0/24", via)
     with pytest.raises(UsageProblem, match=f"{via} is {said}"):
         peers.check_not_ours((peer,), {"10.0.0.210/20": "eth0"})
@@ -210,21 +210,21 @@ def test_peer_at_an_address_that_no_host_on_the_link_has_is_refused(via: str, sa
         peers.check_not_ours((peer,), {unlike: "eth0"})
 
 
-def test_walk_through_is_right_as_it_is() -> None:
+def test_walk_through_is_valid_unchanged() -> None:
     assert addressing.check(WALK_THROUGH) == WALK_THROUGH
 
 
-def test_new_file_says_the_spec() -> None:
+def test_new_file_has_the_spec() -> None:
     text = node_file.merged("", WALK_THROUGH)
     assert node_file.parse(text) == WALK_THROUGH
     assert text.startswith("#")
 
 
-def test_saying_the_same_again_changes_no_byte() -> None:
+def test_writing_the_same_spec_changes_no_byte() -> None:
     assert node_file.merged(COMMENTED, node_file.parse(COMMENTED)) == COMMENTED
 
 
-def test_comments_order_and_other_peers_stay_where_one_is_dropped_and_one_added() -> None:
+def test_comments_order_and_other_peers_stay_when_one_is_dropped_and_one_added() -> None:
     said = node_file.parse(COMMENTED)
     wanted = replace(said, mtu=9000, peers=(said.peers[0], Peer("10.244.3.0/24", "10.0.10.53", "eth1")))
     text = node_file.merged(COMMENTED, wanted)
@@ -235,12 +235,12 @@ def test_comments_order_and_other_peers_stay_where_one_is_dropped_and_one_added(
     assert "10.244.2.0" not in text
 
 
-def test_key_added_behind_peers_stays_the_nodes_own() -> None:
+def test_key_added_after_peers_stays_a_key_of_the_node() -> None:
     text = node_file.merged(COMMENTED, replace(node_file.parse(COMMENTED), externals=("192.0.2.10",)))
     assert node_file.parse(text).externals == ("192.0.2.10",)
 
 
-def test_one_of_a_family_is_written_as_text_and_two_as_a_list() -> None:
+def test_one_cidr_is_written_as_text_and_two_as_a_list() -> None:
     said = node_file.parse(COMMENTED)
     wanted = replace(said, subnets=DUAL_STACK.subnets, networks=DUAL_STACK.networks)
     text = node_file.merged(COMMENTED, wanted)
@@ -289,7 +289,7 @@ SPECS = st.builds(
 
 
 @given(SPECS, SPECS)
-def test_every_spec_survives_the_file_whatever_it_said_before(first: NodeSpec, second: NodeSpec) -> None:
+def test_every_spec_is_read_back_from_any_former_file(first: NodeSpec, second: NodeSpec) -> None:
     text = node_file.merged(node_file.merged("", first), second)
     assert node_file.parse(text) == second
     assert from_data(as_data(second)) == second
@@ -328,12 +328,12 @@ def test_wrong_file_is_refused_by_name(tmp_path: Path, text: str, said: str) -> 
     assert refused.value.message.startswith(str(path))
 
 
-def test_folder_in_the_files_place_is_named(tmp_path: Path) -> None:
+def test_folder_in_place_of_the_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match=f"{tmp_path} is a folder"):
         node_file.load(str(tmp_path))
 
 
-def test_missing_file_is_no_spec(tmp_path: Path) -> None:
+def test_missing_file_gives_no_spec(tmp_path: Path) -> None:
     assert node_file.load(str(tmp_path / "node.toml")) is None
 
 
@@ -372,12 +372,12 @@ def test_peers_of_one_command_line_are_read_in_either_form() -> None:
         (["fd00:244:0:1::/64=fe80::51"], "link-local"),
     ],
 )
-def test_peers_that_can_not_be_right_are_named(words: list[str], said: str) -> None:
+def test_invalid_peers_are_named(words: list[str], said: str) -> None:
     with pytest.raises(UsageProblem) as refused:
         peers.parse_peers(words)
     assert said in refused.value.message
 
 
-def test_link_for_peers_that_all_name_their_own_is_refused() -> None:
+def test_link_option_is_refused_if_every_peer_names_its_own() -> None:
     with pytest.raises(UsageProblem, match="--dev eth0 is for peers without a link"):
         peers.parse_peers(["10.244.1.0/24=10.0.10.51%eth1"], "eth0")

@@ -67,7 +67,7 @@ def three(world: dict[str, State]) -> list[Switch]:
     return [Switch(world, name, {"on": name}) for name in ("first", "second", "third")]
 
 
-def test_plan_touches_nothing_and_lists_what_is_already_so() -> None:
+def test_plan_changes_nothing_and_lists_unchanged_resources() -> None:
     world: dict[str, State] = {"second": {"on": "second"}}
     plan = spine.plan(three(world), SPEC)
     assert [step.change is None for step in plan.steps] == [False, True, False]
@@ -75,11 +75,11 @@ def test_plan_touches_nothing_and_lists_what_is_already_so() -> None:
     assert world == {"second": {"on": "second"}}
 
 
-def test_what_is_neither_there_nor_wanted_is_not_in_the_plan() -> None:
+def test_resource_neither_present_nor_wanted_is_not_in_the_plan() -> None:
     assert spine.plan([Switch({}, "nothing", None)], SPEC).steps == ()
 
 
-def test_apply_makes_it_so_in_order_and_a_second_plan_is_empty(journal_folder: Path) -> None:
+def test_apply_works_in_order_and_a_second_plan_is_empty(journal_folder: Path) -> None:
     world: dict[str, State] = {}
     said: list[tuple[str, str]] = []
     run = Journal("test")
@@ -94,7 +94,7 @@ def test_apply_makes_it_so_in_order_and_a_second_plan_is_empty(journal_folder: P
 
 
 @pytest.mark.parametrize("fault", [Problem("broken", "fix it"), OSError(28, "No space left"), CniError(103, "broken")])
-def test_failure_half_way_takes_back_what_was_done_last_first(fault: Exception, journal_folder: Path) -> None:
+def test_failure_undoes_earlier_steps_in_reverse_order(fault: Exception, journal_folder: Path) -> None:
     world: dict[str, State] = {"second": {"on": "before"}}
     resources = three(world)
 
@@ -114,7 +114,7 @@ def test_failure_half_way_takes_back_what_was_done_last_first(fault: Exception, 
     assert entries(journal_folder)[-1] == {"end": "undone"}
 
 
-def test_step_that_failed_half_way_itself_is_taken_back_too() -> None:
+def test_failed_step_is_undone_too() -> None:
     world: dict[str, State] = {}
     resource = Switch(world, "torn", {"on": "whole"})
 
@@ -129,7 +129,7 @@ def test_step_that_failed_half_way_itself_is_taken_back_too() -> None:
     assert world == {}
 
 
-def test_interruption_takes_back_too() -> None:
+def test_interruption_undoes_earlier_steps_too() -> None:
     world: dict[str, State] = {}
     resources = three(world)
 
@@ -142,7 +142,7 @@ def test_interruption_takes_back_too() -> None:
     assert world == {}
 
 
-def test_what_another_program_undoes_at_once_is_a_failure() -> None:
+def test_change_that_another_program_reverts_immediately_is_a_failure() -> None:
     world: dict[str, State] = {}
     first, second, _ = three(world)
 
@@ -154,7 +154,7 @@ def test_what_another_program_undoes_at_once_is_a_failure() -> None:
         spine.apply(spine.plan([first, second], SPEC), lambda *_: None, Journal("test"))
 
 
-def test_failing_undo_is_said_and_the_rest_still_taken_back(journal_folder: Path) -> None:
+def test_failed_undo_is_reported_and_the_rest_is_undone(journal_folder: Path) -> None:
     world: dict[str, State] = {}
     first, second, third = three(world)
 
@@ -172,14 +172,14 @@ def test_failing_undo_is_said_and_the_rest_still_taken_back(journal_folder: Path
     assert entries(journal_folder)[-1] == {"end": "failed"}
 
 
-def test_removal_leaves_what_was_there_before() -> None:
+def test_removal_keeps_what_existed_before() -> None:
     world: dict[str, State] = {"ours": {"on": "ours"}, "adopted": {"on": "changed"}}
     resources = [Adopted(world, "adopted", None), Switch(world, "ours", None)]
     spine.apply(spine.plan_removal(resources), lambda *_: None, Journal("test"))
     assert world == {"adopted": {"was": "there"}}
 
 
-def test_journal_of_a_run_cut_off_names_what_it_had_begun() -> None:
+def test_journal_of_an_interrupted_run_names_what_it_had_begun() -> None:
     run = Journal("init-node")
     run.begin("bridge/cni0", None, {"up": True}, "ip link add cni0 type bridge")
     (cut_off,) = journal.unfinished()
@@ -210,7 +210,7 @@ def test_two_runs_do_not_interleave(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         pass
 
 
-def test_repair_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) -> None:
+def test_repair_continues_after_failures_and_names_them_all(journal_folder: Path) -> None:
     world: dict[str, State] = {}
     resources = three(world)
 
@@ -230,7 +230,7 @@ def test_repair_goes_on_past_what_fails_and_names_it_all(journal_folder: Path) -
     assert entries(journal_folder)[-1] == {"end": "failed"}
 
 
-def test_interruption_within_a_step_takes_that_step_back_too() -> None:
+def test_interruption_within_a_step_undoes_that_step_too() -> None:
     world: dict[str, State] = {}
     resource = Switch(world, "torn", {"on": "whole"})
 
@@ -273,7 +273,7 @@ class Grouped(Switch):
         self.batch = group
 
 
-def test_neighbours_of_a_batch_are_carried_out_and_undone_together(journal_folder: Path) -> None:
+def test_batch_of_resources_is_applied_and_undone_together(journal_folder: Path) -> None:
     world: dict[str, State] = {}
     group = Group(world)
     lone = Switch(world, "lone", {"on": 1})
@@ -288,7 +288,7 @@ def test_neighbours_of_a_batch_are_carried_out_and_undone_together(journal_folde
     assert world == {}
 
 
-def test_one_refused_of_a_batch_takes_all_of_the_run_back(journal_folder: Path) -> None:
+def test_one_refused_change_of_a_batch_undoes_the_whole_run(journal_folder: Path) -> None:
     world: dict[str, State] = {}
     group = Group(world)
     group.refused = {"b"}
@@ -307,7 +307,7 @@ def test_one_refused_of_a_batch_takes_all_of_the_run_back(journal_folder: Path) 
     assert {"failed": "b"} in entries(journal_folder)
 
 
-def test_repair_of_a_batch_keeps_what_could_be_made() -> None:
+def test_repair_of_a_batch_keeps_the_changes_that_succeed() -> None:
     world: dict[str, State] = {}
     group = Group(world)
     group.refused = {"b"}

@@ -16,7 +16,7 @@ WELL: dict[str, Any] = {
 SOURCE = {"conflict": "", "trouble": ""}
 
 
-def test_node_is_healthy_if_all_was_looked_at_and_works() -> None:
+def test_node_is_healthy_if_everything_was_checked_and_works() -> None:
     assert status.verdict(WELL) == ("healthy", [])
     assert status.verdict({**WELL, "peers": []}) == ("healthy", [])
 
@@ -37,11 +37,11 @@ def test_node_is_healthy_if_all_was_looked_at_and_works() -> None:
         ({"source": {**SOURCE, "trouble": "x"}}, "in doubt", "the source of peers could not be read"),
     ],
 )
-def test_whatever_is_not_seen_to_work_is_no_health(seen: dict[str, Any], word: str, reason: str) -> None:
+def test_node_with_anything_unchecked_is_not_healthy(seen: dict[str, Any], word: str, reason: str) -> None:
     assert status.verdict({**WELL, **seen}) == (word, [reason])
 
 
-def test_fault_comes_first_and_doubts_are_named_too() -> None:
+def test_fault_comes_first_and_unknown_results_are_named_too() -> None:
     peers = [{**PEER, "answers": False, "via": f"10.0.0.{number}"} for number in range(1, 6)]
     said, reasons = status.verdict({**WELL, "drifted": 2, "peers": peers})
     assert said == "faulty"

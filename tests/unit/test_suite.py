@@ -44,7 +44,7 @@ def suite(folder: Path, hooks: str, tests: str, *before: str) -> "subprocess.Com
     return subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True, timeout=120, check=False)
 
 
-def test_what_a_module_shares_is_rebuilt_after_a_failure(tmp_path: Path) -> None:
+def test_shared_fixtures_of_a_module_are_rebuilt_after_a_failure(tmp_path: Path) -> None:
     done = suite(tmp_path, "rebuilt", SHARED)
     assert "1 failed, 4 passed, 1 error" in done.stdout, done.stdout
     assert "test_that_leaves_a_mess" in done.stdout and "can't be taken away" in done.stdout

@@ -30,11 +30,11 @@ from cnictl.views.support_bundle import Part
         ("masquerade to 10.244.0.0/24", "masquerade to 10.244.0.0/24"),
     ],
 )
-def test_what_words_for_secrets_are_given_is_left_out(text: str, left: str) -> None:
+def test_values_of_options_for_secrets_are_omitted(text: str, left: str) -> None:
     assert harmless.without_secrets(text) == left
 
 
-def test_part_that_breaks_is_named_and_costs_no_other(tmp_path: Path) -> None:
+def test_failed_part_is_named_and_affects_no_other(tmp_path: Path) -> None:
     def broken(_: harmless.Words) -> str:
         raise KeyError("x")
 

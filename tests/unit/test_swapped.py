@@ -24,11 +24,11 @@ from cnictl.node.spec.pod_names import Names, address_in, named
         (("web", "10.244.1.0/24"), None),
     ],
 )
-def test_peer_the_wrong_way_round(given: tuple[str, str], meant: Peer | None) -> None:
+def test_peer_with_swapped_sides(given: tuple[str, str], meant: Peer | None) -> None:
     assert swapped.peer(*given) == meant
 
 
-def test_hint_of_each_place_is_right_there(tmp_path: Path) -> None:
+def test_hint_of_each_command_is_right_for_it(tmp_path: Path) -> None:
     with pytest.raises(UsageProblem, match="wrong way round") as option:
         peers.parse_peer("10.0.10.51%eth0=10.244.1.0/24")
     assert option.value.hint == "--peer 10.244.1.0/24=10.0.10.51%eth0"
@@ -62,7 +62,7 @@ def test_peer_to_drop_may_not_be_its_address() -> None:
         (NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",), name="10.244.0.0/20"), "is a CIDR, not a network name"),
     ],
 )
-def test_subnet_network_and_name_in_each_others_place(spec: NodeSpec, said: str) -> None:
+def test_swapped_subnet_network_and_name(spec: NodeSpec, said: str) -> None:
     with pytest.raises(UsageProblem) as refused:
         addressing.check(spec)
     assert said in refused.value.message

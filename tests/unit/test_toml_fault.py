@@ -44,7 +44,7 @@ _GOOD = 'subnet = "10.244.0.0/24"\nnetwork = "10.244.0.0/20"\n'
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("after", ["", 'name = "x"\n'], ids=["last", "followed"])
-def test_line_that_is_no_toml_is_shown_with_its_cause(line: str, words: str, hint: str, after: str) -> None:
+def test_line_that_is_not_toml_is_shown_with_its_cause(line: str, words: str, hint: str, after: str) -> None:
     with pytest.raises(UsageProblem) as refused:
         node_file.parse(f"# ours\n\n{line}\n{after}")
     assert refused.value.message.startswith("/etc/cnictl/node.toml: line 3: ")
@@ -71,7 +71,7 @@ def test_cause_on_another_line_is_found(text: str, words: str) -> None:
     assert words in refused.value.message
 
 
-def test_what_other_programs_accept_is_accepted(tmp_path: Path) -> None:
+def test_toml_that_other_programs_accept_is_accepted(tmp_path: Path) -> None:
     path = tmp_path / "node.toml"
     for contents in (b"\xef\xbb\xbf" + _GOOD.encode(), _GOOD.replace("\n", "\r\n").encode(), b"\t" + _GOOD.encode()):
         path.write_bytes(contents)

@@ -8,7 +8,7 @@ from cnictl.core.untrusted_text import LONGEST_NAME, line, word
 
 
 @given(st.text(), st.integers(2, 300))
-def test_whatever_comes_is_printable_and_bounded(text: str, longest: int) -> None:
+def test_any_text_becomes_printable_and_bounded(text: str, longest: int) -> None:
     for shown in (line(text, longest), word(text, longest)):
         assert shown.isprintable() and len(shown) <= longest
         shown.encode()
@@ -34,5 +34,5 @@ def test_escapes(text: str, shown: str) -> None:
     assert word(text) == shown
 
 
-def test_blanks_are_escaped_in_a_word_alone() -> None:
+def test_blanks_are_escaped_only_in_a_word() -> None:
     assert (line("a b"), word("a b")) == ("a b", "a\\x20b")

@@ -158,7 +158,7 @@ def test_the_jump_belongs_as_late_as_it_can(look: type[Look], text: str, inserte
     assert look(text).inserted() == inserted
 
 
-def test_the_jump_belongs_behind_all_of_kube_proxys(look: type[Look]) -> None:
+def test_the_jump_belongs_behind_all_jumps_of_kube_proxy(look: type[Look]) -> None:
     assert look(recorded()).inserted() == ["FORWARD 5"]
     assert look(recorded().replace("-P FORWARD ACCEPT", "-P FORWARD DROP")).inserted() == ["FORWARD 5"]
 
@@ -166,24 +166,24 @@ def test_the_jump_belongs_behind_all_of_kube_proxys(look: type[Look]) -> None:
 OURS = f"-A FORWARD {jump('', 'mynet')}\n"
 
 
-def test_a_jump_ahead_of_kube_proxys_is_out_of_place_even_while_no_service_lacks_endpoints(look: type[Look]) -> None:
+def test_a_jump_ahead_of_kube_proxys_is_out_of_place_even_if_every_service_has_endpoints(look: type[Look]) -> None:
     chains = f"-P FORWARD ACCEPT\n-N {CHAIN}\n-N KUBE-SERVICES\n"
     kube = "-A FORWARD -m conntrack --ctstate NEW -j KUBE-SERVICES\n"
     assert look(chains + OURS + kube).misplaced() == ["ahead of what kube-proxy rejects in KUBE-SERVICES"]
     assert look(chains + kube + OURS).misplaced() == []
 
 
-def test_a_jump_stands_well_anywhere_between_particular_drops_and_what_drops_the_rest(look: type[Look]) -> None:
+def test_a_jump_is_in_place_anywhere_between_particular_drops_and_the_general_drop(look: type[Look]) -> None:
     drops = "-P FORWARD DROP\n-A FORWARD -d 169.254.169.254/32 -j DROP\n"
     assert look(drops + OURS + "-A FORWARD -i docker0 -j ACCEPT\n").misplaced() == []
     assert look(UFW.replace("-A FORWARD", OURS + "-A FORWARD", 1)).misplaced() == []
 
 
-def test_a_jump_behind_what_drops_everything_is_out_of_place(look: type[Look]) -> None:
+def test_a_jump_behind_a_rule_that_drops_everything_is_out_of_place(look: type[Look]) -> None:
     assert look(ORACLE + OURS).misplaced() == ["behind -j REJECT --reject-with icmp-host-prohibited in FORWARD"]
 
 
-def test_what_goes_to_a_peers_pods_is_accepted_ahead_of_its_drop_and_nothing_else(look: type[Look]) -> None:
+def test_only_packets_to_a_peers_pods_are_accepted_ahead_of_their_drop(look: type[Look]) -> None:
     fault = "-P FORWARD ACCEPT\n-A FORWARD -d 10.244.1.0/24 -j DROP\n"
     assert look(fault + OURS).inserted() == ["FORWARD 2", "FORWARD 1 -d 10.244.0.0/20 -i cni0"]
     moved = f"-A FORWARD {jump('-d 10.244.0.0/20 -i cni0', 'mynet')}\n"
@@ -238,7 +238,7 @@ def dropped_for_this_node(text: str) -> bool:
     return any(drop.certain for drop in drops(walk(model, "INPUT", packets, whole=True)))
 
 
-def test_what_is_dropped_for_not_being_the_hosts_is_not_what_pods_send_to_it() -> None:
+def test_rule_that_drops_packets_for_other_hosts_does_not_drop_pods_packets_to_this_one() -> None:
     """ufw drops such packets ahead of the rules for what the operator lets in."""
     not_local = (
         "-P INPUT DROP\n-N not-local\n-A INPUT -j not-local\n-A INPUT -i cni0 -j ACCEPT\n"

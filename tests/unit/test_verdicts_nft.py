@@ -180,18 +180,20 @@ def both(place: str) -> list[str]:
         ),
     ],
 )  # fmt: skip
-def test_an_accept_belongs_right_ahead_of_what_drops_all_of_pods_packets(rules: list[Json], needs: list[str]) -> None:
+def test_an_accept_belongs_directly_ahead_of_the_rule_that_drops_all_packets_of_pods(
+    rules: list[Json], needs: list[str]
+) -> None:
     assert missing(rules) == needs
 
 
-def test_what_only_ipv6_loses_is_missing_for_ipv6_alone() -> None:
+def test_packets_dropped_only_in_ipv6_are_missing_only_for_ipv6() -> None:
     dual = NodeSpec(("10.244.0.0/24", "fd00:244::/64"), ("10.244.0.0/20", "fd00:244::/48"))
     rules = [FWD, rule("fwd", address("saddr", "fd00::/8", protocol="ip6"), REJECT)]
     assert missing(rules, dual) == []
     assert missing(rules, dual, "ip6") == ["sent inet a fwd 0"]
 
 
-def test_without_peers_what_comes_from_pods_of_others_is_not_promised() -> None:
+def test_without_peers_packets_from_pods_of_other_nodes_are_not_promised() -> None:
     alone = NodeSpec(("10.244.0.0/24",), ("10.244.0.0/20",))
     rules = [FWD, rule("fwd", incoming("eth0"), address("saddr", "10.244.0.0/16"), DROP)]
     assert missing(rules, alone) == []
@@ -210,7 +212,7 @@ def test_without_peers_what_comes_from_pods_of_others_is_not_promised() -> None:
         ([chain("a", "fwd", "drop"), {"table": {"family": "inet", "name": "a"}}], ["inet a fwd"]),
     ],
 )
-def test_only_chains_that_anybody_may_change_are_looked_at(
+def test_only_chains_without_an_owner_are_examined(
     rules: list[Json], chains: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(firewall, "iptables_works", lambda _: False)
@@ -235,15 +237,15 @@ def judged(*rules: Json, policy: str = "accept") -> tuple[dict[int, str], int]:
 SENT, RECEIVED = rule("fwd", ACCEPT, comment="sent"), rule("fwd", ACCEPT, comment="received")
 
 
-def test_accepts_at_the_end_stand_well() -> None:
+def test_accepts_at_the_end_are_in_place() -> None:
     assert judged(rule("fwd", METADATA, DROP), SENT, RECEIVED, policy="drop") == ({}, 0)
 
 
-def test_accepts_at_the_head_stand_well_where_no_drop_of_particular_packets_follows() -> None:
+def test_accepts_at_the_head_are_in_place_if_no_particular_drop_follows() -> None:
     assert judged(SENT, RECEIVED, rule("fwd", state("invalid"), DROP), policy="drop") == ({}, 0)
 
 
-def test_an_accept_ahead_of_a_drop_of_particular_packets_is_out_of_place() -> None:
+def test_an_accept_ahead_of_a_particular_drop_is_out_of_place() -> None:
     reason = "ahead of ip daddr 169.254.169.254 drop in inet a fwd"
     assert judged(SENT, RECEIVED, rule("fwd", METADATA, DROP), policy="drop") == ({0: reason}, 1)
     assert judged(SENT, RECEIVED, rule("fwd", METADATA, DROP)) == ({0: reason}, 0)
@@ -272,7 +274,7 @@ def fib(*flags: str) -> Json:
         (match(fib("daddr", "iif"), "local"), False),
     ],
 )
-def test_what_pods_send_to_this_node_is_for_an_address_of_its_own(what: Json, certain: bool) -> None:
+def test_packets_from_pods_to_this_node_have_one_of_its_addresses(what: Json, certain: bool) -> None:
     packets = Packets("ip", "cni0", source="10.244.0.0/24", source_type="unicast", target_type="local")
     model = nft.ruleset([chain("a", "in", hook="input"), rule("in", what, DROP)])
     dropped = list(drops(walk(model, "inet a in", packets)))

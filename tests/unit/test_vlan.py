@@ -65,7 +65,7 @@ class Overtaken(Kernel):
         return [NetlinkError(errno.EEXIST, "", 0)] if first else []
 
 
-def test_a_gateway_that_another_add_makes_first_is_taken_and_stays_at_an_undo() -> None:
+def test_a_gateway_that_another_add_creates_first_is_used_and_kept_at_an_undo() -> None:
     kernel = Overtaken([(5, 5, vlan.PVID | vlan.UNTAGGED)])
     bridge = BridgeMade(Link(struct.pack("=BBHiII", 0, 0, 1, 3, 0, 0)), made=False)
     assert vlan.ensure_gateway(kernel, bridge, conf_of(vlan=5), "cnictl:mynet").index == 7
@@ -79,7 +79,7 @@ def conf_of(**keys: Any) -> NetConf:
     return conf
 
 
-def test_spans_are_ranges_and_the_native_vlan_stands_alone() -> None:
+def test_spans_are_ranges_and_the_native_vlan_is_separate() -> None:
     message = vlan.vlan_message(
         vlan.RTM_SETLINK, 7, [(200, 202, 0), (300, 300, 0), (100, 100, vlan.PVID | vlan.UNTAGGED)]
     )
@@ -93,7 +93,7 @@ def test_spans_are_ranges_and_the_native_vlan_stands_alone() -> None:
     }
 
 
-def test_what_the_kernel_lists_in_spans_is_read_one_by_one() -> None:
+def test_vlan_spans_of_the_kernel_are_read_as_single_vlans() -> None:
     kernel = Kernel([(1, 1, vlan.PVID | vlan.UNTAGGED), (200, 202, 0)])
     assert vlan.port_vlans(kernel, 7) == {1: vlan.PVID | vlan.UNTAGGED, 200: 0, 201: 0, 202: 0}
     assert vlan.port_vlans(kernel, 8) == {}
@@ -119,7 +119,7 @@ def test_port_gets_its_vlans_and_loses_the_default_unless_it_is_kept(
     assert [(message["type"], message["vlans"]) for message in told[:-1]] == ([] if keep else [(17, [(1, 0)])])
 
 
-def test_gateways_interface_has_to_have_a_name_the_kernel_takes() -> None:
+def test_gateway_interface_needs_a_name_that_the_kernel_accepts() -> None:
     assert vlan.gateway_name("cni0", 4094) == "cni0.4094"
     with pytest.raises(CniError, match=r"bridge-longer.100") as caught:
         vlan.gateway_name("bridge-longer", 100)

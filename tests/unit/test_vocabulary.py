@@ -41,7 +41,7 @@ def test_every_word_of_the_vocabulary_is_in_use() -> None:
     assert {word for _, _, word, _ in values()} == VALUES
 
 
-def test_network_and_name_are_told_apart_in_every_command() -> None:
+def test_network_and_name_are_distinguished_in_every_command() -> None:
     named = {(command, option) for command, option, _, _ in values()}
     assert {command for command, option in named if option == "--network"} == {"init-node", "bridge up"}
     assert {command.split()[0] for command, option in named if option == "--name"} == {"init-node", "ipam", "pod"}

@@ -10,25 +10,25 @@ from cnictl.watch.repairs import CALM, FIGHT, Repairs
 LINK = struct.pack("=BxHiII", 0, 1, 3, 0, 0)
 
 
-def test_links_of_pods_are_passed_over() -> None:
+def test_links_of_pods_are_ignored() -> None:
     cni0, pod = LINK + text_attr(3, "cni0"), LINK + text_attr(3, "veth12345678")
     assert events.read(17, cni0, 42, {"cni0"}) == events.Event("link cni0", 42, "")
     assert events.read(17, pod, 42, {"cni0"}) is None
 
 
-def test_routes_of_ours_that_go_and_new_ones_that_may_hide_them() -> None:
+def test_our_removed_routes_and_new_routes_that_may_hide_them_count() -> None:
     ours, theirs = (bytes((2, 24, 0, 0, 254, protocol, 0, 1)) + bytes(4) for protocol in (PROTOCOL, 3))
     assert events.read(25, ours, 0, set()) == events.Event("route", 0, "")
     assert events.read(25, theirs, 0, set()) is None
     assert events.read(24, theirs, 0, set()) == events.Event("route", 0, "")
 
 
-def test_generation_of_rules_names_its_process() -> None:
+def test_change_of_the_ruleset_names_its_process() -> None:
     body = bytes(4) + attr(1, struct.pack("!I", 9)) + attr(2, struct.pack("!I", 77)) + text_attr(3, "nft")
     assert events.read(10 << 8 | 15, body, 0, set()) == events.Event("rules", 77, "nft")
 
 
-def test_fight_is_given_up_and_taken_up_again_when_it_is_calm() -> None:
+def test_repairs_stop_in_a_fight_and_resume_when_it_is_calm() -> None:
     repairs, now = Repairs(), 1000.0
     assert repairs.due("route/x", now) <= 0
     given_up = False

@@ -115,7 +115,7 @@ def mixed(host: Host) -> Iterator[Mixed]:
         yield Mixed(host, live, stale, cut, busy, foreign, old, torn)
 
 
-def test_list_tells_every_state_with_its_proof_and_changes_nothing(mixed: Mixed) -> None:
+def test_list_shows_every_state_with_its_proof_and_changes_nothing(mixed: Mixed) -> None:
     host = mixed.host
     before = everything(host)
     listed = as_json(host, "list")
@@ -140,7 +140,7 @@ def test_list_tells_every_state_with_its_proof_and_changes_nothing(mixed: Mixed)
     assert everything(host) == before
 
 
-def test_stale_leases_alone_are_listed_in_the_order_asked_for(mixed: Mixed) -> None:
+def test_only_stale_leases_are_listed_in_the_requested_order(mixed: Mixed) -> None:
     every = json.loads(cnictl(mixed.host, "ipam", "list", "--sort", "age", "-o", "json").stdout)
     since = [row["since"] for row in every["items"] if row["since"]]
     assert since == sorted(since) and len(every["items"]) == 7
@@ -164,7 +164,7 @@ def test_the_table_ends_with_the_utilisation(mixed: Mixed) -> None:
     assert done.stderr == ""
 
 
-def test_show_tells_the_veth_its_bridge_and_whether_the_namespace_is_the_same(mixed: Mixed) -> None:
+def test_show_names_the_veth_its_bridge_and_whether_the_namespace_is_the_same(mixed: Mixed) -> None:
     host = mixed.host
     (live,) = as_json(host, "show", "10.244.0.2")["items"]
     veth = live["host_veth"]["name"]
@@ -212,7 +212,7 @@ def test_gc_counts_at_the_end_and_shows_the_manual_commands_first(mixed: Mixed) 
     assert cnictl(mixed.host, "ipam", "gc").stderr.splitlines()[-1] == "mynet: 4 freed, 3 left"
 
 
-def test_a_live_lease_is_released_by_force_alone_and_then_as_a_whole(mixed: Mixed) -> None:
+def test_a_live_lease_is_released_only_with_force_and_then_completely(mixed: Mixed) -> None:
     host = mixed.host
     before = everything(host)
     refused = cnictl(host, "ipam", "release", "10.244.0.2")
@@ -228,7 +228,7 @@ def test_a_live_lease_is_released_by_force_alone_and_then_as_a_whole(mixed: Mixe
     assert host.pod_link(mixed.live) is None
 
 
-def test_one_in_flight_is_not_released_even_by_force(mixed: Mixed) -> None:
+def test_a_lease_in_flight_is_not_released_even_with_force(mixed: Mixed) -> None:
     refused = cnictl(mixed.host, "ipam", "release", mixed.busy.container, "--force")
     assert refused.returncode == 1
     assert "an ADD or DEL is working on it" in refused.stderr
@@ -247,7 +247,7 @@ def test_stale_torn_and_unproven_leases_are_released_one_by_one(mixed: Mixed) ->
     assert (again.returncode, again.stderr.splitlines()[0]) == (1, f"cnictl: {mixed.torn} is not leased")
 
 
-def test_an_add_that_runs_is_in_flight_and_gc_lets_it_end(host: Host) -> None:
+def test_a_running_add_is_in_flight_and_gc_leaves_it_alone(host: Host) -> None:
     pod = host.pod()
     slow = host.start("ADD", pod, through=["strace", "-qq", "-o", "/dev/null", "-e", "inject=setns:delay_exit=3000000"])
     wait_for(lambda: host.ports(), "the ADD makes its pair")
@@ -302,7 +302,7 @@ def test_a_store_elsewhere_is_found_by_data_dir(host: Host) -> None:
     ]
 
 
-def test_of_several_networks_one_has_to_be_named(host: Host) -> None:
+def test_with_several_networks_one_has_to_be_named(host: Host) -> None:
     ours, theirs = host.pods(2)
     host.add(ours)
     assert host.reference("host-local", "ADD", theirs, OTHER_STORE).status == 0
@@ -376,7 +376,7 @@ def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[st
     assert done.stderr.startswith(f"cnictl: cnictl ipam {words[0]} needs root") and done.stderr.count("\n") == 1
 
 
-def test_check_sorts_every_address_and_asks_the_wire(lab: Lab) -> None:
+def test_check_classifies_every_address_and_probes_the_link(lab: Lab) -> None:
     """The states are live, namespace gone, torn, held without a lease, and in use by two pods."""
     node = lab.nodes[0]
     commands.init(node)

@@ -35,7 +35,7 @@ def checked(node: Node, status: int, *words: str) -> dict[str, Json]:
     return {row["address"]: row for row in json.loads(done.stdout)["items"]}
 
 
-def test_every_family_is_asked_for_on_the_wire(node: Node) -> None:
+def test_every_family_is_probed_on_the_link(node: Node) -> None:
     pods = dual(node, "sound", "twice", "thief")
     four, six = pods["sound"]
     assert all("answers for it" in row["evidence"] for row in checked(node, 0).values())
@@ -49,7 +49,7 @@ def test_every_family_is_asked_for_on_the_wire(node: Node) -> None:
     assert all("answers" not in row["evidence"] for row in checked(node, 0, "--no-wire").values())
 
 
-def test_an_address_of_a_pod_that_is_gone_but_in_use_is_seen(node: Node) -> None:
+def test_an_address_in_use_of_a_pod_that_is_gone_is_found(node: Node) -> None:
     pods = dual(node, "gone", "thief")
     node.run(["ip", "netns", "delete", "gone"])
     wait_for(lambda: "stale" in cnictl(node, "ipam", "list").stdout, "its links are gone")
@@ -64,7 +64,7 @@ def test_an_address_of_a_pod_that_is_gone_but_in_use_is_seen(node: Node) -> None
     ("spoil", "said"),
     [("ip link delete cni0", "cni0: No such device"), ("ip link set cni0 down", "cni0: Network is down")],
 )
-def test_without_a_bridge_rows_are_shown_and_the_answer_is_not_known(node: Node, spoil: str, said: str) -> None:
+def test_without_a_bridge_rows_are_shown_with_an_unknown_answer(node: Node, spoil: str, said: str) -> None:
     dual(node, "pod")
     node.run(spoil.split())
     rows = checked(node, 1)

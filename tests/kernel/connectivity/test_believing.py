@@ -83,7 +83,7 @@ THERE = "probe.owning.in_words: cnictl apply"
 
 
 @applies(THERE)
-def test_peer_that_forwards_nothing_is_named_and_does_by_the_hint(cluster: Cluster) -> None:
+def test_peer_that_does_not_forward_is_named_and_the_hint_fixes_it(cluster: Cluster) -> None:
     cluster.there.run(["sysctl", "-qw", "net.ipv4.ip_forward=0"])
     try:
         assert pods(cluster.here) == [("not forwarded", FAR)] * 2
@@ -97,7 +97,7 @@ def test_peer_that_forwards_nothing_is_named_and_does_by_the_hint(cluster: Clust
         cluster.there.run(["sysctl", "-qw", "net.ipv4.ip_forward=1"])
 
 
-def test_silent_peer_is_no_health(cluster: Cluster) -> None:
+def test_silent_peer_is_not_healthy(cluster: Cluster) -> None:
     cluster.there.run(["ip", "link", "set", "eth0", "down"])
     try:
         assert [state for state, _ in pods(cluster.here)] == ["unknown"] * 2
@@ -108,7 +108,7 @@ def test_silent_peer_is_no_health(cluster: Cluster) -> None:
         cnictl(cluster.there, "apply")
 
 
-def test_bridge_that_is_none_is_told(cluster: Cluster) -> None:
+def test_link_that_is_not_a_bridge_is_reported(cluster: Cluster) -> None:
     here = cluster.here
     assert cnictl(here, "bridge", "show").status == 0
     here.run(["sh", "-c", "ip link del cni0; ip link add cni0 type veth peer name other"])
@@ -124,7 +124,7 @@ def test_bridge_that_is_none_is_told(cluster: Cluster) -> None:
     cnictl(here, "apply")
 
 
-def test_host_that_is_no_node_has_no_health(cluster: Cluster) -> None:
+def test_host_that_is_not_set_up_is_not_healthy(cluster: Cluster) -> None:
     outside = cluster.here
     outside.run(["mv", "/etc/cnictl", "/etc/cnictl-away"])
     outside.run(["mv", "/var/lib/cnictl/former.json", "/etc/cnictl-away/"])
@@ -143,7 +143,7 @@ BACK = "doctor.kernel._no_node: cnictl init-node"
 
 
 @applies(BACK)
-def test_node_that_lost_its_file_has_it_back_by_the_hint(cluster: Cluster) -> None:
+def test_hint_restores_a_lost_node_file(cluster: Cluster) -> None:
     here = cluster.here
     here.run(["mv", "/etc/cnictl/node.toml", "/tmp/node.toml"])
     try:

@@ -213,7 +213,7 @@ def test_fault_is_named_and_its_hint_fixes_it(pods: Pods, fault: Fault) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, fault in FAULTS.items() if fault.there])
-def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(pods: Pods, name: str) -> None:
+def test_peer_with_rate_limited_icmp_errors_still_counts_as_forwarding(pods: Pods, name: str) -> None:
     fault = FAULTS[name]
     shell(pods.cluster.there, fault.inject)
     # more than six requests at once, which all expire on the peer
@@ -229,7 +229,7 @@ def test_peer_that_may_report_no_more_errors_for_now_is_not_taken_to_do_nothing(
     assert (check["cause_name"], check["hint"]["text"]) == (fault.cause, fault.printed)
 
 
-def test_one_cause_is_not_blamed_on_what_still_works(pods: Pods) -> None:
+def test_checks_that_pass_are_not_blamed_for_another_checks_cause(pods: Pods) -> None:
     shell(pods.cluster.there, GUARD)
     states = pods.test().states
     shell(pods.cluster.there, "nft delete table ip guard; cnictl apply")
@@ -242,7 +242,7 @@ def test_one_cause_is_not_blamed_on_what_still_works(pods: Pods) -> None:
     }
 
 
-def test_a_peer_that_is_gone_does_not_answer_arp_whatever_the_neighbour_table_says(pods: Pods) -> None:
+def test_a_peer_that_is_gone_is_silent_even_with_a_neighbour_entry(pods: Pods) -> None:
     assert pods.test().overall == "ok"
     shell(pods.cluster.there, "ip link set eth0 down")
     outcome = pods.test()
@@ -268,7 +268,7 @@ def test_own_input_rule_is_named(pods: Pods) -> None:
     assert "of chain ip filter INPUT" in check["cause"]
 
 
-def test_an_address_that_no_pod_has_is_told_from_a_drop(pods: Pods) -> None:
+def test_an_address_that_no_pod_has_is_distinguished_from_a_drop(pods: Pods) -> None:
     check = pods.test("--pod", "10.244.1.200").of("pod-other-host")
     assert check["cause_name"] == "no-such-pod"
     assert check["hint"]["text"] == "on 10.0.10.51: cnictl ipam list"
@@ -303,7 +303,7 @@ def test_strict_reverse_path_filter_is_named_with_its_sysctl(pods: Pods) -> None
 
 
 @applies("probe.causes_local.port_unfit: cnictl apply")
-def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
+def test_hint_returns_a_host_veth_to_the_bridge(pods: Pods) -> None:
     index = shell(pods.cluster.here, f"cat /var/lib/cni/networks/mynet/{pods.here}").split()[0]
     record = json.loads(shell(pods.cluster.here, f"cat /var/lib/cnictl/attachments/mynet/{index}@eth0"))
     shell(pods.cluster.here, f"ip link set {record['host_veth']} nomaster")
@@ -315,7 +315,7 @@ def test_port_that_was_taken_off_the_bridge_comes_back(pods: Pods) -> None:
 
 
 @applies("node.reach.peer_hints.here: cnictl route add-peer {} {}{}")
-def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> None:
+def test_hint_adds_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> None:
     here = pods.cluster.here
     shell(here, "cnictl route del-peer 10.244.1.0/24 --yes")
     check = pods.test("--pod", pods.there, "--peer", "10.244.1.0/24=10.0.10.51").of("pod-other-host")
@@ -325,7 +325,7 @@ def test_route_of_a_peer_that_was_only_named_on_the_command_line(pods: Pods) -> 
     wait_for(lambda: pods.test().overall == "ok", "the peer is added")
 
 
-def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
+def test_hint_is_not_apply_if_apply_would_not_fix_the_fault(pods: Pods) -> None:
     """A policy rule precedes the peer's route, and a rule drops only one pod's echo requests."""
     here = pods.cluster.here
     faults = (
@@ -345,7 +345,7 @@ def test_what_apply_would_not_change_is_not_left_to_it(pods: Pods) -> None:
     assert pods.test().overall == "ok"
 
 
-def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
+def test_hint_is_right_if_the_peers_pod_cidr_has_changed(pods: Pods) -> None:
     """The peer's bridge is up and has other pods. The fix is in the part of the hint that follows its command."""
     here, there = pods.cluster.here, pods.cluster.there
     shell(there, "cnictl init-node --subnet 10.244.5.0/24 --force")
@@ -360,12 +360,12 @@ def test_hint_holds_where_the_peers_pod_cidr_is_another_now(pods: Pods) -> None:
     assert states == "no-such-pod"
 
 
-def test_an_outside_that_nobody_reaches_is_not_blamed_on_the_node(pods: Pods) -> None:
+def test_unreachable_outside_is_not_blamed_on_the_node(pods: Pods) -> None:
     check = pods.test("--pod", pods.there, "--external", "203.0.113.9").of("external")
     assert check["cause_name"] in ("outside-silent", "refused")
 
 
-def test_nothing_of_the_looking_is_left(pods: Pods) -> None:
+def test_diagnosis_leaves_nothing_behind(pods: Pods) -> None:
     shell(pods.cluster.here, GUARD)
     pods.test()
     shell(pods.cluster.here, "nft delete table ip guard; cnictl apply")

@@ -38,7 +38,7 @@ def said(outcome: Outcome, check: str) -> tuple[str, str, str]:
     return row["state"], row["cause_name"] or "", row["cause"] or ""
 
 
-def test_all_cells_of_a_sound_node_work_and_nothing_is_left(world: World) -> None:
+def test_all_cells_of_a_healthy_node_work_and_nothing_is_left(world: World) -> None:
     world.test("host-port")  # create the folders and the plugins' chains that a first run creates
     with world.served(), served(world.there) as pod:
         before, rules = traces(world.here), shell(world.here, "iptables-save | grep -v '^#' | grep -v '^:'")
@@ -128,7 +128,7 @@ def test_a_fault_fails_its_cell_with_the_cause_and_no_other(world: World, name: 
 
 
 @applies("probe.cells.stops._accept: cnictl apply")
-def test_a_firewall_that_passes_pings_alone_is_healed_by_the_hint(world: World) -> None:
+def test_hint_fixes_a_firewall_that_only_passes_pings(world: World) -> None:
     fault = "; ".join(
         (
             "nft add table ip guard",
@@ -147,7 +147,7 @@ def test_a_firewall_that_passes_pings_alone_is_healed_by_the_hint(world: World) 
     shell(world.here, "cnictl apply")
 
 
-def test_a_dns_server_that_is_down_or_has_lost_its_own_servers_is_told_apart(world: World) -> None:
+def test_a_dns_server_that_is_down_is_distinguished_from_one_without_upstream(world: World) -> None:
     state, cause, words = said(world.test("dns"), "dns")
     assert (state, cause) == ("failed", "dns-silent")
     assert "connection refused, and this host gets no answer either" in words
@@ -157,7 +157,7 @@ def test_a_dns_server_that_is_down_or_has_lost_its_own_servers_is_told_apart(wor
     assert "192.0.2.10 answers: server failure" in words
 
 
-def test_an_endpoint_that_refuses_is_not_the_networks_fault(world: World) -> None:
+def test_an_endpoint_that_refuses_is_not_a_fault_of_the_network(world: World) -> None:
     try:
         world.send_on("6444")
         state, cause, words = said(world.test("cluster-ip"), "cluster-ip")
@@ -183,7 +183,7 @@ def test_services_of_kube_proxys_nftables_mode_are_found(world: World) -> None:
         world.send_on("6443")
 
 
-def test_cells_that_can_not_apply_say_why(world: World) -> None:
+def test_cells_that_do_not_apply_say_why(world: World) -> None:
     save = "cp /etc/resolv.conf /tmp/resolv.conf; echo nameserver 127.0.0.53 > /etc/resolv.conf; iptables -t nat -F"
     try:
         with world.broken(save, "cp /tmp/resolv.conf /etc/resolv.conf"):
@@ -213,7 +213,7 @@ def conf(world: World, name: str, **portmap: Any) -> str:
     return path
 
 
-def test_ports_without_a_plugin_that_maps_them_are_skipped(world: World) -> None:
+def test_ports_are_skipped_without_a_portmap_plugin(world: World) -> None:
     outcome = world.test("host-port", "hairpin", "tcp", options=("--conf", conf(world, "unmapped")))
     for cell in ("host-port", "hairpin"):
         assert said(outcome, cell)[0] == "skipped"
@@ -221,7 +221,7 @@ def test_ports_without_a_plugin_that_maps_them_are_skipped(world: World) -> None
     assert said(outcome, "tcp")[0] == "ok"
 
 
-def test_a_pod_that_gets_back_its_own_address_does_not_reach_itself(world: World) -> None:
+def test_a_pod_that_sees_its_own_source_address_does_not_reach_itself(world: World) -> None:
     outcome = world.test("host-port", "hairpin", options=("--conf", conf(world, "unmasqueraded", snat=False)))
     state, cause, words = said(outcome, "hairpin")
     assert (state, cause) == ("failed", "hairpin-off"), outcome.checks
@@ -229,7 +229,7 @@ def test_a_pod_that_gets_back_its_own_address_does_not_reach_itself(world: World
     assert said(outcome, "host-port")[0] == "ok"
 
 
-def test_a_port_that_sends_nothing_back_is_named_where_bridged_packets_pass_iptables(world: World) -> None:
+def test_a_port_without_hairpin_is_named_if_bridged_packets_pass_iptables(world: World) -> None:
     path = conf(world, "unbent", capabilities={"portMappings": True})
     shell(world.here, f'sed -i \'s/"hairpinMode": true/"hairpinMode": false/\' {path}')
     shell(world.here, "sysctl -qw net.bridge.bridge-nf-call-iptables=1")  # the kernel's default
@@ -240,7 +240,7 @@ def test_a_port_that_sends_nothing_back_is_named_where_bridged_packets_pass_ipta
     assert said(outcome, "host-port")[0] == "ok"
 
 
-def test_a_plugin_that_refuses_a_mapping_fails_that_cell_alone(world: World) -> None:
+def test_a_plugin_that_refuses_a_mapping_fails_only_that_cell(world: World) -> None:
     stub = (
         "#!/bin/sh\\n"
         'conf=$(cat); case "$CNI_COMMAND$conf" in\\n'
@@ -329,7 +329,7 @@ def test_every_cell_has_a_row_in_each_family(dual: Node) -> None:
     assert {row["state"] for row in ports} == {"ok"}
 
 
-def test_ipv6_that_is_broken_says_how(dual: Node) -> None:
+def test_broken_ipv6_is_explained(dual: Node) -> None:
     pod = start_pod(dual, "six")
     shell(dual, "nft add table ip6 g; nft add chain ip6 g i '{ type filter hook input priority 0; }'")
     shell(dual, "nft add rule ip6 g i ip6 daddr fd00:244::1 icmpv6 type echo-request drop")

@@ -23,7 +23,7 @@ def cluster() -> Iterator[Cluster]:
         yield made
 
 
-def test_all_is_well_between_pods_of_two_nodes_and_nothing_is_left(cluster: Cluster) -> None:
+def test_pods_of_two_nodes_pass_every_check_and_nothing_is_left(cluster: Cluster) -> None:
     assert cluster.test().overall == "uncertain"  # create the folders that a first run creates
     with served(cluster.there) as pod:
         before = traces(cluster.here)
@@ -42,7 +42,7 @@ def test_all_is_well_between_pods_of_two_nodes_and_nothing_is_left(cluster: Clus
     assert (empty["leases"], empty["records"], empty["notes"], empty["namespaces"]) == ("", "", "", "")
 
 
-def test_a_gateway_alone_proves_nothing(cluster: Cluster) -> None:
+def test_an_answering_gateway_alone_is_uncertain(cluster: Cluster) -> None:
     outcome = cluster.test()
     check = outcome.of("pod-other-host")
     assert (outcome.status, outcome.overall) == (0, "uncertain")
@@ -88,14 +88,14 @@ def test_the_only_pod_has_no_neighbour_to_ping(cluster: Cluster) -> None:
     assert outcome.overall == "uncertain"
 
 
-def test_from_a_pod_that_is_none_fails_in_one_line(cluster: Cluster) -> None:
+def test_from_an_unknown_pod_fails_in_one_line(cluster: Cluster) -> None:
     done = cluster.here.run(["cnictl", "test-connectivity", "--from", "10.244.0.99"], check=False)
     assert (done.status, done.stdout) == (1, "")
     assert done.stderr.startswith("cnictl: no attachment has the address, pod name or container id 10.244.0.99")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_ends_it_with_nothing_left(cluster: Cluster, number: signal.Signals) -> None:
+def test_a_signal_ends_the_command_and_nothing_is_left(cluster: Cluster, number: signal.Signals) -> None:
     cluster.test()
     before = traces(cluster.here)
     process = cluster.here.popen(["env", "cnictl", "test-connectivity", "--count", "100", "-o", "json"])
@@ -106,7 +106,7 @@ def test_a_signal_ends_it_with_nothing_left(cluster: Cluster, number: signal.Sig
     assert traces(cluster.here) == before
 
 
-def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left_alone(cluster: Cluster) -> None:
+def test_next_run_cleans_up_after_a_killed_one_and_not_after_a_live_one(cluster: Cluster) -> None:
     cluster.test()
     before = traces(cluster.here)
     process = cluster.here.popen(["env", "cnictl", "test-connectivity", "--count", "100", "-o", "json"])
@@ -122,7 +122,7 @@ def test_what_a_killed_run_left_is_cleaned_up_by_the_next_and_a_live_one_is_left
     assert traces(cluster.here) == before
 
 
-def test_a_plugin_that_refuses_is_one_line_with_its_words(cluster: Cluster) -> None:
+def test_a_plugins_error_is_one_line_with_its_message(cluster: Cluster) -> None:
     shell(cluster.here, "sed 's/10.244.0.0.24/10.244.0.0\\/33/' /etc/cni/net.d/10-cnictl.conflist >/tmp/bad.conflist")
     done = cluster.here.run(["cnictl", "test-connectivity", "--conf", "/tmp/bad.conflist"], check=False)
     assert (done.status, done.stdout) == (1, "")
@@ -177,20 +177,20 @@ def test_the_reference_plugins_are_run_as_a_runtime_runs_them(cluster: Cluster) 
         (["--count", "0"], "--count"),
     ],
 )
-def test_what_no_host_would_make_right_is_status_2(cluster: Cluster, arguments: list[str], said: str) -> None:
+def test_arguments_that_are_wrong_on_every_host_are_status_2(cluster: Cluster, arguments: list[str], said: str) -> None:
     done = cluster.here.run(["cnictl", "test-connectivity", *arguments], check=False)
     assert (done.status, done.stdout) == (2, "")
     assert said in done.stderr
 
 
-def test_a_host_that_is_no_node_is_sent_to_init_node(node: Node) -> None:
+def test_hint_on_a_host_that_is_not_set_up_is_init_node(node: Node) -> None:
     done = node.run(["cnictl", "test-connectivity"], check=False)
     assert (done.status, done.stdout) == (1, "")
     message, hint = NO_NODE
     assert done.stderr == f"cnictl: {message}\n  hint: {hint}\n"
 
 
-def test_the_walk_throughs_story(lab: Lab) -> None:
+def test_walk_through_is_reproduced(lab: Lab) -> None:
     """With the bridge alone, the first two checks pass.
 
     NAT adds the other host and the outside. Routes add the rest.

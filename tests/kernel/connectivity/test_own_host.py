@@ -88,7 +88,7 @@ def own_host(node: Node) -> tuple[int, list[dict[str, Any]]]:
     "node.host.own_host._allow: {} -I {} {} {} -j ACCEPT", "node.host.own_host._allow: nft insert rule {} '{}{} accept'"
 )
 @pytest.mark.parametrize("name", FIREWALLS)
-def test_what_keeps_pods_from_their_node_is_named_and_the_hint_fixes_it(world: tuple[Node, Pod], name: str) -> None:
+def test_rule_between_pods_and_their_node_is_named_and_the_hint_fixes_it(world: tuple[Node, Pod], name: str) -> None:
     node, _ = world
     firewall = FIREWALLS[name]
     assert findings(node) == []
@@ -146,7 +146,7 @@ def test_drops_of_particular_packets_are_not_reported(world: tuple[Node, Pod], r
         shell(node, "iptables -F INPUT")
 
 
-def test_a_node_that_lets_pods_in_to_some_ports_is_neither_ok_nor_failed(world: tuple[Node, Pod]) -> None:
+def test_a_node_that_accepts_pods_on_some_ports_is_uncertain(world: tuple[Node, Pod]) -> None:
     node, _ = world
     shell(node, "iptables -A INPUT -i cni0 -p udp --dport 53 -j ACCEPT; iptables -A INPUT -i cni0 ! -p icmp -j DROP")
     try:
@@ -156,7 +156,7 @@ def test_a_node_that_lets_pods_in_to_some_ports_is_neither_ok_nor_failed(world: 
         shell(node, "iptables -F INPUT")
 
 
-def test_a_ping_that_is_blocked_alone_fails_no_check(world: tuple[Node, Pod]) -> None:
+def test_blocking_only_ping_fails_no_check(world: tuple[Node, Pod]) -> None:
     node, _ = world
     shell(node, "iptables -I INPUT -i cni0 -p icmp -j DROP")
     try:

@@ -132,7 +132,7 @@ def test_each_source_reaches_each_target(world: World, source: str, to: str) -> 
     assert re.search(r"^1 sent, 1 answered, 0 % lost\ntime: min [\d.]+, p50 [\d.]+, p95 ", done.stdout, re.MULTILINE)
 
 
-def test_ipv6_is_chosen_by_option_and_with_a_port_stands_in_brackets(world: World) -> None:
+def test_ipv6_is_chosen_by_option_and_in_brackets_with_a_port(world: World) -> None:
     assert world.json("web", "external", "-6")["to"]["address"] == world.outside.address6
     assert world.json("web", f"[{world.far6}]:80")["to"] == {
         "name": world.far6, "kind": "address", "address": world.far6, "protocol": "tcp", "port": 80, "dns_server": None,
@@ -186,7 +186,7 @@ def test_rule_that_drops_is_named_and_ends_the_trace(world: World, source: str, 
     assert [step["drops"] for step in document["trace"][:-1]].count(True) == 0
 
 
-def test_rule_that_rejects_on_this_node_is_told_from_a_closed_port(world: World) -> None:
+def test_rule_that_rejects_on_this_node_is_distinguished_from_a_closed_port(world: World) -> None:
     make = "nft add table ip deny; nft add chain ip deny c '{ type filter hook forward priority 5; }'"
     rule = "nft add rule ip deny c tcp dport 80 reject with tcp reset"
     with done_and_undone(world, f"{make}; {rule}", "nft delete table ip deny"):
@@ -205,7 +205,7 @@ def test_rule_of_the_bridge_family_is_named_between_two_pods(world: World) -> No
 
 
 @applies("probe.why._accept: cnictl apply")
-def test_accept_that_is_missing_is_put_back_by_the_hint(world: World) -> None:
+def test_hint_restores_a_missing_accept_rule(world: World) -> None:
     to = f"{world.far.address}:80"
     with done_and_undone(world, GUARD, "nft delete table ip guard"):
         name, words, hint = world.cause("web", to)
@@ -217,7 +217,7 @@ def test_accept_that_is_missing_is_put_back_by_the_hint(world: World) -> None:
 
 
 @applies("probe.causes_local.target_port_unfit: cnictl apply")
-def test_port_of_the_pod_that_is_pinged_is_looked_at(world: World) -> None:
+def test_bridge_port_of_the_target_pod_is_checked(world: World) -> None:
     veth = json.loads(cnictl(world.here, "ipam", "show", "db", "-o", "json").stdout)["items"][0]["host_veth"]["name"]
     world.sh(f"ip link set {veth} nomaster")
     name, words, hint = world.cause("host", "db")
@@ -236,7 +236,7 @@ def test_pod_that_asks_itself_needs_its_loopback_link(world: World) -> None:
 
 
 @long
-def test_route_and_forwarding_that_are_missing_are_named_for_tcp_too(world: World) -> None:
+def test_missing_route_and_forwarding_are_named_for_tcp_too(world: World) -> None:
     to = f"{world.far.address}:80"
     with done_and_undone(world, f"ip route del {world.cluster.there.pod_cidr}", "cnictl apply"):
         for source in ("web", "host"):
@@ -249,7 +249,7 @@ def test_route_and_forwarding_that_are_missing_are_named_for_tcp_too(world: Worl
 
 
 @long
-def test_address_without_a_pod_is_told_here_and_at_the_peer(world: World) -> None:
+def test_address_without_a_pod_is_reported_here_and_at_the_peer(world: World) -> None:
     assert world.cause("web", "10.244.0.99")[0] == "no-such-pod"
     name, words, hint = world.cause("web", "10.244.1.99:80")
     assert (name, hint["text"]) == ("no-such-pod", f"on {world.cluster.there.address}: cnictl ipam list")
@@ -258,7 +258,7 @@ def test_address_without_a_pod_is_told_here_and_at_the_peer(world: World) -> Non
 
 @applies("probe.why._smaller: --size {}")
 @pytest.mark.parametrize("port", ["", ":99/udp"] if SOAK else [""])
-def test_mtu_on_the_path_is_reported_with_who_said_it(world: World, port: str) -> None:
+def test_mtu_on_the_path_is_reported_with_its_source(world: World, port: str) -> None:
     to = world.far.address + port
     with done_and_undone(world, "ip link set eth0 mtu 1400", "ip link set eth0 mtu 1500; cnictl apply"):
         name, words, hint = world.cause("web", to, "--size", "1450")
@@ -288,7 +288,7 @@ def test_trace_shows_hooks_routes_neighbours_and_the_connection_in_order(world: 
 
 
 @long
-def test_commands_that_trace_at_once_each_see_their_own_packet(world: World) -> None:
+def test_simultaneous_traces_each_see_their_own_packet(world: World) -> None:
     targets = ("external", "db", world.far.address)
     running = [world.here.popen(["cnictl", "ping", *FAST, "web", to, "--trace", "-o", "json"]) for to in targets]
     for process in running:
@@ -364,7 +364,7 @@ def test_dns_name_is_resolved_as_the_pod_does(world: World) -> None:
         assert f"{world.far.address} answers no such name (/etc/netns/web/resolv.conf)" in done.stderr
 
 
-def test_names_that_are_wrong_are_met_with_those_that_are_meant(world: World) -> None:
+def test_wrong_names_get_a_suggestion(world: World) -> None:
     for words in (("wbe", "db"), ("host", "wbe")):
         done = world.ping(*words)
         assert done.status == 1
@@ -451,7 +451,7 @@ def _blue(host: Node) -> None:
 
 
 @long
-def test_host_that_is_no_node_pings_from_itself_and_from_namespaces(world: World) -> None:
+def test_host_that_is_not_set_up_pings_from_itself_and_from_namespaces(world: World) -> None:
     outside = world.outside
     _blue(outside)
     try:
@@ -480,7 +480,7 @@ def test_names_are_completed_at_a_tab(world: World) -> None:
     assert known <= set(offered("cnictl\nping\nweb\n", 3))
 
 
-def test_lines_come_at_a_terminal_too(world: World) -> None:
+def test_lines_appear_at_a_terminal_too(world: World) -> None:
     said = at_terminal(world.here, "", "ping", "host", "db", *FAST)
     assert said.status == 0
     assert "reply from" in said.stdout

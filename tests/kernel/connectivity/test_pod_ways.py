@@ -113,7 +113,7 @@ CASES = (
 
 @applies("node.host.pod_routes.hint_for: {}")
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_what_takes_packets_away_is_named_and_the_hint_brings_them_back(world: World, case: Case) -> None:
+def test_cause_of_lost_packets_is_named_and_the_hint_fixes_it(world: World, case: Case) -> None:
     six = "-6" if case.ipv6 else ""
     before = world.sh("ip rule; ip -6 rule")
     world.sh(case.fault.replace("{six}", six))
@@ -141,7 +141,7 @@ def test_what_takes_packets_away_is_named_and_the_hint_brings_them_back(world: W
     assert world.sh("ip rule; ip -6 rule") == before
 
 
-def test_connectivity_names_the_rule_for_each_check_that_it_fails(world: World) -> None:
+def test_connectivity_names_the_rule_of_each_failed_check(world: World) -> None:
     world.sh((_VPN + "ip rule add pref 5270 lookup 52").replace("{six}", ""))
     try:
         done = world.cluster.test("--pod", world.far.address)
@@ -162,7 +162,7 @@ APPLY = "node.host.pod_routes: cnictl apply"
 
 
 @applies(APPLY)
-def test_route_that_is_missing_comes_back_by_the_hint(world: World) -> None:
+def test_hint_restores_a_missing_route(world: World) -> None:
     here, there = world.cluster.here, world.cluster.there
     world.sh(f"ip route del {there.pod_cidr} proto 67")
     strays = json.loads(cnictl(here, "status", "-o", "json", check=False).stdout)["strays"]
@@ -173,7 +173,7 @@ def test_route_that_is_missing_comes_back_by_the_hint(world: World) -> None:
     assert json.loads(cnictl(here, "status", "-o", "json").stdout)["strays"] == []
 
 
-def test_route_that_is_there_and_goes_nowhere_is_not_ok(world: World) -> None:
+def test_route_behind_another_route_is_not_ok(world: World) -> None:
     here, there = world.cluster.here, world.cluster.there
     world.sh(f"ip route add {there.pod_cidr} via 10.0.0.77 dev {{dev}} metric 0 proto 4; true")
     world.sh(
@@ -190,7 +190,7 @@ def test_route_that_is_there_and_goes_nowhere_is_not_ok(world: World) -> None:
     assert world.listed()[0] == 0
 
 
-def test_link_that_forwards_nothing_is_named_and_fixed(world: World) -> None:
+def test_link_that_does_not_forward_is_named_and_fixed(world: World) -> None:
     world.sh("sysctl -qw net.ipv4.conf.{dev}.forwarding=0")
     assert [(finding["id"], finding["subject"]) for finding in world.doctor()] == [
         ("link-forwarding", "net.ipv4.conf.eth0.forwarding")

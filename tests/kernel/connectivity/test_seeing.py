@@ -57,7 +57,7 @@ def test_status_is_one_screen(node: Node) -> None:
         assert re.search(words, said), (words, said)
 
 
-def test_status_counts_packets_and_tells_of_drift_and_of_another_conf(node: Node) -> None:
+def test_status_counts_packets_and_reports_drift_and_another_conf(node: Node) -> None:
     pod = start_pod(node, "web2")
     pod.run("ping", "-q", "-c1", "-W1", "192.0.2.10", check=False)
     node.run(["sh", "-c", "echo '{}' > /etc/cni/net.d/05-other.conf; ip route del 10.244.7.0/24"])
@@ -73,7 +73,7 @@ def test_status_counts_packets_and_tells_of_drift_and_of_another_conf(node: Node
         cnictl(node, "apply")
 
 
-def test_status_goes_on_with_watch(node: Node) -> None:
+def test_status_watch_repeats_the_screen(node: Node) -> None:
     running = node.popen(["cnictl", "status", "--watch", "-o", "json"])
     lines = Lines(running.stdout)
     for _ in range(2):
@@ -84,7 +84,7 @@ def test_status_goes_on_with_watch(node: Node) -> None:
     running.communicate()
 
 
-def test_logs_choose_and_follow_through_rotation(node: Node) -> None:
+def test_logs_are_filtered_and_followed_across_rotation(node: Node) -> None:
     assert [call["verb"] for call in json.loads(cnictl(node, "logs", "web1", "-o", "json").stdout)["items"]] == ["ADD"]
     assert json.loads(cnictl(node, "logs", "--failed", "-o", "json").stdout)["items"] == []
     assert json.loads(cnictl(node, "logs", "--verb", "del", "-o", "json").stdout)["items"] == []
@@ -109,7 +109,7 @@ def value(text: str, name: str) -> float:
     return float(line.rpartition(" ")[2])
 
 
-def test_metrics_are_sound_and_only_grow(node: Node) -> None:
+def test_metrics_are_valid_and_only_grow(node: Node) -> None:
     adds = 'cnictl_plugin_call_duration_seconds_count{outcome="ok",verb="ADD"}'
     first = cnictl(node, "metrics", "--no-doctor").stdout
     start_pod(node, "counted")
@@ -131,7 +131,7 @@ WAITING = {"mtu-path", "pods-filtered", "peer-pods", "peer-silent", "same-pod-ci
 """Doctor's checks that wait for answers from peers."""
 
 
-def test_metrics_name_the_checks_that_were_not_made(node: Node) -> None:
+def test_metrics_name_the_checks_that_did_not_run(node: Node) -> None:
     def checks(text: str, metric: str) -> set[str]:
         return set(re.findall(rf'^{metric}{{check="([^"]+)"', text, re.MULTILINE))
 
@@ -154,7 +154,7 @@ def test_promtool_finds_no_fault_with_the_metrics(node: Node) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_pod_is_shown_from_both_ends_with_its_way_out(node: Node) -> None:
+def test_pod_is_shown_from_both_ends_with_its_path_to_the_outside(node: Node) -> None:
     node.run(["ip", "netns", "exec", "web1", "ping", "-q", "-c1", "-W1", "10.0.10.51"])
     document = json.loads(cnictl(node, "pod", "web1", "--to", "10.0.10.51", "-o", "json").stdout)
     assert document["leases"][0]["address"] == "10.244.0.2"
@@ -203,7 +203,7 @@ _FIREWALL = (
 )
 
 
-def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> None:
+def test_pod_shows_each_connection_with_its_own_outcome(node: Node, there: Node) -> None:
     """The peer answers no ping, but connections to it work. Each tracked connection is shown with its own outcome."""
     pod = start_pod(node, "talker")
     serving = there.popen(["/usr/bin/python3", "-c", _SERVE])
@@ -231,7 +231,7 @@ def test_pod_says_what_was_asked_and_what_answered(node: Node, there: Node) -> N
     )
 
 
-def test_pod_without_its_namespace_is_not_said_to_reach_nothing(node: Node) -> None:
+def test_pod_without_its_namespace_is_not_reported_as_isolated(node: Node) -> None:
     start_pod(node, "ended")
     node.run(["ip", "netns", "delete", "ended"])
     shown = cnictl(node, "pod", "ended", "--to", "10.0.10.51").stdout
@@ -266,7 +266,7 @@ rm -rf /var/lib/cni/networks/mynet/10.244.0.99 /tmp/cnictl-support /tmp/b.tar.gz
 """
 
 
-def test_support_bundle_holds_what_it_lists_and_no_secret(node: Node) -> None:
+def test_support_bundle_has_its_listed_files_and_no_secret(node: Node) -> None:
     foreign = {
         "name": "other", "type": "multus", "kubeconfig": "/etc/hunter2", "passphrase": "hunter2", "jwt": "hunter2",
         "delegates": [{"type": "calico", "api": {"bearer": "hunter2"}, "cookie": "hunter2", "mtu": 1450}],

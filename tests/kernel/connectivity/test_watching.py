@@ -55,7 +55,7 @@ def test_watch_in_json_has_a_report_on_each_line(world: World) -> None:
     assert process.returncode == 1
 
 
-def test_watch_renews_a_table_at_a_terminal(world: World) -> None:
+def test_watch_redraws_a_table_at_a_terminal(world: World) -> None:
     ours, its = os.openpty()
     watch = ["cnictl", "test-connectivity", "--watch", "--only", "own-host", "--interval", "0.2"]
     process = world.here.popen(watch, {"TERM": "xterm", "COLUMNS": "120"}, stdout=its, stderr=subprocess.PIPE)

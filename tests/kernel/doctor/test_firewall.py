@@ -68,7 +68,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
+def test_only_the_fault_is_reported_and_its_fix_works(world: World, case: Case) -> None:
     run(world, case)
 
 
@@ -117,7 +117,7 @@ def test_services(world: World, check: str, endpoint: str, fault: str, symptom: 
         server.communicate()
 
 
-def test_two_connections_that_take_one_source_port(world: World) -> None:
+def test_two_connections_with_the_same_source_port(world: World) -> None:
     """Two connections get the same source port because masquerade assigns ports in order."""
     server = world.outside.popen(["/usr/bin/python3", "-c", port_race.SERVE])
     assert server.stdout is not None and server.stdout.readline() == "ready\n"
@@ -209,7 +209,7 @@ DELETE_PORT = "doctor.links._remnant_veths: ip link delete {}"
 
 @applies(DELETE_PORT)
 @pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
-def test_port_whose_record_was_lost(world: World, by_hint: bool) -> None:
+def test_port_without_its_record(world: World, by_hint: bool) -> None:
     """A repeated ADD of that pod fails because its host veth exists."""
     name = "lost2" if by_hint else "lost"
     pod = start_pod(world.here, name)

@@ -61,7 +61,7 @@ def test_ignored_router_advertisements_are_found(both: World) -> None:
 
 
 @pytest.mark.parametrize("families", [True, False], ids=["both families", "IPv6 alone"])
-def test_healthy_node_of_ipv6(families: bool) -> None:
+def test_healthy_ipv6_node(families: bool) -> None:
     with Lab(nodes=2, dual_stack=True) as lab:
         set_up(lab, both=families)
         start_pod(lab.nodes[0], "pod")

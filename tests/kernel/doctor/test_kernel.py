@@ -122,7 +122,7 @@ CASES = (
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
+def test_only_the_fault_is_reported_and_its_fix_works(world: World, case: Case) -> None:
     run(world, case)
 
 
@@ -142,7 +142,7 @@ def test_strict_reverse_path(world: World) -> None:
     world.on_peer("ip link del vx0")
 
 
-def test_table_that_is_full(world: World) -> None:
+def test_full_table(world: World) -> None:
     assert world.reaches("external")
     with full_table.kept_full(world.here):
         assert not world.reaches("external")
@@ -157,7 +157,7 @@ def test_table_that_is_full(world: World) -> None:
     )
 
 
-def test_two_faults_at_once(world: World) -> None:
+def test_two_simultaneous_faults(world: World) -> None:
     world.sh("nft delete table inet cnictl; ip link set {veth} down")
     assert sorted(check for check, _ in world.doctor()) == ["masquerade", "port-off"]
     assert world.doctor("--fix") == []
@@ -169,7 +169,7 @@ def test_healthy_node_is_one_line(world: World) -> None:
     assert (done.stdout.count("\n"), done.stderr) == (1, "")
 
 
-def test_host_that_is_no_node_and_a_node_file_that_can_not_be_read(world: World) -> None:
+def test_host_that_is_not_set_up_and_unreadable_node_file(world: World) -> None:
     world.sh("mv /etc/cnictl/node.toml /tmp/node.toml")
     try:
         done = world.here.run(["cnictl", "doctor"], check=False)
@@ -182,7 +182,7 @@ def test_host_that_is_no_node_and_a_node_file_that_can_not_be_read(world: World)
         world.sh("mv /tmp/node.toml /etc/cnictl/node.toml")
 
 
-def test_check_that_can_not_be_made_is_no_health(world: World) -> None:
+def test_failed_check_is_not_healthy(world: World) -> None:
     world.sh("mv /var/lib/cnictl/former.json /tmp/former.json; echo torn > /var/lib/cnictl/former.json")
     try:
         done = world.here.run(["cnictl", "doctor", "--only", "forwarding", "--only", "masquerade"], check=False)
@@ -200,7 +200,7 @@ def test_unknown_checks_and_options_are_usage_errors(world: World, words: tuple[
     assert (done.status, done.stdout, done.stderr.count("\n")) == (2, "", 2)
 
 
-def test_explain_and_list_teach(world: World) -> None:
+def test_explain_and_list_describe_the_checks(world: World) -> None:
     said = world.here.run(["cnictl", "doctor", "--explain", "pods-filtered"]).stdout
     assert "Looks at: an echo to each peer's gateway" in said and "Manual commands:" in said
     listed = json.loads(world.here.run(["cnictl", "doctor", "--list", "-o", "json"]).stdout)["items"]

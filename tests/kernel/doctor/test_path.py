@@ -183,7 +183,7 @@ def host_of_a_former_peer(world: World) -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_fault_is_named_alone_and_fixed(world: World, case: Case) -> None:
+def test_only_the_fault_is_reported_and_its_fix_works(world: World, case: Case) -> None:
     run(world, case)
 
 
@@ -191,7 +191,7 @@ OFFLOAD = "doctor.path._bad_checksums: ethtool -K {} tx-checksum-ip-generic off"
 
 
 @applies(OFFLOAD)
-def test_card_that_computes_wrongly(world: World) -> None:
+def test_card_with_wrong_checksums(world: World) -> None:
     """A rule on the other node simulates a faulty card there: encapsulated packets from it have a wrong checksum."""
     for shell, own, other, last in ((world.sh, "{here}", "{there}", 1), (world.on_peer, "{there}", "{here}", 2)):
         shell(
@@ -238,7 +238,7 @@ COLLECT = "doctor.runtime._remnant_leases: cnictl ipam gc --name {}"
 
 @applies(COLLECT)
 @pytest.mark.parametrize("by_hint", [False, True], ids=["by --fix", "by the hint"])
-def test_residue_of_a_former_life(world: World, by_hint: bool) -> None:
+def test_leftovers_of_a_former_setup(world: World, by_hint: bool) -> None:
     folder = "/var/lib/cni/networks/oldnet"
     world.sh(f"mkdir -p {folder}; printf 'gone\\r\\neth0' > {folder}/10.9.0.2; touch -d 2001-01-01 {folder}/10.9.0.2")
     assert world.doctor() == [("residue", "oldnet")]
@@ -254,7 +254,7 @@ ANOTHER = "doctor.path._another_uplink: cnictl init-node --uplink ''"
 
 
 @applies(ANOTHER)
-def test_uplink_that_is_not_there(world: World) -> None:
+def test_missing_uplink(world: World) -> None:
     world.sh("sed -i '1i uplink = \"gone0\"' /etc/cnictl/node.toml")
     try:
         assert ("uplink-down", "gone0") in world.doctor()
@@ -264,7 +264,7 @@ def test_uplink_that_is_not_there(world: World) -> None:
     assert world.doctor() == []
 
 
-def test_link_without_a_carrier_is_looked_for_at_its_other_end(world: World) -> None:
+def test_link_without_a_carrier_is_fixed_at_its_other_end(world: World) -> None:
     """Setting the link up again would change nothing."""
     world.sh("ip link add cable0 type veth peer name cable1; ip link set cable0 up; ip link set cable1 down")
     world.sh("sed -i '1i uplink = \"cable0\"' /etc/cnictl/node.toml")
@@ -281,7 +281,7 @@ ADD_THERE = "node.reach.peer_hints.there: cnictl route add-peer {} {}"
 
 
 @applies(ADD_THERE)
-def test_peer_that_has_no_way_back(world: World) -> None:
+def test_peer_without_a_route_back(world: World) -> None:
     world.on_peer("cnictl route del-peer {cidr} --yes")
     try:
         assert world.doctor() == [("pods-filtered", world.there.address)]
@@ -322,7 +322,7 @@ def test_pod_larger_than_the_uplink(world: World) -> None:
     )
 
 
-def test_pool_that_is_nearly_full(world: World) -> None:
+def test_nearly_full_pool(world: World) -> None:
     filler = "printf 'filler\\r\\neth0' > /var/lib/cni/networks/mynet/10.244.0.$n"
     world.sh(f"for n in $(seq 20 250); do {filler}; done")
     assert world.doctor() == [("pool-low", "mynet")]

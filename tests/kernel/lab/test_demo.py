@@ -26,7 +26,7 @@ def run_demo(*options: str, prefix: tuple[str, ...] = ()) -> "subprocess.Complet
     return subprocess.run(command, capture_output=True, text=True, timeout=180, check=False)
 
 
-def test_demo_fails_just_where_the_walk_through_did_and_ends_green(tmp_path: Path) -> None:
+def test_demo_fails_only_where_the_walk_through_did_and_ends_green(tmp_path: Path) -> None:
     picture = tmp_path / "matrix.svg"
     done = run_demo("-o", "json", "--svg", str(picture))
     assert done.returncode == 0, done.stderr
@@ -75,7 +75,7 @@ def test_demo_of_both_families_runs_as_an_ordinary_user_and_shows_every_act() ->
     assert "no check of the last matrix failed" in done.stderr
 
 
-def test_check_that_came_otherwise_is_a_surprise(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_check_result_is_a_surprise(monkeypatch: pytest.MonkeyPatch) -> None:
     act = demo.STORY[0]
     hopeful = demo.Act(act.title, act.command, {**act.expected, "external": "ok"}, act.names_peer)
     monkeypatch.setattr(demo, "STORY", (hopeful,))

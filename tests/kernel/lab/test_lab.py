@@ -72,7 +72,7 @@ def of_host() -> dict[str, str]:
     return snapshot
 
 
-def test_host_is_untouched_by_all_that_a_node_does() -> None:
+def test_actions_of_a_node_do_not_change_the_host() -> None:
     before = of_host()
     with Lab(nodes=2) as lab:
         node = lab.nodes[0]
@@ -92,7 +92,7 @@ def test_host_is_untouched_by_all_that_a_node_does() -> None:
 
 
 @pytest.mark.parametrize("path", ["/usr/x", "/usr/bin/x", "/lib/x", "/etc/alternatives/x", f"{TREE}/x", "/sys/x"])
-def test_nothing_of_the_host_can_be_written(shared_node: Node, path: str) -> None:
+def test_node_cannot_write_to_the_host(shared_node: Node, path: str) -> None:
     shared_node.run(["test", "-d", os.path.dirname(path)])
     assert shared_node.run(["touch", path], check=False).status != 0
     assert not os.path.lexists(path)
@@ -109,7 +109,7 @@ def test_node_root_cannot_make_a_view_of_the_host_writable(shared_node: Node, pa
     assert shared_node.run(["umount", path], check=False).status != 0 or not os.path.lexists(f"{path}/x")
 
 
-def test_node_root_has_no_say_over_the_kernel(shared_node: Node) -> None:
+def test_node_root_cannot_change_the_kernel(shared_node: Node) -> None:
     for command in (
         "echo 1 > /proc/sys/kernel/panic",
         "echo h > /proc/sysrq-trigger",
@@ -129,7 +129,7 @@ def test_node_sees_no_process_and_no_socket_of_the_host(shared_node: Node) -> No
     assert "\n" not in shared_node.run(["cat", "/proc/net/unix"]).stdout.strip()  # the heading only
 
 
-def test_node_is_root_with_a_name_and_programs_of_its_own(shared_lab: Lab) -> None:
+def test_node_has_root_and_its_own_name_and_programs(shared_lab: Lab) -> None:
     for node in shared_lab.nodes:
         assert node.run(["id", "-u"]).stdout == "0\n"
         assert node.run(["hostname"]).stdout == f"{node.name}\n"
@@ -157,7 +157,7 @@ def test_nodes_differ_in_network_mounts_and_processes(shared_lab: Lab) -> None:
         assert len({*every, os.readlink(f"/proc/self/ns/{kind}")}) == 4
 
 
-def test_outside_answers_nodes_and_knows_no_pod(lab: Lab) -> None:
+def test_outside_answers_nodes_and_has_no_route_to_pods(lab: Lab) -> None:
     node = lab.nodes[0]
     node.run(["ping", "-c1", "-W2", lab.outside.address])
     lab.outside.run(["ping", "-c1", "-W2", node.address])
@@ -231,7 +231,7 @@ def test_run_gives_output_status_signal_input_and_environment(shared_node: Node)
         shared_node.run(["false"])
 
 
-def test_run_ends_what_it_started_at_the_bound(shared_node: Node) -> None:
+def test_run_ends_its_processes_at_the_timeout(shared_node: Node) -> None:
     with pytest.raises(Problem, match=r"still running after 0\.2 s"):
         shared_node.run(["sleep", "60"], timeout=0.2)
     wait_for(lambda: not _sleeps(shared_node), "sleep has ended")
@@ -243,7 +243,7 @@ def _sleeps(node: Node) -> bool:
     return any(command == "sleep" and state[0] != "Z" for state, command in (line.split(None, 1) for line in listed))
 
 
-def test_killing_what_popen_gave_kills_the_command(shared_node: Node) -> None:
+def test_killing_the_popen_process_kills_the_command(shared_node: Node) -> None:
     with shared_node.popen(["sh", "-c", "echo started; exec sleep 61"]) as process:
         assert process.stdout is not None and process.stdout.readline() == "started\n"
         process.kill()
@@ -270,7 +270,7 @@ def test_end_of_the_block_leaves_no_process_and_no_namespace() -> None:
     assert [pid for pid, started in before.items() if state.identity(pid) == started] == []
 
 
-def test_killed_holder_takes_the_whole_lab_along() -> None:
+def test_killing_the_holder_ends_the_whole_lab() -> None:
     with Lab(nodes=2) as lab:
         made = namespaces_of(lab)
         sleeper = lab.nodes[1].popen(["sh", "-c", "echo started; exec sleep 63"])
@@ -281,7 +281,7 @@ def test_killed_holder_takes_the_whole_lab_along() -> None:
         wait_for(lambda: processes_in(made) == [], "every process of the lab has ended")
 
 
-def test_lab_ends_with_the_process_that_made_it() -> None:
+def test_lab_ends_with_the_process_that_created_it() -> None:
     program = (
         "import time; from cnictl.lab.lab import Lab\n"
         "with Lab(nodes=1) as lab: print(lab.holder, flush=True); time.sleep(64)"
@@ -350,7 +350,7 @@ def test_up_status_exec_down_by_command(name: str) -> None:
     assert cli("exec", *option, "node1", "--", "true").returncode == 1
 
 
-def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:
+def test_state_of_a_dead_lab_is_ignored(name: str) -> None:
     option = ("--lab", name)
     assert cli("up", "--nodes", "1", *option).returncode == 0
     holder = json.loads(cli("status", *option, "-o", "json").stdout)["holder"]
@@ -361,13 +361,13 @@ def test_state_of_a_lab_that_died_is_no_obstacle(name: str) -> None:
     assert len(json.loads(cli("status", *option, "-o", "json").stdout)["items"]) == 3
 
 
-def test_state_file_of_another_version_is_no_obstacle(name: str) -> None:
+def test_state_file_of_another_version_is_ignored(name: str) -> None:
     (state.folder() / f"{name}.json").write_text('{"version": 0, "holder": 1}')
     assert cli("up", "--nodes", "1", "--lab", name).returncode == 0
 
 
 @pytest.mark.parametrize("bad", ["", "../x", "A", "a b", "x" * 32])
-def test_name_that_is_no_file_name_is_refused(bad: str) -> None:
+def test_name_that_is_not_a_file_name_is_refused(bad: str) -> None:
     refused = cli("status", "--lab", bad)
     assert refused.returncode == 2 and "lab name" in refused.stderr
 
@@ -423,7 +423,7 @@ def test_host_without_user_namespaces_is_named_and_sudo_offered() -> None:
     assert "sysctl -w user.max_user_namespaces" in done.stderr
 
 
-def test_lab_of_root_stands_for_users_that_no_one_else_on_the_host_is() -> None:
+def test_lab_of_root_maps_to_users_that_nobody_else_has() -> None:
     with Lab(nodes=1) as first, Lab(nodes=1) as second:
         owners = {os.stat(f"/proc/{pid}").st_uid for lab in (first, second) for pid in (lab.holder, lab.nodes[0].pid)}
         if os.geteuid() != 0:

@@ -58,7 +58,7 @@ def give_port(node: Node) -> None:
 
 @pytest.mark.parametrize("way", ["reset-node", "undo"])
 @pytest.mark.parametrize("port", [False, True], ids=["pods alone", "an uplink"])
-def test_router_advertisements_are_accepted_where_they_were_and_all_comes_back(
+def test_router_advertisements_stay_accepted_and_a_reset_restores_everything(
     bridged: Node, port: bool, way: str
 ) -> None:
     node = bridged
@@ -88,7 +88,7 @@ def test_router_advertisements_are_accepted_where_they_were_and_all_comes_back(
     assert node.run(["ip", "-o", "address", "show", "dev", "br0", "scope", "global"]).stdout == ""
 
 
-def test_a_port_that_comes_later_is_drift_and_apply_sees_to_it(bridged: Node) -> None:
+def test_a_port_added_later_is_drift_and_apply_fixes_it(bridged: Node) -> None:
     node = bridged
     cnictl(node, "init-node", *OPTIONS)
     assert accept_ra(node, "br0") == "0" and drifted(node) == []

@@ -53,7 +53,7 @@ def there(node: Node, path: str) -> bool:
     return node.run(["test", "-e", path], check=False).status == 0
 
 
-def test_the_conf_is_what_a_runtime_needs(node: Node) -> None:
+def test_the_conf_is_valid_for_a_runtime(node: Node) -> None:
     carry_out(node, "CniConf")
     document = json.loads(read(node, CONF))
     assert document["cniVersion"] == "1.0.0"
@@ -66,7 +66,7 @@ def test_the_conf_is_what_a_runtime_needs(node: Node) -> None:
     assert node.run(["stat", "-c", "%a", CONF]).stdout == "644\n"
 
 
-def test_the_newest_version_is_offered_only_if_the_whole_chain_has_it(node: Node) -> None:
+def test_the_newest_version_is_offered_only_if_the_whole_chain_supports_it(node: Node) -> None:
     old = '#!/bin/sh\necho \'{"cniVersion": "1.0.0", "supportedVersions": ["0.4.0", "1.0.0"]}\'\n'
     node.run(["sh", "-c", "mkdir /etc/containerd; echo version = 2 > /etc/containerd/config.toml"])
     node.run(["sh", "-c", "cat > /opt/cni/bin/portmap; chmod 755 /opt/cni/bin/portmap"], old)
@@ -112,7 +112,7 @@ def test_the_conf_appears_by_a_rename_from_a_name_that_no_runtime_reads(node: No
     assert not any(name.endswith((".conf", ".conflist", ".json")) for name in others)
 
 
-def test_anothers_conf_of_our_name_is_left_alone(node: Node) -> None:
+def test_foreign_conf_with_our_name_is_not_modified(node: Node) -> None:
     theirs = '{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}'
     node.run(["sh", "-c", f"cat > {CONF}"], theirs)
     assert "is not cnictl's" in carry_out(node, "CniConf", check=False)
@@ -120,7 +120,7 @@ def test_anothers_conf_of_our_name_is_left_alone(node: Node) -> None:
     assert read(node, CONF) == theirs
 
 
-def test_a_folder_made_for_the_conf_goes_with_it_unless_a_runtime_watches_it(node: Node) -> None:
+def test_a_folder_created_for_the_conf_is_removed_with_it_unless_a_runtime_watches_it(node: Node) -> None:
     node.run(["rm", "-r", "/etc/cni"])
     carry_out(node, "CniConf")
     carry_out(node, "CniConf", wanted=False)
@@ -133,7 +133,7 @@ def test_a_folder_made_for_the_conf_goes_with_it_unless_a_runtime_watches_it(nod
     assert there(node, "/etc/cni/net.d")
 
 
-def test_a_runtime_with_folders_of_its_own_gets_the_conf_there(node: Node) -> None:
+def test_a_runtime_with_its_own_folders_gets_the_conf_there(node: Node) -> None:
     config = (
         'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/opt/cni/bin"\nconf_dir = "/etc/theirs"\n'
     )
@@ -143,13 +143,13 @@ def test_a_runtime_with_folders_of_its_own_gets_the_conf_there(node: Node) -> No
     assert not there(node, CONF)
 
 
-def test_the_shipped_example_is_what_a_plain_node_gets() -> None:
+def test_a_plain_node_gets_the_shipped_example() -> None:
     shipped = json.loads((importlib.resources.files("cnictl_conf") / "10-cnictl.conflist").read_text())
     assert shipped == conflist(SPEC, bridge_netfilter=False, portmap=True, newest=False)
 
 
 @pytest.mark.parametrize("nat", [True, False])
-def test_the_conf_says_what_the_spec_says(nat: bool) -> None:
+def test_the_conf_matches_the_spec(nat: bool) -> None:
     spec = NodeSpec(
         subnets=("10.9.1.0/24",),
         networks=("10.9.0.0/16",),
@@ -166,7 +166,7 @@ def test_the_conf_says_what_the_spec_says(nat: bool) -> None:
     assert plugin.get("ipMasqBackend") == ("iptables" if nat else None)
 
 
-def test_the_boot_unit_is_one_that_systemd_takes(node: Node) -> None:
+def test_systemd_accepts_the_boot_unit(node: Node) -> None:
     node.run(["mkdir", "-p", "/run/systemd/system", "/etc/systemd/system", "/etc/logrotate.d"])
     before = node.run(["find", "/etc"]).stdout
     carry_out(node, "BootUnit")

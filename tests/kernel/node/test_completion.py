@@ -141,7 +141,7 @@ def test_tab_lists_pods_and_addresses_and_no_files(shell: Shell) -> None:
     assert "hostname" not in shell.screen
 
 
-def test_name_that_a_shell_would_run_is_not_offered(node: Node, shell: Shell) -> None:
+def test_name_that_a_shell_would_execute_is_not_offered(node: Node, shell: Shell) -> None:
     assert _HOSTILE in node.run(["ls", "/sys/class/net"]).stdout.split()
     shell.type("\x15cnictl bridge up --bridge \t")
     shell.wait_for("cni0")

@@ -71,7 +71,7 @@ def checks_of(node: Node, *arguments: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("both", [True, False], ids=["dual-stack", "IPv6-only"])
-def test_two_nodes_reach_everything_in_every_family_and_are_given_back(dual_lab: Lab, both: bool) -> None:
+def test_two_nodes_reach_everything_in_every_family_and_a_reset_restores_them(dual_lab: Lab, both: bool) -> None:
     here, there = dual_lab.nodes
     before = snapshot(here)
     assert "unchanged" not in {outcome for results in set_up(dual_lab, both) for outcome in results.values()}
@@ -120,7 +120,7 @@ FAULTS = {
 }  # fmt: skip
 
 
-def test_faults_of_ipv6_are_named_and_ipv4_goes_on(dual_lab: Lab) -> None:
+def test_faults_of_ipv6_are_named_and_ipv4_keeps_working(dual_lab: Lab) -> None:
     set_up(dual_lab, both=True)
     here, there = dual_lab.nodes
     pod = start_pod(here, "asking")
@@ -151,7 +151,7 @@ sender.sendto(struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0), ("ff02::1"
 """A router's advertisement of itself as default router for 1800 s (RFC 4861, section 4.2)."""
 
 
-def test_node_that_lives_by_router_advertisements_keeps_its_default_route(dual_lab: Lab) -> None:
+def test_node_that_relies_on_router_advertisements_keeps_its_default_route(dual_lab: Lab) -> None:
     node, router = dual_lab.nodes
 
     def learned() -> bool:
@@ -180,7 +180,7 @@ def test_node_that_lives_by_router_advertisements_keeps_its_default_route(dual_l
     router.run(["sysctl", "-qw", "net.ipv6.conf.all.forwarding=0"])
 
 
-def test_family_comes_and_goes_under_a_live_pod(dual_lab: Lab) -> None:
+def test_family_is_added_and_removed_under_a_live_pod(dual_lab: Lab) -> None:
     node = dual_lab.nodes[0]
     before = snapshot(node)
     init(node)
@@ -218,7 +218,7 @@ def test_family_comes_and_goes_under_a_live_pod(dual_lab: Lab) -> None:
     ],
     ids=["disabled", "overlap", "uplink without address"],
 )  # fmt: skip
-def test_what_keeps_ipv6_from_working_is_told_before_anything_is_touched(spoil: str, said: str) -> None:
+def test_obstacles_to_ipv6_are_reported_before_any_change(spoil: str, said: str) -> None:
     with Lab(nodes=2, dual_stack=True) as lab:
         node = lab.nodes[0]
         node.run(["sh", "-ec", spoil])

@@ -80,7 +80,7 @@ def test_pod_cidrs_change_hands_in_one_run(node: Node, family: Family, own: int,
 
 
 @HANDS
-def test_the_same_of_a_peer_that_is_learned(node: Node, family: Family, own: int, peer: int) -> None:
+def test_pod_cidrs_of_a_learned_peer_change_hands(node: Node, family: Family, own: int, peer: int) -> None:
     first, second, _ = family.cidrs
     join(node, family, first, second)
     join(node, family, family.cidrs[own], family.cidrs[peer])

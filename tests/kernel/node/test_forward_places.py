@@ -163,7 +163,7 @@ def firewall(world: World, request: pytest.FixtureRequest) -> Iterator[Firewall]
     assert drifted(world.here) == []
 
 
-def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Firewall) -> None:
+def test_pods_pass_and_other_drop_rules_keep_their_effect(world: World, firewall: Firewall) -> None:
     here = world.here
     assert world.reached() == OPEN
     world.run(firewall.load)
@@ -185,7 +185,7 @@ def test_pods_pass_and_others_drops_keep_their_word(world: World, firewall: Fire
     assert world.reached() == PROMISED
 
 
-def test_without_forward_nothing_is_put_in_and_doctor_names_what_drops(world: World) -> None:
+def test_no_forward_adds_no_rule_and_doctor_names_the_drop(world: World) -> None:
     here, firewall = world.here, FIREWALLS[0]
     init = ["init-node", *options(world.lab, here, both=True), "-o", "json"]
     world.run(firewall.load)
@@ -245,7 +245,7 @@ def _chain(node: Node) -> list[str]:
     return [re.sub(r"counter packets \d+ bytes \d+", "counter", line.strip()) for line in listed[3:-2]]
 
 
-def test_a_peer_may_reach_pods_from_when_it_is_one(world: World) -> None:
+def test_a_peer_reaches_pods_only_once_it_is_added(world: World) -> None:
     here, there, firewall = world.here, world.there, FIREWALLS[2]
     world.run(firewall.load)
     cnictl(here, "route", "del-peer", there.pod_cidr)
@@ -257,7 +257,7 @@ def test_a_peer_may_reach_pods_from_when_it_is_one(world: World) -> None:
     world.run(firewall.unload)
 
 
-def test_watch_moves_accepts_that_a_new_rule_came_behind(world: World) -> None:
+def test_watch_moves_accepts_behind_a_new_rule(world: World) -> None:
     here, firewall = world.here, FIREWALLS[2]
     world.run(firewall.load)
     watching = here.popen(["cnictl", "watch"])
@@ -277,7 +277,7 @@ def test_watch_moves_accepts_that_a_new_rule_came_behind(world: World) -> None:
         cnictl(here, "apply")
 
 
-def test_reset_takes_every_accept_out_of_others_chains(world: World) -> None:
+def test_reset_removes_every_accept_from_foreign_chains(world: World) -> None:
     here = world.here
     for firewall in (FIREWALLS[0], FIREWALLS[2], FIREWALLS[4]):
         world.run(firewall.load)

@@ -94,7 +94,7 @@ def findings(node: Node, options: tuple[str, ...], check: str) -> list[dict[str,
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_finding_of_preflight_is_gone_once_its_hint_is_followed(shared_node: Node, case: Case) -> None:
+def test_hint_of_preflight_clears_its_finding(shared_node: Node, case: Case) -> None:
     assert findings(shared_node, case.options, case.check) == []
     shell(shared_node, case.fault)
     try:
@@ -125,7 +125,7 @@ APPLY = "cli.status_screen._differences: cnictl apply"
 
 
 @applies(APPLY)
-def test_what_status_names_puts_right_what_it_found(node: Node) -> None:
+def test_command_that_status_names_repairs_the_drift(node: Node) -> None:
     init(node)
     shell(node, "sysctl -qw net.ipv4.ip_forward=0; ip link set cni0 down; nft delete table inet cnictl")
     told = cnictl(node, "status", check=False)

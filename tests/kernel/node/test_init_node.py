@@ -43,7 +43,7 @@ def test_two_initialised_nodes_carry_pods_to_each_other_and_outside(lab: Lab) ->
         assert pod.pings(target), target
 
 
-def test_conf_comes_last(node: Node) -> None:
+def test_conf_is_written_last(node: Node) -> None:
     steps = json.loads(init(node, "-o", "json").stdout)["steps"]
     made = [step["resource"].partition("/")[0] for step in steps]
     assert made[-1] == "cni-conf"
@@ -69,7 +69,7 @@ def test_dry_run_shows_the_commands_and_changes_nothing(node: Node) -> None:
     assert after == before
 
 
-def test_shown_ip_commands_are_taken_by_ip(node: Node) -> None:
+def test_ip_accepts_the_commands_shown(node: Node) -> None:
     steps = json.loads(init(node, *PEER, "--dry-run", "-o", "json").stdout)["steps"]
     kinds = ("sysctl", "bridge", "address", "netfilter", "masquerade", "forward", "route")
     for step in steps:
@@ -106,7 +106,7 @@ def test_other_arguments_move_the_node(node: Node) -> None:
 
 
 @pytest.mark.once
-def test_moved_node_resets_to_what_was_before_the_first_run(node: Node) -> None:
+def test_moved_node_resets_to_the_state_before_the_first_run(node: Node) -> None:
     before = snapshot(node)
     init(node, *PEER)
     cnictl(node, "init-node", "--subnet", "10.244.4.0/24", "--network", NETWORK, "--bridge", "br-pods", "--name", "p")
@@ -142,7 +142,7 @@ def test_peers_and_nat_move_under_live_pods(node: Node) -> None:
 
 
 @pytest.mark.once
-def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
+def test_manually_created_bridge_is_adopted_and_kept(node: Node) -> None:
     node.run(["sh", "-ec", "ip link add cni0 type bridge; ip address add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
     before = snapshot(node)
     mac = node.run(["cat", "/sys/class/net/cni0/address"]).stdout
@@ -163,7 +163,7 @@ def test_hand_made_bridge_is_adopted_and_kept(node: Node) -> None:
 
 
 @pytest.mark.once
-def test_hand_made_route_is_adopted_and_kept(node: Node) -> None:
+def test_manually_added_route_is_adopted_and_kept(node: Node) -> None:
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
     before = snapshot(node)
     assert outcomes(init(node, *PEER, "-o", "json"))["route/10.244.1.0/24"] == "unchanged"
@@ -234,7 +234,7 @@ def test_every_usage_error_is_one_line_and_changes_nothing(node: Node) -> None:
 
 
 @pytest.mark.parametrize("command", [("status",), ("apply",), ("nat", "show"), ("route", "list"), ("bridge", "show")])
-def test_host_that_is_no_node_gets_one_line_and_a_hint(shared_node: Node, command: tuple[str, ...]) -> None:
+def test_host_that_is_not_set_up_gets_one_line_and_a_hint(shared_node: Node, command: tuple[str, ...]) -> None:
     refused = cnictl(shared_node, *command, check=False)
     assert refused.status == 1
     assert (

@@ -32,13 +32,13 @@ def shown(node: Node, *words: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("words", [("init-node",), ("init-node", *INIT_OPTIONS), ("init-node", "--peer", ONE)])
-def test_init_node_again_changes_nothing_that_no_option_says(node: Node, words: tuple[str, ...]) -> None:
+def test_init_node_again_changes_only_what_an_option_says(node: Node, words: tuple[str, ...]) -> None:
     before = snapshot(node)
     assert shown(node, *words)["changed"] == 0
     assert snapshot(node) == before
 
 
-def test_each_option_moves_alone_and_switches_have_their_counterpart(node: Node) -> None:
+def test_each_option_changes_only_its_key_and_switches_have_a_counterpart(node: Node) -> None:
     said = shown(node, "init-node")["node"]
     assert (said["bridge"], said["name"], said["mtu"], said["nat"]) == ("br-pods", "pods", 1400, False)
     assert shown(node, "init-node", "--nat", "--dry-run")["node"] == {**said, "nat": True}
@@ -49,7 +49,7 @@ def test_each_option_moves_alone_and_switches_have_their_counterpart(node: Node)
     assert drifted(node) == []
 
 
-def test_peer_that_is_not_named_stays_and_is_dropped_by_prune_alone(node: Node) -> None:
+def test_unnamed_peer_is_dropped_only_by_prune(node: Node) -> None:
     pod = start_pod(node, "pod") if node.run(["ls", "/etc/cni/net.d"]).stdout else None
     again = cnictl(node, "init-node", "--peer", ONE)
     assert "keeps 10.244.2.0/24, which no --peer names" in again.stderr
@@ -71,7 +71,7 @@ MOVED = "10.244.1.0/24=10.0.10.99"
 
 
 @pytest.mark.parametrize("words", [("init-node", "--peer", MOVED), ("route", "add-peer", *MOVED.split("="))])
-def test_peer_moves_on_replace_alone(node: Node, words: tuple[str, ...]) -> None:
+def test_peer_moves_only_with_replace(node: Node, words: tuple[str, ...]) -> None:
     before = snapshot(node)
     refused = cnictl(node, *words, check=False)
     assert refused.status == 2
@@ -85,7 +85,7 @@ def test_peer_moves_on_replace_alone(node: Node, words: tuple[str, ...]) -> None
 @pytest.mark.parametrize(
     "words", [("init-node", "--peer", "10.244.2.0/23=10.0.10.52"), ("route", "add-peer", "10.244.2.0/23", "10.0.10.52")]
 )
-def test_pod_cidr_that_overlaps_anothers_is_refused_with_what_to_do(node: Node, words: tuple[str, ...]) -> None:
+def test_pod_cidr_that_overlaps_another_peers_is_refused_with_a_hint(node: Node, words: tuple[str, ...]) -> None:
     refused = cnictl(node, *words, check=False)
     assert refused.status == 2
     assert "10.244.2.0/23 overlaps peer 10.244.2.0/24, which this node reaches through 10.0.2.53" in refused.stderr
@@ -109,7 +109,7 @@ def test_lost_file_is_written_again_as_the_node_was(node: Node) -> None:
     assert len(routes(node)) == 2
 
 
-def test_first_time_the_subnet_is_asked_for(shared_node: Node) -> None:
+def test_first_init_node_requires_the_subnet(shared_node: Node) -> None:
     cnictl(shared_node, "reset-node", "--yes", "--force")
     refused = cnictl(shared_node, "init-node", check=False)
     assert refused.status == 2

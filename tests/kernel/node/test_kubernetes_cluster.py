@@ -97,7 +97,7 @@ def test_pods_of_five_nodes_reach_each_other_with_their_own_addresses(pods: Pods
     assert pods.red() == {}
 
 
-def test_sixth_node_takes_one_command_and_leaves_no_route_behind(
+def test_sixth_node_joins_by_one_command_and_leaves_no_route_when_removed(
     six: Cluster, pods: Pods, record_property: Callable[[str, object], None]
 ) -> None:
     *five, sixth = six.nodes

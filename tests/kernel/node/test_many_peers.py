@@ -42,12 +42,12 @@ def neighbours(node: Node) -> list[str]:
     return node.run(["ip", "neigh", "show", "dev", "eth0", "nud", "all"]).stdout.splitlines()
 
 
-def test_every_peer_has_its_route_and_the_node_is_as_it_should_be(crowded: Node) -> None:
+def test_every_peer_has_its_route_and_the_node_has_no_drift(crowded: Node) -> None:
     assert routes(crowded) == {pod_cidr(at): address(at) for at in range(1, COUNT + 1)}
     assert drifted(crowded) == []
 
 
-def test_looking_at_silent_peers_fills_no_neighbour_table(crowded: Node) -> None:
+def test_probing_silent_peers_does_not_fill_the_neighbour_table(crowded: Node) -> None:
     for command in ("status", "doctor", "route list"):
         begun = time.monotonic()
         cnictl(crowded, *command.split(), check=False)
@@ -56,12 +56,12 @@ def test_looking_at_silent_peers_fills_no_neighbour_table(crowded: Node) -> None
         assert time.monotonic() - begun < 60, "the command waits for silent peers one after another"
 
 
-def test_silent_peers_are_told_from_one_that_answers(crowded: Node) -> None:
+def test_silent_peers_are_distinguished_from_one_that_answers(crowded: Node) -> None:
     status = json.loads(cnictl(crowded, "status", "-o", "json", check=False).stdout)
     assert [peer["via"] for peer in status["peers"] if peer["answers"]] == [address(1)]
 
 
-def test_firewall_accepts_many_peers_by_few_rules(crowded: Node) -> None:
+def test_few_rules_accept_many_peers(crowded: Node) -> None:
     rules = crowded.run(["iptables", "-S", "CNICTL-FORWARD"]).stdout.splitlines()
     senders = [line.split()[line.split().index("-s") + 1] for line in rules if "-s 172.16." in line]
     assert len(senders) < 20
@@ -69,7 +69,7 @@ def test_firewall_accepts_many_peers_by_few_rules(crowded: Node) -> None:
     assert held == COUNT, "the rules cover exactly the peers' addresses"
 
 
-def test_one_route_that_the_kernel_refuses_takes_the_run_back_whole(crowded: Node) -> None:
+def test_one_route_that_the_kernel_refuses_undoes_the_whole_run(crowded: Node) -> None:
     before, text = routes(crowded), crowded.run(["cat", "/etc/cnictl/node.toml"]).stdout
     taken = pod_cidr(COUNT + 2)
     crowded.run(["ip", "route", "add", taken, "via", address(COUNT + 9)])
@@ -89,7 +89,7 @@ def test_one_route_that_the_kernel_refuses_takes_the_run_back_whole(crowded: Nod
     assert drifted(crowded) == []
 
 
-def test_undo_takes_many_routes_back_and_one_run_brings_them_again(crowded: Node) -> None:
+def test_undo_removes_many_routes_and_one_run_adds_them_again(crowded: Node) -> None:
     crowded.run(["sh", "-c", "ip route flush proto 67"])
     cnictl(crowded, "apply")
     assert len(routes(crowded)) == COUNT

@@ -64,7 +64,7 @@ def test_masquerade_of_another_tool_does_not_catch_pods_of_other_nodes(
 
 
 @pytest.mark.parametrize("backend", ["nft", "iptables"])
-def test_disable_takes_the_rules_away_and_no_pod_brings_them_back(pair: tuple[Pod, Pod, Node], backend: str) -> None:
+def test_disable_removes_the_rules_and_no_pod_restores_them(pair: tuple[Pod, Pod, Node], backend: str) -> None:
     node = pair[0].node
     without = snapshot(node)
     cnictl(node, "nat", "enable", "--backend", backend)
@@ -86,7 +86,7 @@ def test_flushed_rules_come_back_with_the_next_pod(pair: tuple[Pod, Pod, Node]) 
     assert seen_source(pod, outside) == pod.node.address
 
 
-def test_show_counts_what_went_where(pair: tuple[Pod, Pod, Node]) -> None:
+def test_show_counts_packets_by_destination(pair: tuple[Pod, Pod, Node]) -> None:
     pod, far, outside = pair
     for backend in ("nft", "iptables"):
         cnictl(pod.node, "nat", "enable", "--backend", backend)
@@ -126,7 +126,7 @@ def test_dry_run_changes_nothing(pair: tuple[Pod, Pod, Node], command: tuple[str
 
 
 @pytest.mark.parametrize("rules", ["policy", "docker", "late-docker"])
-def test_forward_that_drops_lets_pods_through(lab: Lab, rules: str) -> None:
+def test_pods_pass_a_forward_chain_that_drops(lab: Lab, rules: str) -> None:
     here, there = lab.nodes
     if rules == "policy":
         there.run(["iptables", "-P", "FORWARD", "DROP"])
@@ -145,12 +145,12 @@ def test_forward_that_drops_lets_pods_through(lab: Lab, rules: str) -> None:
     assert there.run(["iptables", "-S", place]).stdout.splitlines()[1].endswith("-j CNICTL-FORWARD")
 
 
-def test_forward_accept_stands_where_nothing_drops_yet(node: Node) -> None:
+def test_forward_accept_is_loaded_before_anything_drops(node: Node) -> None:
     init(node)
     assert "-j CNICTL-FORWARD" in node.run(["iptables", "-S", "FORWARD"]).stdout
 
 
-def test_rejecting_nft_firewall_lets_pods_through(lab: Lab) -> None:
+def test_pods_pass_an_nft_firewall_that_rejects(lab: Lab) -> None:
     here, there = lab.nodes
     there.run(["nft", "-f", "-"], stdin=FIREWALLD)
     init(here, "--peer", f"{there.pod_cidr}={there.address}")

@@ -47,7 +47,7 @@ def unable(node: Node, *words: str) -> str:
 
 @pytest.mark.parametrize("kind", NATIVE)
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_node_is_set_up_seen_and_reset_beside_a_native_rule(shared_node: Node, chain: str, kind: str) -> None:
+def test_a_node_is_set_up_checked_and_reset_beside_a_native_rule(shared_node: Node, chain: str, kind: str) -> None:
     node = shared_node
     add(node, chain, kind)
     try:
@@ -65,7 +65,7 @@ def test_a_node_is_set_up_seen_and_reset_beside_a_native_rule(shared_node: Node,
 
 @pytest.mark.parametrize("kind", NATIVE)
 @pytest.mark.parametrize("chain", CHAINS)
-def test_a_native_rule_that_comes_later_hides_nothing_from_a_reset(shared_node: Node, chain: str, kind: str) -> None:
+def test_a_native_rule_added_later_hides_nothing_from_a_reset(shared_node: Node, chain: str, kind: str) -> None:
     node = shared_node
     cnictl(node, "init-node", *INIT_OPTIONS, "--backend", "iptables")
     try:

@@ -82,7 +82,7 @@ def short(path: Path) -> str:
     ],
     ids=" ".join,
 )
-def test_each_odd_entry_is_told_once_and_what_was_asked_for_is_done(littered: Host, words: list[str]) -> None:
+def test_each_odd_entry_is_reported_once_and_the_command_succeeds(littered: Host, words: list[str]) -> None:
     done = cnictl(littered, *words)
     assert done.returncode == 0, done.stderr
     told = [line for line in done.stderr.splitlines() if "skipped: " in line]
@@ -96,7 +96,7 @@ def test_each_odd_entry_is_told_once_and_what_was_asked_for_is_done(littered: Ho
         assert any("\\x1b[31mred" in line for line in told)
 
 
-def test_gc_leaves_a_pod_alone_whose_record_has_a_copy(littered: Host) -> None:
+def test_gc_keeps_a_pod_whose_record_has_a_copy(littered: Host) -> None:
     pods = [name for name in littered.records() if name == "pod@eth0"]
     before = littered.ports()
     kept = [{"containerID": "pod", "ifname": "eth0"}]
@@ -104,7 +104,7 @@ def test_gc_leaves_a_pod_alone_whose_record_has_a_copy(littered: Host) -> None:
     assert answer.result == {} and littered.ports() == before and pods
 
 
-def test_the_plugin_serves_beside_odd_entries(littered: Host) -> None:
+def test_the_plugin_works_despite_odd_entries(littered: Host) -> None:
     pod = littered.pod("second")
     result = littered.add(pod)
     assert littered.plugin("CHECK", pod, prev=result).result == {}
@@ -113,7 +113,7 @@ def test_the_plugin_serves_beside_odd_entries(littered: Host) -> None:
     assert {name for name in littered.records() if name.startswith("second")} == set()
 
 
-def test_a_lease_that_cannot_be_read_is_told_and_makes_the_status_1(host: Host) -> None:
+def test_an_unreadable_lease_is_reported_with_status_1(host: Host) -> None:
     host.add(host.pod())
     os.mkfifo(host.path(f"{LEASES}/mynet/10.244.0.9"))
     host.path(f"{LEASES}/mynet/10.244.0.8").symlink_to("10.244.0.8")
@@ -128,7 +128,7 @@ def test_a_lease_that_cannot_be_read_is_told_and_makes_the_status_1(host: Host) 
     assert host.add(host.pod("more"))["ips"][0]["address"].startswith("10.244.0.3")
 
 
-def test_a_folder_with_leases_that_no_network_can_have_makes_the_status_1(host: Host) -> None:
+def test_a_lease_folder_with_an_impossible_network_name_gives_status_1(host: Host) -> None:
     host.add(host.pod())
     odd = host.path(f"{LEASES}/my net")
     odd.mkdir()

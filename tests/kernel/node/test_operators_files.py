@@ -47,7 +47,7 @@ def link(node: Node, path: str) -> str:
     return node.run(["readlink", path], check=False).stdout.strip()
 
 
-def test_node_file_in_a_repository_is_written_there_undone_there_and_outlives_a_reset(node: Node) -> None:
+def test_node_file_in_a_repository_is_written_and_reverted_there_and_survives_a_reset(node: Node) -> None:
     init(node)
     target = "../../srv/repository/node.toml"
     shell(node, f"mv {NODE_FILE} {REPOSITORY}; ln -s {target} {NODE_FILE}; chmod 600 {REPOSITORY}/node.toml")
@@ -68,7 +68,7 @@ def test_node_file_in_a_repository_is_written_there_undone_there_and_outlives_a_
     assert drifted(node) == []
 
 
-def test_link_to_a_file_that_is_not_there_yet_is_written_through_and_a_reset_takes_the_file_alone(node: Node) -> None:
+def test_dangling_link_is_written_through_and_a_reset_removes_only_the_file(node: Node) -> None:
     shell(node, f"ln -s {REPOSITORY}/node.toml {NODE_FILE}; ln -s {REPOSITORY}/sysctl {SYSCTL}")
     shell(node, f"ln -s {REPOSITORY}/conf {CONF}")
     before = snapshot(node)
@@ -114,7 +114,7 @@ def test_folders_that_are_links_are_used_and_stay(node: Node) -> None:
     ],
     ids=["no folder", "circle", "device", "folder nowhere", "read-only"],
 )
-def test_link_that_cannot_be_written_through_is_one_clear_line_and_nothing_is_changed(
+def test_link_that_cannot_be_written_through_is_one_line_and_changes_nothing(
     node: Node, prepare: str, said: str
 ) -> None:
     shell(node, prepare)

@@ -81,7 +81,7 @@ def run_hint(world: World, check: dict[str, Any]) -> None:
     node.run(["sh", "-c", check["hint"]["command"]])
 
 
-def test_target_of_no_node_is_named_as_such(world: World) -> None:
+def test_target_outside_every_pod_cidr_is_reported_as_such(world: World) -> None:
     check = world.check(target="10.244.77.7")
     assert (check["state"], check["cause_name"]) == ("failed", "unclaimed")
     assert check["cause"] == (
@@ -90,7 +90,7 @@ def test_target_of_no_node_is_named_as_such(world: World) -> None:
     assert check["hint"]["text"] == LINE.format("the node of 10.244.77.7")
 
 
-def test_node_that_the_file_lacks_gets_its_line(world: World) -> None:
+def test_hint_gives_the_line_of_a_node_missing_from_the_file(world: World) -> None:
     world.hands_out(world.first, without=world.third)
     check = world.check(*world.named)
     assert check["cause_name"] == "unclaimed"
@@ -110,7 +110,7 @@ def test_node_that_the_file_has_and_the_list_lacks_is_learned_by_apply(world: Wo
     assert world.check()["state"] == "ok"
 
 
-def test_route_that_alone_is_missing_comes_back_by_apply(world: World) -> None:
+def test_apply_restores_a_missing_route(world: World) -> None:
     world.first.run(["ip", "route", "del", world.third.pod_cidr])
     check = world.check()
     assert check["hint"]["text"] == "cnictl apply"

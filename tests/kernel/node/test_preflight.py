@@ -40,7 +40,7 @@ def errors(node: Node, spec: NodeSpec = SPEC, previous: NodeSpec | None = None) 
     return {finding.name: finding for finding in findings(node, spec, previous) if finding.severity == "error"}
 
 
-def test_a_bare_host_with_a_peer_on_the_link_is_fit_and_stays_untouched(lab: Lab) -> None:
+def test_a_bare_host_with_a_peer_on_the_link_passes_and_is_not_changed(lab: Lab) -> None:
     node = lab.nodes[0]
     sysctls = "sysctl -a --pattern ^net 2>/dev/null"
     state = ["sh", "-c", f"ip -j link; ip -j route; nft list ruleset; iptables-save; {sysctls}"]
@@ -52,7 +52,7 @@ def test_a_bare_host_with_a_peer_on_the_link_is_fit_and_stays_untouched(lab: Lab
     assert (node.run(state).stdout, node.run(folders, check=False).stdout) == before
 
 
-def test_all_checks_run_and_report_at_once(node: Node) -> None:
+def test_all_checks_run_and_give_one_report(node: Node) -> None:
     node.run(["ip", "link", "add", "cni0", "type", "bridge"])
     node.run(["ip", "address", "add", "10.9.0.1/24", "dev", "cni0"])
     node.run(["sh", "-c", "echo '{}' > /etc/cni/net.d/05-other.conflist; echo x > /opt/cni/bin/cnictl-bridge"])
@@ -63,7 +63,7 @@ def test_all_checks_run_and_report_at_once(node: Node) -> None:
     assert names <= set(preflight.CHECKS)
 
 
-def test_a_hand_made_bridge_with_the_right_address_is_no_obstacle(node: Node) -> None:
+def test_a_manually_created_bridge_with_the_right_address_passes(node: Node) -> None:
     node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
     assert errors(node) == {}
 
@@ -77,7 +77,7 @@ def test_a_bridge_with_another_address_is_named_with_both(node: Node) -> None:
     assert "--bridge" in finding.hint
 
 
-def test_a_bridge_that_is_ours_may_move_to_another_subnet(node: Node) -> None:
+def test_our_own_bridge_may_move_to_another_subnet(node: Node) -> None:
     node.run(["sh", "-c", "ip link add cni0 type bridge; ip addr add 10.244.0.1/24 dev cni0; ip link set cni0 up"])
     moved = NodeSpec(subnets=("10.244.2.0/24",), networks=("10.244.0.0/20",))
     assert errors(node, moved, SPEC) == {}
@@ -98,7 +98,7 @@ def test_a_route_into_the_pod_cidr_is_named_and_a_free_one_suggested(node: Node)
     assert "--subnet 10.244.1.0/24" in finding.hint, (uplink, finding)
 
 
-def test_routes_of_our_own_and_the_same_made_by_hand_are_no_overlap(lab: Lab) -> None:
+def test_our_routes_and_identical_manual_ones_are_not_an_overlap(lab: Lab) -> None:
     node = lab.nodes[0]
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.10.51"])
     spec = NodeSpec(subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(PEER,))
@@ -118,7 +118,7 @@ def test_a_host_address_within_the_pod_network_is_a_warning(node: Node) -> None:
     assert overlaps[0].subject == "10.0.0.210"
 
 
-def test_a_peer_behind_a_gateway_is_told_the_cause(node: Node) -> None:
+def test_a_peer_behind_a_gateway_is_reported_with_the_cause(node: Node) -> None:
     node.run(["ip", "route", "add", "172.20.0.0/16", "via", "10.0.0.99"])
     spec = NodeSpec(
         subnets=("10.244.0.0/24",), networks=("10.244.0.0/20",), peers=(Peer("10.244.1.0/24", "172.20.0.5"),)
@@ -147,7 +147,7 @@ def test_a_peer_without_a_route_over_another_link_or_at_our_own_address(node: No
     assert "this host's own address" in errors(node, own)["peer-link"].message
 
 
-def test_only_a_conf_that_sorts_before_ours_stands_in_the_way(node: Node) -> None:
+def test_only_a_conf_that_sorts_before_ours_is_an_obstacle(node: Node) -> None:
     node.run(["sh", "-c", "cd /etc/cni/net.d; touch 00-notes.txt 87-podman-bridge.conflist 100-crio-bridge.conf"])
     assert errors(node) == {}
     node.run(["touch", "/etc/cni/net.d/10-bridge.conf"])
@@ -155,7 +155,7 @@ def test_only_a_conf_that_sorts_before_ours_stands_in_the_way(node: Node) -> Non
     assert finding.subject == "/etc/cni/net.d/10-bridge.conf"
 
 
-def test_anothers_files_under_our_names_are_errors(node: Node) -> None:
+def test_foreign_files_with_our_names_are_errors(node: Node) -> None:
     node.run(["sh", "-c", "echo theirs > /usr/lib/cni/cnictl-bridge; echo '{}' > /etc/cni/net.d/10-cnictl.conflist"])
     by_check = errors(node)
     assert by_check["launcher-name"].subject == "/usr/lib/cni/cnictl-bridge"
@@ -164,7 +164,7 @@ def test_anothers_files_under_our_names_are_errors(node: Node) -> None:
     assert "conf-name" in errors(node)  # torn, so nothing shows that cnictl wrote it
 
 
-def test_a_runtime_without_loopback_is_an_error_once_it_is_set_up(node: Node) -> None:
+def test_a_configured_runtime_without_loopback_is_an_error(node: Node) -> None:
     config = 'version = 2\n[plugins."io.containerd.grpc.v1.cri".cni]\nbin_dir = "/opt/empty"\n'
     node.run(["sh", "-c", "mkdir /etc/containerd; cat > /etc/containerd/config.toml"], config)
     finding = errors(node)["loopback"]
@@ -178,7 +178,7 @@ def test_a_plugin_folder_that_others_can_write_is_an_error(node: Node) -> None:
     assert "/opt/cni/bin is writable by everyone" in errors(node)["bin-dir"].message
 
 
-def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> None:
+def test_a_read_only_plugin_folder_is_skipped_with_a_warning(node: Node) -> None:
     wanted = json.dumps([as_data(SPEC), None])
     bind = 'mount --bind /opt /opt; mount -o remount,bind,ro /opt; exec "$@"'
     reported = json.loads(
@@ -190,7 +190,7 @@ def test_a_read_only_plugin_folder_is_passed_over_with_a_warning(node: Node) -> 
     assert "mount it writable" in told[0]["hint"]
 
 
-def test_a_library_folder_that_cannot_serve_names_the_way_out(node: Node) -> None:
+def test_an_unusable_library_folder_is_reported_with_a_hint(node: Node) -> None:
     node.run(["chmod", "777", "/usr/local/lib"])
     assert "/usr/local/lib is writable by everyone" in errors(node)["lib-dir"].message
     wanted = json.dumps([as_data(SPEC), None])
@@ -226,7 +226,7 @@ def test_forwarding_that_cannot_be_switched_on_is_an_error(node: Node) -> None:
     assert ("kernel", "net.ipv4.ip_forward") in {(finding["name"], finding["subject"]) for finding in reported}
 
 
-def test_an_ordinary_user_is_told_first_of_all() -> None:
+def test_missing_root_is_reported_first() -> None:
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     done = subprocess.run(
         [*command, sys.executable, "-c", RUN],
@@ -240,7 +240,7 @@ def test_an_ordinary_user_is_told_first_of_all() -> None:
     assert json.loads(done.stdout)[0]["name"] == "root"
 
 
-def test_program_that_others_could_change_is_an_error_and_a_folder_of_ours_is_told(node: Node) -> None:
+def test_program_that_others_can_change_is_an_error_and_our_own_folder_is_reported(node: Node) -> None:
     node.run(["sh", "-c", "mkdir -p /opt/open /etc/cnictl; cp /usr/bin/true /opt/open/nft; chmod 777 /opt/open"])
     node.run(["chmod", "777", "/etc/cnictl"])
     body = json.dumps([as_data(SPEC), None])

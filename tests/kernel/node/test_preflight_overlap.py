@@ -34,7 +34,7 @@ OTHERS = "give that node another pod CIDR, or remove the route from the configur
         ("fd00::/8 dev eth0", SIX),
     ],
 )
-def test_route_that_covers_the_pod_network_or_is_beside_it_is_no_obstacle(
+def test_route_that_covers_the_pod_network_or_is_outside_it_passes(
     shared_node: Node, route: str, spec: NodeSpec
 ) -> None:
     shell(shared_node, f"ip route add {route}")
@@ -87,7 +87,7 @@ def test_pods_work_beside_a_route_that_covers_their_network(lab: Lab) -> None:
     assert done.status == 0, done.stdout
 
 
-def test_rule_that_would_take_pods_away_is_a_warning_before_anything_is_made(shared_node: Node) -> None:
+def test_rule_that_would_capture_pod_traffic_is_a_warning_before_any_change(shared_node: Node) -> None:
     shell(shared_node, "ip route add default dev eth0 table 52; ip rule add priority 5270 lookup 52")
     try:
         (told,) = [finding for finding in findings(shared_node, WITH_PEER) if finding.name == "policy-rules"]
@@ -99,7 +99,7 @@ def test_rule_that_would_take_pods_away_is_a_warning_before_anything_is_made(sha
         shell(shared_node, "ip rule del priority 5270; ip rule del priority 5269; ip route flush table 52")
 
 
-def test_finding_is_accepted_by_name_and_the_record_says_so(node: Node) -> None:
+def test_finding_is_ignored_by_name_and_the_record_says_so(node: Node) -> None:
     shell(node, "touch /etc/cni/net.d/05-other.conf; ip route add 10.244.1.64/26 via 10.0.2.9")
     refused = cnictl(node, *INIT, check=False)
     assert refused.status == 1
@@ -137,7 +137,7 @@ def test_name_that_cannot_be_ignored_is_a_usage_error(shared_node: Node, value: 
     assert (refused.status, said in refused.stderr) == (status, True), refused.stderr
 
 
-def test_anothers_file_is_not_overwritten_whatever_is_ignored(node: Node) -> None:
+def test_foreign_file_is_not_overwritten_even_if_its_finding_is_ignored(node: Node) -> None:
     shell(node, "echo theirs > /opt/cni/bin/cnictl-bridge")
     refused = cnictl(node, *INIT, "--ignore", "all", check=False)
     assert refused.status == 1

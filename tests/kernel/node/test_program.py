@@ -46,7 +46,7 @@ def in_use(node: Node) -> str:
     return node.run(["readlink", f"{HOME}/current"]).stdout.strip()
 
 
-def test_units_start_the_copy_and_nothing_else(node: Node) -> None:
+def test_units_start_only_the_copy(node: Node) -> None:
     unit = node.run(["cat", f"{UNITS}/cnictl.service"]).stdout + run(node, "watch", "--unit").stdout
     started = [line.partition("=")[2].lstrip("-").split()[0] for line in unit.splitlines() if line[:9] == "ExecStart"]
     assert started == [COMMAND] * 3
@@ -55,7 +55,7 @@ def test_units_start_the_copy_and_nothing_else(node: Node) -> None:
     assert drifted(node) == []
 
 
-def test_copy_applies_collects_and_confirms_where_all_that_made_it_is_gone(node: Node) -> None:
+def test_copy_applies_collects_and_confirms_without_the_original_installation(node: Node) -> None:
     source = os.path.dirname(os.path.dirname(cnictl.__file__))
     outside = [folder for folder in dict.fromkeys([source, sys.prefix]) if not folder.startswith("/usr")]
     hide = "".join(f"mount -t tmpfs none {folder}; " for folder in outside[:1])
@@ -84,7 +84,7 @@ def test_code_outside_the_copy_is_not_read(node: Node) -> None:
     "damage",
     ["rm {}/site/cnictl/core/cidr.py", "truncate -s 5 {}/site/rich/text.py", "chmod 666 {}/site/typer/main.py"],
 )
-def test_copy_that_is_damaged_or_not_roots_alone_is_told_and_made_anew(node: Node, damage: str) -> None:
+def test_copy_that_is_damaged_or_writable_by_others_is_reported_and_recreated(node: Node, damage: str) -> None:
     node.run(["sh", "-c", damage.format(f"{HOME}/current")])
     assert drifted(node) == ["program/cnictl"]
     assert doctor(node) == ["boot-unit"]
@@ -92,7 +92,7 @@ def test_copy_that_is_damaged_or_not_roots_alone_is_told_and_made_anew(node: Nod
     node.run([COMMAND, "plan", "--exit-code"])
 
 
-def test_damaged_copy_that_runs_says_so_and_repairs_all_else(node: Node) -> None:
+def test_damaged_copy_that_still_runs_says_so_and_repairs_everything_else(node: Node) -> None:
     node.run(["sh", "-c", f"echo >> {HOME}/current/site/netaddr/strategy/eui48.py; ip address flush dev cni0"])
     failed = node.run([COMMAND, "apply"], check=False)
     assert failed.status == 1
@@ -102,7 +102,7 @@ def test_damaged_copy_that_runs_says_so_and_repairs_all_else(node: Node) -> None
     assert drifted(node) == []
 
 
-def test_install_of_another_release_brings_its_copy_and_undo_the_former(node: Node) -> None:
+def test_install_of_another_release_installs_its_copy_and_undo_restores_the_former(node: Node) -> None:
     node.run(["sh", "-c", MAKE_NEWER])
     newer(node, "apply")
     assert in_use(node) == cnictl.__version__
@@ -117,7 +117,7 @@ def test_install_of_another_release_brings_its_copy_and_undo_the_former(node: No
     node.run([COMMAND, "plan", "--exit-code"])
 
 
-def test_watch_unit_that_starts_a_users_cnictl_is_told(node: Node) -> None:
+def test_watch_unit_that_starts_a_users_cnictl_is_reported(node: Node) -> None:
     unit = f"{UNITS}/cnictl-watch.service"
     fault = f"cnictl watch --unit | sed 's#^ExecStart=.* #ExecStart=/home/user/venv/bin/cnictl #' > {unit}"
     node.run(
@@ -139,7 +139,7 @@ def test_copy_that_cannot_start_is_never_put_into_use(node: Node) -> None:
     assert ".cnictl-building" not in node.run(["ls", "-a", HOME]).stdout
 
 
-def test_reset_removes_it(node: Node, before: dict[str, Any]) -> None:
+def test_reset_removes_the_copy(node: Node, before: dict[str, Any]) -> None:
     run(node, "reset-node", "--yes")
     node.run(["rm", "-rf", "/tmp/newer"])
     now = snapshot(node)

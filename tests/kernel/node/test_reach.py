@@ -147,7 +147,7 @@ def test_nodes_find_themselves_and_pods_reach_each_other_with_their_own_addresse
     assert_pods_reach_each_other(first, second)
 
 
-def test_a_pod_cidr_that_no_node_has_is_refused_at_once(lab: Lab) -> None:
+def test_a_pod_cidr_that_no_node_has_is_refused_immediately(lab: Lab) -> None:
     pod = start_pod(lab.nodes[0], "lonely")
     try:
         done = pod.run("ping", "-n", "-c1", "-W1", "10.244.77.7", check=False)
@@ -185,7 +185,7 @@ def test_watch_follows_the_file_and_its_replacement(lab: Lab) -> None:
     assert f"run {operators}" in would_undo, "undo skips watch's changes"
 
 
-def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: Lab) -> None:
+def test_lost_source_removes_no_route_and_is_reported_as_stale(lab: Lab) -> None:
     first = lab.nodes[0]
     with Watch(first) as watch:
         first.run(["rm", FILE])
@@ -209,7 +209,7 @@ def test_source_that_is_lost_takes_no_route_away_and_is_said_to_be_stale(lab: La
     ["", "network = 7", 'network = "10.244.0.0/16"\nnodes = []\n', "\x00\x01"],
     ids=["empty", "wrong", "no node", "garbage"],
 )
-def test_wrong_or_empty_file_takes_no_route_away(lab: Lab, text: str) -> None:
+def test_wrong_or_empty_file_removes_no_route(lab: Lab, text: str) -> None:
     first = lab.nodes[0]
     put(first, text)
     cnictl(first, "apply")
@@ -230,7 +230,7 @@ def test_node_that_moved_off_the_link_keeps_its_route_and_is_refused_by_name(lab
     assert_pods_reach_each_other(first, second)
 
 
-def test_watch_repairs_within_a_minute_what_causes_no_event(lab: Lab) -> None:
+def test_watch_repairs_drift_without_an_event_within_a_minute(lab: Lab) -> None:
     first = lab.nodes[0]
     conf = "/etc/cni/net.d/10-cnictl.conflist"
     with Watch(first) as watch:
@@ -250,7 +250,7 @@ def test_node_that_the_file_does_not_list_says_so_everywhere(lab: Lab) -> None:
     assert f"warning: {why}" in cnictl(first, "status", check=False).stdout
 
 
-def test_file_that_leads_in_a_circle_leaves_every_command_working(lab: Lab) -> None:
+def test_every_command_works_despite_a_link_loop_at_the_cluster_file(lab: Lab) -> None:
     first = lab.nodes[0]
     first.run(["sh", "-ec", f"rm {FILE}; ln -s {FILE} {FILE}"])
     try:
@@ -264,7 +264,7 @@ def test_file_that_leads_in_a_circle_leaves_every_command_working(lab: Lab) -> N
         first.run(["rm", FILE])
 
 
-def test_list_of_another_cluster_is_believed_only_by_an_explicit_word(lab: Lab) -> None:
+def test_list_of_another_cluster_is_accepted_only_with_accept_empty(lab: Lab) -> None:
     first = lab.nodes[0]
     put(first, cluster_text([("other", "10.0.0.200", "10.244.44.0/24")]))
     cnictl(first, "apply")
@@ -283,7 +283,7 @@ def test_file_that_another_user_may_write_is_not_used(lab: Lab) -> None:
     assert "users other than root" in listed(first)["source"]["trouble"]
 
 
-def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> None:
+def test_false_announcements_are_refused_by_name_and_change_nothing(lab: Lab) -> None:
     first = lab.nodes[0]
     lies = [("gateway", "10.0.0.1", "10.244.50.0/24"), ("far", "192.0.2.7", "10.244.51.0/24")]
     put(first, cluster_text([*entries_of(lab), *lies]))
@@ -298,7 +298,7 @@ def test_lying_announcements_are_refused_by_name_and_touch_nothing(lab: Lab) -> 
     note("node-refused", fault, symptom, "correct it in cluster.toml; cnictl apply")
 
 
-def test_conflict_keeps_pods_and_pod_cidr_and_says_so_everywhere(lab: Lab) -> None:
+def test_conflict_keeps_pods_and_pod_cidr_and_is_reported_everywhere(lab: Lab) -> None:
     first = lab.nodes[0]
     pod = start_pod(first, "kept")
     others = entries_of(lab)[1:]
@@ -335,7 +335,7 @@ def plugin_status(node: Node) -> Any:
     return json.loads(done.stdout) if done.status else None
 
 
-def test_static_peers_that_the_source_has_are_dropped_and_others_override_it(lab: Lab) -> None:
+def test_static_peers_equal_to_the_source_are_dropped_and_others_override_it(lab: Lab) -> None:
     first, second, third = lab.nodes
     cnictl(first, "reset-node", "--yes")
     where = ("--subnet", first.pod_cidr, "--network", "10.244.0.0/16")
@@ -351,7 +351,7 @@ def test_static_peers_that_the_source_has_are_dropped_and_others_override_it(lab
     assert learned(first) == all_routes(lab)
 
 
-def test_undo_of_joining_takes_everything_back_and_reset_finds_what_is_marked(lab: Lab) -> None:
+def test_undo_of_joining_reverts_everything_and_reset_finds_marked_routes(lab: Lab) -> None:
     first = lab.nodes[0]
     cnictl(first, "reset-node", "--yes")
     assert learned(first) == {}
@@ -366,7 +366,7 @@ def test_undo_of_joining_takes_everything_back_and_reset_finds_what_is_marked(la
     join(first, cluster_text(entries_of(lab)))
 
 
-def test_undo_of_a_new_file_brings_the_former_files_routes_back(lab: Lab) -> None:
+def test_undo_of_a_new_file_restores_the_former_files_routes(lab: Lab) -> None:
     first = lab.nodes[0]
     grown = cluster_text([*entries_of(lab), ("node9", "10.0.0.99", "10.244.9.0/24")])
     join(first, grown)
@@ -400,7 +400,7 @@ def test_dry_run_shows_the_routes_and_keeps_nothing(lab: Lab) -> None:
 
 
 @applies("doctor.source._stale: cnictl apply")
-def test_lost_record_is_read_again_by_the_hint(lab: Lab) -> None:
+def test_hint_restores_a_lost_record(lab: Lab) -> None:
     first = lab.nodes[0]
     first.run(["rm", "/var/lib/cnictl/peers.json"])
     items = json.loads(cnictl(first, "doctor", "-o", "json", check=False).stdout)["items"]
@@ -422,7 +422,7 @@ HEAD = 'network = "10.244.0.0/16"\n[[nodes]]\n'
     ],
     ids=["not in it", "without a pod CIDR", "wrong"],
 )
-def test_file_that_does_not_serve_this_node_is_refused_and_changes_nothing(lab: Lab, text: str, said: str) -> None:
+def test_file_without_this_node_is_refused_and_changes_nothing(lab: Lab, text: str, said: str) -> None:
     first = lab.nodes[0]
     before = first.run(["cat", "/etc/cnictl/node.toml"]).stdout
     done = join(first, text.replace("{own}", first.address), check=False)

@@ -136,7 +136,7 @@ def test_node_that_joins_is_routed_and_one_that_leaves_is_not(cluster: Cluster) 
         wait_for(lambda: plugin_status(first) is None, "the conflict is over", 20.0)
 
 
-def test_nodes_that_join_one_after_the_other_are_no_fight_with_another_program(cluster: Cluster) -> None:
+def test_nodes_that_join_one_by_one_do_not_count_as_a_fight(cluster: Cluster) -> None:
     first = cluster.nodes[0]
     joining = {f"10.244.{at}.0/24": f"10.0.0.{at}" for at in range(100, 100 + 2 * FIGHT)}
     with Watch(first):
@@ -159,7 +159,7 @@ def test_node_registered_again_with_another_pod_cidr_is_a_conflict(cluster: Clus
         wait_for(lambda: "source-conflict" not in findings(first), "the conflict is over", 20.0)
 
 
-def test_server_that_is_down_takes_no_route_away_even_over_a_restart_of_watch(cluster: Cluster) -> None:
+def test_server_that_is_down_removes_no_route_even_after_a_restart_of_watch(cluster: Cluster) -> None:
     first = cluster.nodes[0]
     with Watch(first) as watch:
         cluster.stop()
@@ -197,7 +197,7 @@ def put_client_back(_: Cluster, node: Node) -> None:
     ],
     ids=["client", "credential"],
 )  # fmt: skip
-def test_missing_client_or_credential_is_named_with_what_to_do_and_the_last_good_list_stays(
+def test_missing_client_or_credential_is_named_with_a_hint_and_the_last_list_is_kept(
     cluster: Cluster,
     hide: Callable[[Node], object],
     put_back: Callable[[Cluster, Node], object],
@@ -267,7 +267,7 @@ def test_setting_up_again_keeps_name_and_credential_of_the_node_file(cluster: Cl
     assert listed(third)["source"]["trouble"] == ""
 
 
-def test_without_the_pod_network_it_is_asked_for(cluster: Cluster) -> None:
+def test_init_node_requires_the_pod_network_if_the_cluster_does_not_say_it(cluster: Cluster) -> None:
     third = cluster.nodes[2]
     cnictl(third, "reset-node", "--yes")
     cluster.put_credential(third)

@@ -52,7 +52,7 @@ def test_files_for_the_next_boot_are_left_out_with_a_note(node: Node) -> None:
         node.run(["ip", "netns", "delete", "web"])
 
 
-def test_what_was_left_out_is_brought_once_it_can_be(node: Node) -> None:
+def test_skipped_files_are_written_once_they_can_be(node: Node) -> None:
     with read_only(node, "/etc/systemd/system", "/etc/sysctl.d"):
         init(node)
     assert {"boot/cnictl.service", "file/etc/sysctl.d/99-cnictl.conf"} <= set(drifted(node))
@@ -72,7 +72,7 @@ def test_what_was_left_out_is_brought_once_it_can_be(node: Node) -> None:
     ],
     ids=lambda value: "-".join(value) if isinstance(value, tuple) else value,
 )
-def test_what_a_node_needs_is_an_error_before_anything_is_touched(
+def test_unwritable_required_folder_is_an_error_before_any_change(
     node: Node, folders: tuple[str, ...], options: str, check: str
 ) -> None:
     before = snapshot(node)
@@ -87,7 +87,7 @@ def test_what_a_node_needs_is_an_error_before_anything_is_touched(
     assert after == before
 
 
-def test_plugin_goes_where_it_is_told_if_usr_local_is_read_only(node: Node) -> None:
+def test_plugin_is_installed_in_the_chosen_folder_if_usr_local_is_read_only(node: Node) -> None:
     with read_only(node, "/usr/local/lib"):
         done = init(node, check=False)
         assert (done.status, "plugin install --lib-dir /opt/cnictl" in done.stderr) == (1, True)

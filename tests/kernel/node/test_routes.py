@@ -86,7 +86,7 @@ def test_several_peers_are_dropped_as_one_run(node: Node) -> None:
         ((*TWO, "10.244.0.0/24=10.0.2.54"), 2, ["this node's own subnet"]),
     ],
 )
-def test_several_peers_are_refused_as_a_whole(
+def test_several_peers_are_refused_together(
     shared_node: Node, words: tuple[str, ...], status: int, named: list[str]
 ) -> None:
     if not shared_node.run(["ls", "/etc/cnictl/node.toml"], check=False).stdout:
@@ -125,7 +125,7 @@ def test_link_of_a_peer_pins_its_route(node: Node) -> None:
     assert cnictl(node, "init-node", "--dry-run", "--exit-code", check=False).status == 0
 
 
-def test_lost_link_of_a_peer_is_named_wherever_it_matters(node: Node) -> None:
+def test_lost_link_of_a_peer_is_named_by_every_command_that_needs_it(node: Node) -> None:
     node.run(["sh", "-ec", SECOND + "ip address add 10.50.0.1/24 dev eth9"])
     init(node, "--peer", "10.244.1.0/24=10.50.0.2%eth9")
     node.run(["ip", "link", "del", "eth9"])
@@ -143,7 +143,7 @@ def test_lost_link_of_a_peer_is_named_wherever_it_matters(node: Node) -> None:
     assert listed(node)["10.244.1.0/24"]["dev"] == "eth0"
 
 
-def test_peers_of_both_families_are_added_at_once() -> None:
+def test_peers_of_both_families_are_added_together() -> None:
     with Lab(nodes=1, dual_stack=True) as lab:
         (node,) = lab.nodes
         both = ("--subnet", f"{node.pod_cidr},{node.pod_cidr6}", "--network", "10.244.0.0/20,fd00:244::/48")
@@ -171,7 +171,7 @@ def test_pods_reach_each_other_once_both_nodes_have_the_route(lab: Lab) -> None:
     assert pod.pings(far.address)
 
 
-def test_list_tells_ok_missing_and_stale(node: Node) -> None:
+def test_list_shows_ok_missing_and_stale(node: Node) -> None:
     init(node, "--peer", "10.244.1.0/24=10.0.10.51", "--peer", "10.244.2.0/24=10.0.2.53")
     assert {row["state"] for row in listed(node).values()} == {"ok"}
     assert {row["link"] for row in listed(node).values()} == {"on the link"}
@@ -186,7 +186,7 @@ def test_list_tells_ok_missing_and_stale(node: Node) -> None:
     assert cnictl(node, "route", "list").status == 0
 
 
-def test_foreign_route_in_the_way_is_told_and_left_alone(node: Node) -> None:
+def test_foreign_route_in_the_way_is_reported_and_not_modified(node: Node) -> None:
     init(node)
     node.run(["ip", "route", "add", "10.244.1.0/24", "via", "10.0.2.53"])
     before = snapshot(node)
@@ -200,7 +200,7 @@ def test_foreign_route_in_the_way_is_told_and_left_alone(node: Node) -> None:
 @pytest.mark.parametrize(
     "words", [("reset-node", "--yes"), ("route", "del-peer", PEER[0], "--yes")], ids=lambda w: w[0]
 )
-def test_foreign_route_beside_ours_stays_when_ours_goes(node: Node, words: tuple[str, ...]) -> None:
+def test_foreign_route_beside_ours_stays_when_ours_is_removed(node: Node, words: tuple[str, ...]) -> None:
     init(node, "--peer", "=".join(PEER))
     foreign = "10.244.1.0/24 via 10.0.2.53 dev eth0 proto static metric 50"
     node.run(["ip", "route", "add", *foreign.split()])
@@ -259,7 +259,7 @@ def test_dry_run_changes_nothing(node: Node, words: tuple[str, ...]) -> None:
     assert snapshot(node) == before
 
 
-def test_bridge_alone_on_a_bare_host_and_away_again(node: Node) -> None:
+def test_bridge_is_created_and_removed_on_a_bare_host(node: Node) -> None:
     before = snapshot(node)
     cnictl(node, "bridge", "up", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
     shown = json.loads(cnictl(node, "bridge", "show", "-o", "json").stdout)
@@ -272,7 +272,7 @@ def test_bridge_alone_on_a_bare_host_and_away_again(node: Node) -> None:
     assert snapshot(node) == before
 
 
-def test_bridge_needs_to_know_its_subnet(node: Node) -> None:
+def test_bridge_up_requires_the_subnet(node: Node) -> None:
     refused = cnictl(node, "bridge", "up", check=False)
     assert refused.status == 2
     assert "needs --subnet and --network" in refused.stderr
@@ -289,7 +289,7 @@ def test_bridge_shows_the_pods_on_it_and_stays_up_under_them(node: Node) -> None
     assert pod.pings("10.244.0.1")
 
 
-def test_bridge_mtu_moves_and_is_pinned(node: Node) -> None:
+def test_bridge_mtu_changes_and_is_pinned(node: Node) -> None:
     init(node)
     cnictl(node, "bridge", "up", "--mtu", "1400")
     assert drifted(node) == []
@@ -297,7 +297,7 @@ def test_bridge_mtu_moves_and_is_pinned(node: Node) -> None:
     assert json.loads(cnictl(node, "bridge", "show", "-o", "json").stdout)["mtu"] == 1400
 
 
-def test_address_of_another_on_the_bridge_is_named_beside_ours(node: Node) -> None:
+def test_foreign_address_on_the_bridge_is_named_with_ours(node: Node) -> None:
     node.run(["sh", "-ec", "ip link add cni0 type bridge; ip address add 172.16.9.1/24 dev cni0; ip link set cni0 up"])
     before = snapshot(node)
     refused = cnictl(

@@ -75,7 +75,7 @@ def there(node: Node, path: str) -> bool:
     [("--config", "/tmp/elsewhere/config.toml"), ("-c", "elsewhere/config.toml"), ("--config=elsewhere/config.toml",)],
     ids=" ".join,
 )
-def test_plugin_and_conf_go_where_a_running_containerd_looks(node: Node, options: tuple[str, ...]) -> None:
+def test_plugin_and_conf_are_installed_where_a_running_containerd_looks(node: Node, options: tuple[str, ...]) -> None:
     node.run(["mkdir", "-p", "/srv/runtime/bin"])
     with containerd(node, *options):
         init(node)
@@ -89,7 +89,7 @@ APPLY = "doctor.runtime._unread: cnictl apply"
 
 
 @applies(APPLY)
-def test_runtime_started_later_is_served_by_the_hint(node: Node) -> None:
+def test_hint_installs_for_a_runtime_started_later(node: Node) -> None:
     init(node)
     with containerd(node, "--config", "/tmp/elsewhere/config.toml"):
         said = cnictl(node, "doctor", "--only", "runtime-folders", "-o", "json", check=False)
@@ -101,7 +101,7 @@ def test_runtime_started_later_is_served_by_the_hint(node: Node) -> None:
     cnictl(node, "reset-node", "--yes")
 
 
-def test_runtime_started_later_is_told_of_and_served(node: Node) -> None:
+def test_runtime_started_later_is_reported_and_supported(node: Node) -> None:
     init(node)
     assert not there(node, CONF)
     with containerd(node, "--config", "/tmp/elsewhere/config.toml"):

@@ -32,7 +32,7 @@ def program(node: Node) -> str:
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_commands_say_the_same_with_any_path(set_up: Node, path: list[str]) -> None:
+def test_commands_print_the_same_with_any_path(set_up: Node, path: list[str]) -> None:
     own = program(set_up)
     for words in (("status",), ("apply",), ("plan", "--exit-code"), ("doctor",), ("nat", "show")):
         usual = cnictl(set_up, *words, "-o", "json", check=False)
@@ -48,7 +48,7 @@ def _steady(done: Finished) -> object:
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-def test_an_add_loads_the_rules_with_any_path(set_up: Node, path: list[str]) -> None:
+def test_add_loads_the_rules_with_any_path(set_up: Node, path: list[str]) -> None:
     conf = json.loads(set_up.run(["cat", "/etc/cni/net.d/10-cnictl.conflist"]).stdout)
     request = json.dumps({"cniVersion": conf["cniVersion"], "name": conf["name"], **conf["plugins"][0]})
     set_up.run(["sh", "-c", "nft delete table inet cnictl; iptables -t nat -F POSTROUTING"], check=False)

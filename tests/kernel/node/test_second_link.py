@@ -41,7 +41,7 @@ def nodes() -> Iterator[tuple[Node, Node]]:
         yield here, there
 
 
-def test_pods_get_the_mtu_of_the_link_to_their_peers_and_doctor_is_content(nodes: tuple[Node, Node]) -> None:
+def test_pods_get_the_mtu_of_the_link_to_their_peers_and_doctor_finds_nothing(nodes: tuple[Node, Node]) -> None:
     here, there = nodes
     pod, far = start_pod(here, "web"), start_pod(there, "far")
     assert mtu(here, "cni0") == 1450
@@ -56,7 +56,7 @@ def test_pods_get_the_mtu_of_the_link_to_their_peers_and_doctor_is_content(nodes
     assert (peer["dev"], peer["answers"]) == ("priv0", True)
 
 
-def test_path_that_takes_less_is_named_without_a_hint_that_shrinks_a_card(nodes: tuple[Node, Node]) -> None:
+def test_path_with_a_smaller_mtu_is_named_without_a_hint_that_lowers_a_cards_mtu(nodes: tuple[Node, Node]) -> None:
     here, there = nodes
     shell(
         there,
@@ -108,7 +108,7 @@ def test_strict_filter_of_the_second_link_is_named(nodes: tuple[Node, Node]) -> 
         shell(there, "ip address del 10.99.0.1/32 dev lo")
 
 
-def test_first_peer_that_needs_it_lowers_the_mtu_and_apply_alone_raises_it(lab: Lab) -> None:
+def test_first_peer_that_needs_it_lowers_the_mtu_and_only_apply_raises_it(lab: Lab) -> None:
     here, there = second_link(lab)
     cnictl(here, "init-node", *INIT_OPTIONS, "--peer", "10.244.5.0/24=10.0.2.53")
     pod = start_pod(here, "web")
@@ -132,13 +132,13 @@ def test_first_peer_that_needs_it_lowers_the_mtu_and_apply_alone_raises_it(lab: 
     assert pod.pings("10.244.0.1")
 
 
-def test_route_with_an_mtu_of_its_own_limits_pods(node: Node) -> None:
+def test_route_with_its_own_mtu_limits_pods(node: Node) -> None:
     shell(node, "ip route add 10.0.2.53/32 dev eth0 mtu 1380")
     cnictl(node, "init-node", *INIT_OPTIONS, "--peer", "10.244.5.0/24=10.0.2.53")
     assert mtu(node, "cni0") == 1380
 
 
-def test_peer_whose_link_is_too_small_for_ipv6_is_refused(lab: Lab) -> None:
+def test_peer_behind_a_link_with_too_small_an_mtu_for_ipv6_is_refused(lab: Lab) -> None:
     here, _ = second_link(lab)
     shell(here, "ip link set priv0 mtu 1000")
     words = ("--subnet", "10.244.0.0/24,fd00:244::/64", "--network", "10.244.0.0/20,fd00:244::/48")

@@ -108,7 +108,7 @@ def _end(pod: Pod) -> None:
     pod.node.run(["ip", "netns", "del", pod.name])
 
 
-def test_no_packet_is_lost_whatever_becomes_of_the_cluster_file() -> None:
+def test_no_packet_is_lost_with_any_fault_of_the_cluster_file() -> None:
     with Lab(nodes=2) as lab:
         for node in lab.nodes:
             join(node, cluster_text(entries_of(lab)))
@@ -138,7 +138,7 @@ def test_no_packet_is_lost_whatever_becomes_of_the_cluster_file() -> None:
             ground.whole()
 
 
-def test_no_packet_is_lost_whatever_becomes_of_the_kubernetes_server() -> None:
+def test_no_packet_is_lost_with_any_fault_of_the_kubernetes_server() -> None:
     with Lab(nodes=2) as lab:
         cluster = Cluster(lab, 2)
         for at in range(2):

@@ -65,7 +65,7 @@ print(ownership.fault("/mnt/link/bin/program"))
 @pytest.mark.parametrize(
     ("value", "who"), [(USER_WRITES, "user 1000"), (GROUP_WRITES, "group 4"), (USER_READS, ""), (USER_MASKED, "")]
 )
-def test_file_or_folder_that_an_acl_opens_to_others_is_not_roots(place: str, value: bytes, who: str) -> None:
+def test_file_or_folder_that_an_acl_opens_to_others_is_not_trusted(place: str, value: bytes, who: str) -> None:
     source = os.path.dirname(os.path.dirname(os.path.dirname(ownership.__file__)))
     done = subprocess.run(
         ["unshare", "-m", "sh", "-ec", 'mount -t tmpfs -o mode=755 none /mnt; exec "$0" "$@"',

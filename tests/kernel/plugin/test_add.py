@@ -110,7 +110,7 @@ def test_packet_sent_the_moment_the_result_appears_is_not_lost(host: Host, subne
         host.run("ip", "link", "delete", "cni0")
 
 
-def test_veth_is_made_with_its_peer_in_the_pod(host: Host) -> None:
+def test_veth_is_created_with_its_peer_in_the_pod(host: Host) -> None:
     """Another program that watches the host's links never sees the pod's interface."""
     seen = host.path("/run/seen")
     with open(seen, "wb") as file:
@@ -136,7 +136,7 @@ def test_host_veth_carries_its_owners_mark(host: Host) -> None:
     assert host.links()[veth]["ifalias"] == "cnictl:mynet/shop/web-0"
 
 
-def test_mark_longer_than_the_kernel_takes_is_cut(host: Host) -> None:
+def test_mark_too_long_for_the_kernel_is_truncated(host: Host) -> None:
     name = "ä" * 200
     veth = host.add(host.pod(), CNI_ARGS=f"K8S_POD_NAME={name}")["interfaces"][1]["name"]
     alias = host.links()[veth]["ifalias"]
@@ -156,7 +156,7 @@ def test_bridge_keeps_its_mac_when_a_port_with_a_lower_one_joins(host: Host) -> 
 
 
 @pytest.mark.parametrize("conf", [{}, {"subnet": "fd00:10:244::/64", "network": "fd00:10::/32"}], ids=["IPv4", "IPv6"])
-def test_bridge_made_anew_has_the_mac_that_pods_know_their_gateway_by(host: Host, conf: Json) -> None:
+def test_recreated_bridge_has_its_former_mac(host: Host, conf: Json) -> None:
     pod, other = host.pods(2)
     mac = host.add(pod, {**WALK_THROUGH, **conf})["interfaces"][0]["mac"]
     host.run("ip", "link", "delete", "cni0")
@@ -190,7 +190,7 @@ def test_hairpin_mode_lets_a_pod_reach_itself_through_the_bridge(host: Host) -> 
     assert [links[veth]["linkinfo"]["info_slave_data"]["hairpin"] for veth in veths] == [False, True]
 
 
-def test_hand_made_bridge_with_the_right_address_is_taken_as_it_is(host: Host) -> None:
+def test_manually_created_bridge_with_the_right_address_is_used_unchanged(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     host.run("ip", "address", "add", "10.244.0.1/24", "dev", "cni0")
     index = host.links()["cni0"]["ifindex"]
@@ -207,7 +207,7 @@ def test_bridge_of_another_name(host: Host) -> None:
     assert "cni0" not in host.links()
 
 
-def test_reference_ipam_object_is_understood(host: Host) -> None:
+def test_reference_ipam_object_is_accepted(host: Host) -> None:
     conf = {
         "cniVersion": "1.0.0",
         "name": "ranged",
@@ -227,7 +227,7 @@ def test_reference_ipam_object_is_understood(host: Host) -> None:
     assert host.leases("ranged") == {"10.9.0.20": "pod\r\neth0"}
 
 
-def test_addresses_go_round_so_that_a_freed_one_rests(host: Host) -> None:
+def test_addresses_are_given_in_turn_before_a_freed_one_is_reused(host: Host) -> None:
     former, other, third = host.pods(3)
     first = host.plugin("ADD", former).address
     host.delete(former)
@@ -251,7 +251,7 @@ def test_second_interface_keeps_the_first_ones_default_route(host: Host) -> None
     assert host.pings(pod, "10.244.0.1")
 
 
-def test_address_and_mac_can_be_asked_for(host: Host) -> None:
+def test_address_and_mac_can_be_requested(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod, CNI_ARGS="IgnoreUnknown=1;IP=10.244.0.77;MAC=02:11:22:33:44:55")
     assert result["ips"][0]["address"] == "10.244.0.77/24"
@@ -260,7 +260,7 @@ def test_address_and_mac_can_be_asked_for(host: Host) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["10.244.0.2", "10.244.0.1", "10.244.0.0", "10.244.0.255", "10.244.1.7"])
-def test_address_that_cannot_be_given_is_a_conflict_and_nothing_is_left(host: Host, wanted: str) -> None:
+def test_address_that_is_not_available_is_a_conflict_and_nothing_is_left(host: Host, wanted: str) -> None:
     host.add(host.pod("holder"))
     pod = host.pod()
     before = host.traces()
@@ -283,7 +283,7 @@ def test_existing_interface_name_is_refused_and_everything_undone(host: Host) ->
     assert inside is not None and inside["addr_info"] == []
 
 
-def test_second_add_of_an_attachment_is_refused_and_the_first_lives_on(host: Host) -> None:
+def test_second_add_of_an_attachment_is_refused_and_the_first_keeps_working(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     before = host.traces()
@@ -294,7 +294,7 @@ def test_second_add_of_an_attachment_is_refused_and_the_first_lives_on(host: Hos
     assert host.pings(pod, "10.244.0.1")
 
 
-def test_missing_namespace_is_error_3_and_nothing_is_made(host: Host) -> None:
+def test_missing_namespace_is_error_3_and_nothing_is_created(host: Host) -> None:
     before = host.traces()
     error = host.plugin("ADD", Pod("pod", "/run/netns/gone")).error
     assert error["code"] == 3
@@ -303,7 +303,7 @@ def test_missing_namespace_is_error_3_and_nothing_is_made(host: Host) -> None:
 
 
 @pytest.mark.parametrize("netns", ["/proc/self/ns/mnt", "/proc/version", "/run", "/proc/self/ns/net", "/proc/1/ns/net"])
-def test_path_that_is_no_pods_namespace_is_error_4(host: Host, netns: str) -> None:
+def test_path_that_is_not_a_pod_namespace_is_error_4(host: Host, netns: str) -> None:
     """One of them is the host's own namespace: a pod's address there would cut the node off from the network."""
     before = host.traces()
     if netns == "/proc/1/ns/net":
@@ -328,7 +328,7 @@ def test_exhausted_subnet_is_a_clean_error_and_nothing_is_left(host: Host, masqu
 
 
 @pytest.mark.parametrize("masquerade", [False, True])
-def test_failed_first_add_takes_its_bridge_and_rules_along(host: Host, masquerade: bool) -> None:
+def test_failed_first_add_removes_its_bridge_and_rules(host: Host, masquerade: bool) -> None:
     host.conf |= {"ipMasq": masquerade}
     pod = host.pod()
     host.inside(pod, "ip", "link", "add", "eth0", "type", "bridge")
@@ -338,7 +338,7 @@ def test_failed_first_add_takes_its_bridge_and_rules_along(host: Host, masquerad
     assert "cni0" not in host.links()
 
 
-def test_full_subnet_first_takes_back_what_is_provably_stale(host: Host) -> None:
+def test_add_in_a_full_subnet_first_frees_provably_stale_leases(host: Host) -> None:
     host.conf["subnet"] = "10.244.0.0/29"
     pods = host.pods(5)
     addresses = [host.plugin("ADD", pod).address for pod in pods]
@@ -352,7 +352,7 @@ def test_full_subnet_first_takes_back_what_is_provably_stale(host: Host) -> None
     assert host.pings(newcomer, addresses[0])
 
 
-def test_full_subnet_takes_back_leases_from_before_the_last_boot(host: Host) -> None:
+def test_add_in_a_full_subnet_frees_leases_from_before_the_last_boot(host: Host) -> None:
     host.conf["subnet"] = "10.244.0.0/30"
     old, new = host.pods(2)
     host.add(old)
@@ -375,7 +375,7 @@ def test_bridge_with_another_address_is_an_error_that_names_both(host: Host) -> 
     assert host.traces() == before
 
 
-def test_link_that_is_no_bridge_is_left_alone(host: Host) -> None:
+def test_link_that_is_not_a_bridge_is_not_modified(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "veth", "peer", "name", "cni1")
     before = host.traces()
     error = host.plugin("ADD", host.pod()).error
@@ -432,7 +432,7 @@ def test_result_that_nobody_reads_undoes_the_attachment(host: Host) -> None:
     assert host.traces() == before
 
 
-def test_leases_lie_in_the_data_dir_of_the_conf(host: Host) -> None:
+def test_leases_are_in_the_data_dir_of_the_conf(host: Host) -> None:
     conf = {
         "cniVersion": "1.1.0",
         "name": "mynet",
@@ -465,7 +465,7 @@ def test_two_networks_on_one_host_share_nothing(host: Host) -> None:
     assert host.traces() == before
 
 
-def test_same_attachment_twice_at_once_attaches_once(host: Host) -> None:
+def test_simultaneous_adds_of_one_attachment_attach_once(host: Host) -> None:
     pod = host.pod()
     host.add(host.pod("first"))  # the bridge already exists: neither call is delayed by creating it
     answers = [finish(started) for started in [host.start("ADD", pod) for _ in range(6)]]
@@ -475,7 +475,7 @@ def test_same_attachment_twice_at_once_attaches_once(host: Host) -> None:
     assert host.pings(pod, "10.244.0.1")
 
 
-def test_leases_lie_where_host_local_looks_for_them(host: Host) -> None:
+def test_leases_are_where_host_local_looks_for_them(host: Host) -> None:
     host.add(host.pod())
     assert host.path(f"{LEASES}/mynet/10.244.0.2").read_bytes() == b"pod\r\neth0"
     assert host.path(f"{LEASES}/mynet/last_reserved_ip.0").read_bytes() == b"10.244.0.2"

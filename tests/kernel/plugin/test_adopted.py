@@ -141,7 +141,7 @@ FORMS: dict[str, Json] = {
 
 @pytest.mark.parametrize("way", ["DEL", "GC", "a failed ADD"])
 @pytest.mark.parametrize("form", FORMS)
-def test_all_of_an_adopted_bridge_is_put_back_with_its_last_pod(bridged: Host, form: str, way: str) -> None:
+def test_adopted_bridge_is_fully_restored_with_its_last_pod(bridged: Host, form: str, way: str) -> None:
     host, conf = bridged, FORMS[form]
     if form == "forced":
         host.run("ip", "address", "add", "10.50.0.1/24", "broadcast", "10.50.0.255", "dev", "br0")
@@ -169,7 +169,7 @@ def test_all_of_an_adopted_bridge_is_put_back_with_its_last_pod(bridged: Host, f
 
 
 @pytest.mark.parametrize("forwards", [False, True], ids=["host", "router"])
-def test_a_bridge_that_leads_to_a_router_goes_on_accepting_advertisements(bridged: Host, forwards: bool) -> None:
+def test_a_bridge_with_an_uplink_keeps_accepting_advertisements(bridged: Host, forwards: bool) -> None:
     host, pod = bridged, bridged.pod()
     uplink(host)
     host.run("sysctl", "-qw", f"{FORWARDING}={int(forwards)}", f"{ACCEPT_RA}=1")
@@ -181,7 +181,7 @@ def test_a_bridge_that_leads_to_a_router_goes_on_accepting_advertisements(bridge
     assert settings(host) == before and notes(host) == []
 
 
-def test_a_router_that_starts_to_advertise_after_the_first_add_is_learned_from(bridged: Host) -> None:
+def test_advertisements_of_a_router_that_starts_after_the_first_add_are_accepted(bridged: Host) -> None:
     """One router is behind br0, another behind a separate uplink. The first ADD enables forwarding."""
     host, pod = bridged, bridged.pod()
     uplink(host)
@@ -200,7 +200,7 @@ def test_a_router_that_starts_to_advertise_after_the_first_add_is_learned_from(b
     assert ADDRESS6.partition("/")[0] in host.run("ip", "address", "show", "dev", "br0") and notes(host) == []
 
 
-def test_a_learned_route_outlives_the_pods(bridged: Host) -> None:
+def test_a_learned_route_is_kept_after_the_last_del(bridged: Host) -> None:
     """No port belongs to anyone else: only the route shows that the bridge is an uplink."""
     host, pod = bridged, bridged.pod()
     host.run("ip", "-6", "route", "add", "default", "via", "fe80::1", "dev", "br0", "proto", "ra")
@@ -219,7 +219,7 @@ def test_a_pods_advertisement_is_not_accepted_on_a_bridge_of_pods(bridged: Host)
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "1"
 
 
-def test_a_port_that_comes_later_makes_it_an_uplink_at_the_next_add(bridged: Host) -> None:
+def test_a_port_added_later_makes_the_bridge_an_uplink_at_the_next_add(bridged: Host) -> None:
     host = bridged
     first, other = host.pods(2)
     host.add(first, CONF)
@@ -232,7 +232,7 @@ def test_a_port_that_comes_later_makes_it_an_uplink_at_the_next_add(bridged: Hos
     assert host.run("sysctl", "-n", ACCEPT_RA).strip() == "1" and notes(host) == []
 
 
-def test_what_an_operator_changed_since_stays(bridged: Host) -> None:
+def test_settings_that_an_operator_changed_since_stay(bridged: Host) -> None:
     host = bridged
     first, other = host.pods(2)
     host.add(first, CONF)
@@ -245,7 +245,7 @@ def test_what_an_operator_changed_since_stays(bridged: Host) -> None:
     assert "172.30.0.1/24" in settings(host)["addresses"] and notes(host) == []
 
 
-def test_two_networks_on_one_bridge_put_it_back_once_both_have_left(bridged: Host) -> None:
+def test_a_bridge_of_two_networks_is_restored_after_the_last_pod_of_both(bridged: Host) -> None:
     host = bridged
     first, other = host.pods(2)
     second = {**CONF, "name": "second", "promiscMode": True, "ipam": {}}
@@ -259,7 +259,7 @@ def test_two_networks_on_one_bridge_put_it_back_once_both_have_left(bridged: Hos
     assert settings(host) == before and notes(host) == []
 
 
-def test_a_bridge_that_was_down_is_down_again_unless_it_is_used_since(bridged: Host) -> None:
+def test_a_bridge_that_was_down_is_down_again_unless_others_use_it(bridged: Host) -> None:
     host, pod = bridged, bridged.pod()
     host.run("ip", "link", "set", "br0", "down")
     for used in (False, True):
@@ -270,7 +270,7 @@ def test_a_bridge_that_was_down_is_down_again_unless_it_is_used_since(bridged: H
         assert ("UP" in host.links()["br0"]["flags"]) == used
 
 
-def test_the_note_of_a_bridge_that_is_gone_goes_with_the_next_del(bridged: Host) -> None:
+def test_the_note_of_a_bridge_that_is_gone_is_removed_by_the_next_del(bridged: Host) -> None:
     host, pod = bridged, bridged.pod()
     host.add(pod, CONF)
     host.run("ip", "link", "delete", "br0")
@@ -280,7 +280,7 @@ def test_the_note_of_a_bridge_that_is_gone_goes_with_the_next_del(bridged: Host)
     assert notes(host) == [] and host.run("sysctl", "-n", ACCEPT_RA).strip() == "2"
 
 
-def test_a_bridge_of_ours_is_noted_nowhere(shared_host: Host) -> None:
+def test_our_own_bridge_has_no_note(shared_host: Host) -> None:
     pod = shared_host.pod("own")
     conf = {**CONF, "bridge": "cni9", "isGateway": True}
     shared_host.add(pod, conf)

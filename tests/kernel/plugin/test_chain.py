@@ -90,7 +90,7 @@ def test_portmap_leads_from_the_nodes_address_to_the_pod_until_del(node: Host) -
     assert node.leases() == {} and node.ports() == set() and node.records() == set()
 
 
-def test_firewall_lets_the_pod_out_where_forwarding_is_dropped(node: Host) -> None:
+def test_firewall_plugin_accepts_the_pod_if_forwarding_is_dropped(node: Host) -> None:
     chain = Chain(node, conflist(OURS, {"type": "firewall"}))
     node.run("iptables", "-P", "FORWARD", "DROP")
     open_, closed = node.pods(2)
@@ -128,7 +128,7 @@ def test_bandwidth_limits_what_iperf3_measures(node: Host) -> None:
     assert node.ports() == set() and not [name for name in node.links() if name.startswith("bwp")]
 
 
-def test_tuning_changes_what_ours_made_and_check_goes_by_the_last_result(node: Host) -> None:
+def test_check_uses_the_result_that_tuning_changed(node: Host) -> None:
     mac = "02:11:11:11:11:11"
     chain = Chain(node, conflist(OURS, {"type": "tuning", "sysctl": {"net.core.somaxconn": "500"}, "mac": mac}))
     pod = node.pod()
@@ -161,7 +161,7 @@ def test_sbr_gives_each_interface_of_a_pod_its_own_routes(node: Host) -> None:
     assert node.leases() == node.leases("other") == {} and node.ports() == node.ports("cni1") == set()
 
 
-def test_all_in_one_list_and_nothing_left(node: Host) -> None:
+def test_all_plugins_in_one_list_leave_nothing(node: Host) -> None:
     limits = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
     plugins = (OURS, PORTMAP, {"type": "firewall"}, limits, {"type": "tuning", "mtu": 1400})
     chain = Chain(node, conflist(*plugins))
@@ -182,7 +182,7 @@ def test_all_in_one_list_and_nothing_left(node: Host) -> None:
     assert rules(node) == []
 
 
-def test_a_later_plugins_failure_takes_ours_back(node: Host) -> None:
+def test_failure_of_a_later_plugin_undoes_our_attachment(node: Host) -> None:
     chain = Chain(node, conflist(OURS, {"type": "tuning", "sysctl": {"net.no_such_setting": "1"}}))
     pod = node.pod()
     with pytest.raises(Failed) as failed:
@@ -191,7 +191,7 @@ def test_a_later_plugins_failure_takes_ours_back(node: Host) -> None:
     assert node.leases() == {} and node.records() == set() and node.pod_link(pod) is None
 
 
-def test_after_another_plugin_its_result_stays_in_ours(node: Host) -> None:
+def test_result_of_an_earlier_plugin_is_kept_in_ours(node: Host) -> None:
     chain = Chain(node, conflist({"type": "loopback"}, OURS, PORTMAP))
     pod = node.pod()
     result = chain.add(pod, PUBLISHED)
@@ -244,7 +244,7 @@ def test_several_networks_on_one_node_and_several_interfaces_in_one_pod(node: Ho
     assert node.leases() == node.leases("other") == {} and node.ports() == node.ports("cni1") == set()
 
 
-def test_the_runner_itself_keeps_to_the_specification(host: Host) -> None:
+def test_the_runner_itself_follows_the_specification(host: Host) -> None:
     """A plugin that records its requests shows that the runner follows section 3."""
     scribe = "#!/bin/sh\ncat >>/run/scribe/$CNI_COMMAND-$(basename $0); [ $CNI_COMMAND != ADD ] || echo '{}'\n"
     host.run("mkdir", "-p", "/run/scribe/bin")

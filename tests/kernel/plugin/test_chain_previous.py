@@ -88,7 +88,7 @@ def test_each_address_names_its_own_interface_after_another_plugin(forwarding: H
     assert gone(host, pod)
 
 
-def test_every_later_plugin_finds_the_pod_after_loopback(forwarding: Host) -> None:
+def test_every_later_plugin_finds_the_pod_if_loopback_runs_first(forwarding: Host) -> None:
     host, pod = forwarding, forwarding.pod("all")
     plugins = (
         {"type": "portmap", "capabilities": {"portMappings": True}},
@@ -116,7 +116,7 @@ def test_every_later_plugin_finds_the_pod_after_loopback(forwarding: Host) -> No
     assert address not in host.run("iptables-save")
 
 
-def test_layer_2_result_has_the_bridge_first_too(forwarding: Host) -> None:
+def test_layer_2_result_also_lists_the_bridge_first(forwarding: Host) -> None:
     host, pod = forwarding, forwarding.pod("wire")
     chain = listed(host, "one", LOOPBACK, {"type": "cnictl-bridge", "bridge": "cni0"})
     result = chain.add(pod)
@@ -142,7 +142,7 @@ BEFORE: Json = {
 }
 
 
-def test_what_was_there_before_is_kept_after_ours_and_points_where_it_pointed(forwarding: Host) -> None:
+def test_previous_result_is_kept_after_ours_with_correct_interface_indexes(forwarding: Host) -> None:
     host, pod = forwarding, forwarding.pod("kept")
     request = {**conf("one", 4), "cniVersion": "1.1.0", "name": "one", "dns": {"domain": "ours.example"}}
     result = host.plugin("ADD", pod, request, BEFORE).result
@@ -157,7 +157,7 @@ def test_what_was_there_before_is_kept_after_ours_and_points_where_it_pointed(fo
 
 
 @pytest.mark.parametrize("place", ["eth0", 1.5, True, [0]])
-def test_a_place_that_is_no_number_is_refused_before_anything_is_made(forwarding: Host, place: object) -> None:
+def test_an_interface_index_that_is_not_a_number_is_refused_before_any_change(forwarding: Host, place: object) -> None:
     host = forwarding
     host.run("ip", "netns", "add", "refused", check=False)
     pod = Pod("refused", "/run/netns/refused")

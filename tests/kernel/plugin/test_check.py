@@ -137,7 +137,7 @@ def test_flushed_masquerade_is_named(host: Host, backend: str, flush: str) -> No
     assert "masquerade rules of mynet" in error["msg"]
 
 
-def test_attachment_that_never_was_is_unknown(host: Host) -> None:
+def test_attachment_that_never_existed_is_unknown(host: Host) -> None:
     pod, stranger = host.pods(2)
     result = host.add(pod, CONF)
     assert host.plugin("CHECK", Pod("stranger", pod.netns), CONF, result).code in (3, 104)
@@ -158,14 +158,14 @@ def test_lost_record_is_noticed(host: Host) -> None:
     "spoiled",
     [None, {}, {"interfaces": 5}, {"interfaces": []}, {"ips": [{"address": 5}]}, {"ips": []}, {"routes": [7]}],
 )
-def test_prev_result_that_promises_nothing_is_a_configuration_error(host: Host, spoiled: Json | None) -> None:
+def test_prev_result_without_content_is_a_configuration_error(host: Host, spoiled: Json | None) -> None:
     pod = host.pod()
     result = host.add(pod, CONF)
     previous = None if spoiled is None else ({**result, **spoiled} if spoiled else {})
     assert host.plugin("CHECK", pod, CONF, previous).code == 7
 
 
-def test_what_other_plugins_of_the_chain_made_is_theirs_to_check(host: Host) -> None:
+def test_check_ignores_what_other_plugins_of_the_chain_created(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod, CONF)
     result["interfaces"].append({"name": "net9", "mac": "02:00:00:00:00:09", "sandbox": pod.netns})

@@ -62,7 +62,7 @@ def chosen(node: Node) -> list[str]:
     return [line for line in node.run(["cat", NODE_FILE]).stdout.splitlines() if line.startswith("version")]
 
 
-def test_version_that_was_chosen_outlives_apply_and_is_sound_to_doctor(node: Node) -> None:
+def test_chosen_version_survives_apply_and_doctor_accepts_it(node: Node) -> None:
     newer(node, "plugin", "use", OLD)
     assert chosen(node) == [f'version = "{OLD}"']
     for command in ("apply", "init-node"):
@@ -78,7 +78,7 @@ def test_version_that_was_chosen_outlives_apply_and_is_sound_to_doctor(node: Nod
     assert f"{NEW}, newer than the plugin" in newer(node, "status").stdout
 
 
-def test_older_cnictl_keeps_what_a_newer_one_installed(node: Node) -> None:
+def test_older_cnictl_keeps_the_version_of_a_newer_one(node: Node) -> None:
     run(node, "apply")
     assert in_use(node) == NEW
     assert drifted(node) == []
@@ -89,13 +89,13 @@ def test_older_cnictl_keeps_what_a_newer_one_installed(node: Node) -> None:
     assert (in_use(node), drifted(node)) == (NEW, [])
 
 
-def test_older_cnictl_keeps_it_also_where_node_toml_names_no_version(node: Node) -> None:
+def test_older_cnictl_keeps_the_version_even_if_node_toml_names_none(node: Node) -> None:
     node.run(["sed", "-i", "/^version/d", NODE_FILE])
     run(node, "apply")
     assert (in_use(node), drifted(node), chosen(node)) == (NEW, [], [])
 
 
-def test_repair_puts_the_chosen_version_back(node: Node) -> None:
+def test_repair_restores_the_chosen_version(node: Node) -> None:
     newer(node, "plugin", "use", OLD)
     with watching(node) as watcher:
         node.run(["sh", "-c", f"rm {LAUNCHER}; nft flush ruleset"])  # the flush triggers a repair
@@ -104,7 +104,7 @@ def test_repair_puts_the_chosen_version_back(node: Node) -> None:
         assert drifted(node) == []
 
 
-def test_choice_is_undone_under_a_pod_that_lives(node: Node) -> None:
+def test_choice_is_undone_under_a_live_pod(node: Node) -> None:
     before = node.run(["cat", NODE_FILE]).stdout
     pod = start_pod(node, "pod")
     run(node, "plugin", "use", OLD)
@@ -134,7 +134,7 @@ def test_version_in_use_or_chosen_is_not_deleted(node: Node) -> None:
     assert (refused.status, f"names version {OLD}" in refused.stderr) == (1, True)
 
 
-def test_chosen_version_that_is_gone_is_told_with_the_way_out_and_nothing_takes_its_place(node: Node) -> None:
+def test_missing_chosen_version_is_reported_with_a_hint_and_not_replaced(node: Node) -> None:
     node.run(["mv", f"{LIB}/{NEW}", "/tmp/kept"])
     try:
         assert "plugin/cnictl-bridge" in drifted(node)
@@ -151,7 +151,7 @@ def test_chosen_version_that_is_gone_is_told_with_the_way_out_and_nothing_takes_
     assert drifted(node) == []
 
 
-def test_key_of_a_newer_release_is_kept_and_told_while_a_slip_of_the_hand_is_refused(node: Node) -> None:
+def test_key_of_a_newer_release_is_kept_and_reported_but_a_typing_error_is_refused(node: Node) -> None:
     note = "import json; path = '/var/lib/cnictl/former.json'; found = json.load(open(path)); "
     note += "found['specs'][-1]['flow_label'] = 7; json.dump(found, open(path, 'w'))"
     refused = run_with(node, "flow_label = 7\n", "plan")

@@ -24,7 +24,7 @@ def nothing_of(host: Host, pod: Pod) -> bool:
     return True
 
 
-def test_everything_is_gone_when_it_returns(host: Host) -> None:
+def test_everything_is_removed_when_del_returns(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod)
     host.delete(pod, prev=result)
@@ -33,7 +33,7 @@ def test_everything_is_gone_when_it_returns(host: Host) -> None:
     assert "cni0" in host.links()
 
 
-def test_another_pods_attachment_is_left_alone(host: Host) -> None:
+def test_another_pods_attachment_is_not_touched(host: Host) -> None:
     kept, pod = host.pods(2)
     host.add(kept)
     before = host.traces()
@@ -42,7 +42,7 @@ def test_another_pods_attachment_is_left_alone(host: Host) -> None:
     assert host.pings(kept, "10.244.0.1")
 
 
-def test_called_twice_and_for_what_never_was(host: Host) -> None:
+def test_second_del_and_del_of_an_unknown_attachment_succeed(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod)
     for _ in range(3):
@@ -51,7 +51,7 @@ def test_called_twice_and_for_what_never_was(host: Host) -> None:
     assert nothing_of(host, pod)
 
 
-def test_on_a_host_that_never_saw_an_add(host: Host) -> None:
+def test_succeeds_on_a_host_without_any_add(host: Host) -> None:
     before = host.traces()
     host.delete(host.pod())
     host.delete(Pod("gone", "/run/netns/gone"))
@@ -63,7 +63,7 @@ def test_on_a_host_that_never_saw_an_add(host: Host) -> None:
     "loss",
     ["nothing", "namespace", "interface", "host veth", "record", "lease", "bridge", "address", "store", "all state"],
 )
-def test_whatever_is_gone_already(host: Host, loss: str, prev: str) -> None:
+def test_del_succeeds_with_any_part_already_gone(host: Host, loss: str, prev: str) -> None:
     pod = host.pod()
     result = host.add(pod)
     veth = result["interfaces"][1]["name"]
@@ -113,7 +113,7 @@ def test_netns_that_now_names_another_pod_is_not_touched(host: Host) -> None:
     assert host.leases() == {"10.244.0.3": "heir\r\neth0"}
 
 
-def test_netns_that_is_the_hosts_own_is_not_touched(host: Host) -> None:
+def test_netns_of_the_host_itself_is_not_touched(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     host.run("ip", "link", "add", "eth0", "type", "veth", "peer", "name", "eth0-peer")
@@ -148,7 +148,7 @@ def test_del_after_a_refused_add_leaves_the_containers_own_interface(host: Host)
 @pytest.mark.parametrize(
     "previous", [{}, {"interfaces": 5}, {"ips": ["x", {"address": 7}], "interfaces": [None]}, {"ips": {}}]
 )
-def test_prev_result_of_any_shape_is_no_hindrance(host: Host, previous: Json) -> None:
+def test_prev_result_of_any_shape_is_accepted(host: Host, previous: Json) -> None:
     pod = host.pod()
     host.add(pod)
     host.delete(pod, prev=previous)
@@ -165,7 +165,7 @@ def test_read_only_disk_is_an_error_and_a_later_del_completes(host: Host) -> Non
     assert nothing_of(host, pod)
 
 
-def test_full_disk_is_no_hindrance(host: Host) -> None:
+def test_del_works_on_a_full_disk(host: Host) -> None:
     host.run("mount", "-t", "tmpfs", "-o", "size=256k", "small", "/var/lib")
     pod = host.pod()
     host.add(pod)
@@ -190,7 +190,9 @@ def test_full_disk_is_no_hindrance(host: Host) -> None:
         ("all of it", "with netns", "iptables"),
     ],
 )
-def test_both_families_rules_and_guard_go_whatever_went_before(host: Host, loss: str, netns: str, backend: str) -> None:
+def test_del_removes_rules_and_guard_of_both_families_with_any_part_already_gone(
+    host: Host, loss: str, netns: str, backend: str
+) -> None:
     """The reference plugin fails forever after a flush, and leaks rules after the namespace is gone."""
     ranges = [[{"subnet": "10.244.0.0/24"}], [{"subnet": "fd00:244::/64"}]]
     conf = {**REFERENCE, "type": "cnictl-bridge", "ipMasq": True, "ipMasqBackend": backend, "macspoofchk": True,
@@ -280,7 +282,7 @@ def test_a_lease_that_names_no_interface_is_freed_as_host_local_frees_it(host: H
     assert set(host.leases()) == {"10.244.0.4"}
 
 
-def test_masquerade_of_the_reference_plugin_goes_with_its_pod(host: Host) -> None:
+def test_masquerade_of_the_reference_plugin_is_removed_with_its_pod(host: Host) -> None:
     pod, other = host.pods(2)
     conf = {**REFERENCE, "ipMasq": True}
     host.reference("bridge", "ADD", other, conf).result  # noqa: B018 (raises unless it succeeded)

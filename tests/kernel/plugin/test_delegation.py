@@ -92,7 +92,7 @@ def test_static_gives_addresses_of_both_families_and_routes(host: Host) -> None:
     assert host.records() == set() and host.ports() == set()
 
 
-def test_an_address_that_is_asked_for_is_the_ipam_plugins_to_give(host: Host) -> None:
+def test_requested_address_is_passed_to_the_ipam_plugin(host: Host) -> None:
     conf: Json = {**CONF, "ipam": {"type": "static"}}
     first, second = host.pods(2)
     given = host.add(first, conf, CNI_ARGS="IP=10.9.0.8/24;GATEWAY=10.9.0.1")
@@ -103,7 +103,7 @@ def test_an_address_that_is_asked_for_is_the_ipam_plugins_to_give(host: Host) ->
 
 
 @pytest.mark.parametrize("version", ["0.2.0", "0.4.0"])
-def test_an_older_version_is_spoken_on_both_sides(host: Host, version: str) -> None:
+def test_an_older_version_is_used_on_both_sides(host: Host, version: str) -> None:
     conf = {**CONF, "cniVersion": version, "ipam": STATIC}
     pod = host.pod()
     result = host.add(pod, conf)
@@ -116,7 +116,7 @@ def test_an_older_version_is_spoken_on_both_sides(host: Host, version: str) -> N
     assert host.ports() == set()
 
 
-def test_dhcp_asks_through_the_pods_interface(host: Host) -> None:
+def test_dhcp_sends_through_the_pods_interface(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     host.run("ip", "address", "add", "10.9.0.1/24", "dev", "cni0")
     host.run("ip", "link", "set", "cni0", "up")
@@ -144,7 +144,7 @@ def test_dhcp_asks_through_the_pods_interface(host: Host) -> None:
     assert host.records() == set() and host.ports() == set()
 
 
-def test_it_runs_with_our_environment_and_its_words_reach_our_stderr(odd: Odd) -> None:
+def test_ipam_plugin_gets_our_environment_and_its_stderr_reaches_ours(odd: Odd) -> None:
     odd.does(ADD=f"env >/run/odd/env; cat >/run/odd/stdin; echo heard >&2; {ANSWER}")
     pod = odd.host.pod()
     environment = odd.host.environment("ADD", pod, CNI_ARGS="IgnoreUnknown=1;K8S_POD_NAME=web", CNI_PATH=PATH)
@@ -166,7 +166,9 @@ def test_it_runs_with_our_environment_and_its_words_reach_our_stderr(odd: Odd) -
         ('echo \'{"ips": [{"address": "10.9.0.7"}]}\'', 6, "no prefix length"),
     ],
 )
-def test_its_failure_is_told_and_all_is_taken_back(odd: Odd, does: str, code: int, msg: str) -> None:
+def test_failure_of_the_ipam_plugin_is_reported_and_everything_is_undone(
+    odd: Odd, does: str, code: int, msg: str
+) -> None:
     pod = odd.host.pod()
     before = odd.host.traces()
     odd.does(ADD=does)
@@ -177,7 +179,7 @@ def test_its_failure_is_told_and_all_is_taken_back(odd: Odd, does: str, code: in
     assert odd.host.traces() == before
 
 
-def test_a_missing_one_is_named_and_nothing_is_left(odd: Odd) -> None:
+def test_a_missing_ipam_plugin_is_named_and_nothing_is_left(odd: Odd) -> None:
     pod = odd.host.pod()
     before = odd.host.traces()
     for kind, code in (("nowhere", 2), ("../odd/odd", 7), ("cnictl-bridge", 7)):
@@ -187,7 +189,7 @@ def test_a_missing_one_is_named_and_nothing_is_left(odd: Odd) -> None:
     assert odd.diary == []
 
 
-def test_our_own_failure_gives_its_address_back(odd: Odd) -> None:
+def test_our_own_failure_releases_the_address(odd: Odd) -> None:
     """The route's gateway is on no link: the kernel refuses the route after the address has been assigned."""
     pod = odd.host.pod()
     before = odd.host.traces()
@@ -198,7 +200,7 @@ def test_our_own_failure_gives_its_address_back(odd: Odd) -> None:
     assert odd.host.traces() == before
 
 
-def test_a_failure_leaves_what_another_attachment_counts_on_by_now(odd: Odd) -> None:
+def test_a_failure_keeps_what_another_attachment_uses(odd: Odd) -> None:
     """The failing ADD created the bridge and set its mode; a pod that was attached meanwhile needs both."""
     host = odd.host
     late, quick = host.pods(2)
@@ -219,7 +221,7 @@ def test_a_failure_leaves_what_another_attachment_counts_on_by_now(odd: Odd) -> 
 
 
 @pytest.mark.once  # in an ordinary user's namespace, records on a read-only disk count as the host's
-def test_a_failure_that_cannot_be_taken_back_is_told_with_its_cause(odd: Odd) -> None:
+def test_a_failed_undo_is_reported_with_the_original_cause(odd: Odd) -> None:
     pod, state = odd.host.pod(), "/var/lib/cnictl"
     odd.does(ADD=f"mount --bind {state} {state} && mount -o remount,bind,ro {state}; {FAILURE}")
     error = odd.host.plugin("ADD", pod, odd.conf, CNI_PATH=PATH).error
@@ -232,7 +234,7 @@ def test_a_failure_that_cannot_be_taken_back_is_told_with_its_cause(odd: Odd) ->
 
 
 @pytest.mark.parametrize("former", ["1", "2"])
-def test_a_failure_gives_a_bridge_that_was_there_its_accept_ra_back(odd: Odd, former: str) -> None:
+def test_a_failure_restores_accept_ra_of_an_existing_bridge(odd: Odd, former: str) -> None:
     odd.host.run("ip", "link", "add", "cni0", "type", "bridge")
     switch = "net.ipv6.conf.cni0.accept_ra"
     odd.host.run("sysctl", "-qw", f"{switch}={former}")
@@ -241,7 +243,7 @@ def test_a_failure_gives_a_bridge_that_was_there_its_accept_ra_back(odd: Odd, fo
     assert odd.host.run("sysctl", "-n", switch) == f"{former}\n"
 
 
-def test_del_asks_it_always_and_tells_its_failure_once_ours_is_done(odd: Odd) -> None:
+def test_del_always_calls_the_ipam_plugin_and_reports_its_failure_last(odd: Odd) -> None:
     host, pod = odd.host, odd.host.pod()
     result = host.add(pod, odd.conf, CNI_PATH=PATH)
     assert host.records() == {"pod@eth0"}
@@ -254,7 +256,7 @@ def test_del_asks_it_always_and_tells_its_failure_once_ours_is_done(odd: Odd) ->
     assert odd.diary == ["DEL pod", "DEL stranger"]
 
 
-def test_check_passes_through(odd: Odd) -> None:
+def test_check_is_passed_to_the_ipam_plugin(odd: Odd) -> None:
     pod = odd.host.pod()
     result = odd.host.add(pod, odd.conf, CNI_PATH=PATH)
     assert odd.host.plugin("CHECK", pod, odd.conf, result, CNI_PATH=PATH).result == {}
@@ -262,7 +264,7 @@ def test_check_passes_through(odd: Odd) -> None:
     assert odd.host.plugin("CHECK", pod, odd.conf, result, CNI_PATH=PATH).code == 123
 
 
-def test_an_attachment_whose_pod_died_gives_its_address_back_before_the_next_add(odd: Odd) -> None:
+def test_the_next_add_releases_the_address_of_a_dead_pod(odd: Odd) -> None:
     host, pod = odd.host, odd.host.pod()
     veth = host.add(pod, odd.conf, CNI_PATH=PATH)["interfaces"][1]["name"]
     host.kill(pod)
@@ -272,7 +274,7 @@ def test_an_attachment_whose_pod_died_gives_its_address_back_before_the_next_add
     assert odd.diary == ["DEL pod", "ADD pod"]
 
 
-def test_gc_gives_back_what_is_not_valid_and_passes_through(odd: Odd) -> None:
+def test_gc_releases_invalid_attachments_and_is_passed_to_the_ipam_plugin(odd: Odd) -> None:
     host = odd.host
     kept, lost = host.pods(2)
     odd.conf["cniVersion"] = "1.1.0"
@@ -289,7 +291,7 @@ def test_gc_gives_back_what_is_not_valid_and_passes_through(odd: Odd) -> None:
     assert host.plugin("GC", conf=conf, CNI_PATH=PATH).code == 123
 
 
-def test_status_passes_through_and_names_one_that_can_serve_no_add(odd: Odd) -> None:
+def test_status_is_passed_on_and_names_an_ipam_plugin_that_cannot_add(odd: Odd) -> None:
     host = odd.host
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
     conf = {**odd.conf, "cniVersion": "1.1.0"}

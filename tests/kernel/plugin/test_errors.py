@@ -84,7 +84,7 @@ WRONG: list[tuple[Json, str]] = [
 ]
 
 
-def test_configuration_error_names_the_value_and_nothing_is_made(host: Host) -> None:
+def test_configuration_error_names_the_value_and_nothing_is_created(host: Host) -> None:
     pod = host.pod()
     before = host.traces()
     for wrong, word in WRONG:
@@ -96,7 +96,7 @@ def test_configuration_error_names_the_value_and_nothing_is_made(host: Host) -> 
     assert host.pod_link(pod) is None
 
 
-def test_error_speaks_the_version_that_was_asked_for(host: Host) -> None:
+def test_error_has_the_requested_version(host: Host) -> None:
     for version in ("0.1.0", "0.4.0", "1.0.0", "1.1.0"):
         assert (
             host.plugin("ADD", host.pod(f"pod{version}"), conf(cniVersion=version, mtu=-1)).error["cniVersion"]
@@ -131,7 +131,7 @@ def test_error_speaks_the_version_that_was_asked_for(host: Host) -> None:
     ids=lambda stdin: stdin[:16].decode("latin-1"),
 )
 @pytest.mark.parametrize("verb", ["ADD", "DEL"])
-def test_stdin_that_is_no_configuration_is_error_6(host: Host, verb: str, stdin: bytes) -> None:
+def test_stdin_that_is_not_a_configuration_is_error_6(host: Host, verb: str, stdin: bytes) -> None:
     answer = host.call(host.environment(verb, Pod("pod", "/run/netns/pod")), stdin)
     assert answer.code == 6
     assert host.traces()["files"] == {}
@@ -175,13 +175,13 @@ def test_environment_error_is_4_and_names_the_variable(host: Host) -> None:
     assert host.traces() == before
 
 
-def test_environment_error_names_all_that_is_wrong_at_once(host: Host) -> None:
+def test_environment_error_names_every_wrong_variable(host: Host) -> None:
     error = host.call({"CNI_COMMAND": "ADD"}, host.stdin()).error
     assert error["code"] == 4
     assert all(word in error["msg"] for word in ("CNI_CONTAINERID", "CNI_IFNAME", "CNI_NETNS"))
 
 
-def test_stdin_that_can_not_be_read_is_error_5(host: Host) -> None:
+def test_unreadable_stdin_is_error_5(host: Host) -> None:
     done = subprocess.run(
         [*host.enter, "sh", "-c", 'exec "$0" <&-', plugin_executable()],
         env=host.environment("ADD", host.pod()),
@@ -191,7 +191,7 @@ def test_stdin_that_can_not_be_read_is_error_5(host: Host) -> None:
     assert Answer(done.returncode, done.stdout, done.stderr).code == 5
 
 
-def test_store_that_can_not_be_read_is_error_5(host: Host) -> None:
+def test_unreadable_store_is_error_5(host: Host) -> None:
     host.path("/var/lib/cni").write_text("a file in the way")
     pod = host.pod()
     before = host.traces()
@@ -248,7 +248,7 @@ def impatient(host: Host, verb: str, pod: Pod) -> Answer:
     return host.call(host.environment(verb, pod), host.stdin(), plugin_executable(0.5))
 
 
-def test_attachment_that_another_call_is_at_work_on_is_try_again(host: Host) -> None:
+def test_attachment_in_use_by_another_call_is_try_again(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod)
     with held(host, f"{RECORDS}/mynet/pod@eth0"):
@@ -259,7 +259,7 @@ def test_attachment_that_another_call_is_at_work_on_is_try_again(host: Host) -> 
         assert host.plugin("CHECK", pod, prev=result).result == {}
 
 
-def test_nothing_but_the_document_is_on_stdout(host: Host) -> None:
+def test_stdout_has_only_the_document(host: Host) -> None:
     answer = host.plugin("ADD", Pod("pod", "/run/netns/gone"))
     assert answer.stdout.endswith(b"}\n") and answer.stdout.count(b"\n") == 1
     assert json.loads(answer.stdout) == answer.error

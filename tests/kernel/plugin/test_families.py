@@ -32,7 +32,7 @@ def sysctl(host: Host, pod: Pod | None, name: str) -> str:
 
 @pytest.mark.parametrize("disabled", [False, True], ids=["allowed", "disabled by default"])
 @pytest.mark.parametrize("conf", [DUAL, ALONE], ids=["dual", "alone"])
-def test_pod_talks_in_every_family_at_once(host: Host, conf: Json, disabled: bool) -> None:
+def test_pod_communicates_in_every_family_at_the_same_time(host: Host, conf: Json, disabled: bool) -> None:
     """Runtimes commonly disable IPv6 in a pod's namespace until a plugin assigns an IPv6 address."""
     pod, other = host.pods(2)
     for target in (pod, other):
@@ -72,7 +72,7 @@ def test_result_has_both_families_in_every_versions_shape(host: Host, version: s
     ]
 
 
-def test_nobody_takes_a_router_for_granted(host: Host) -> None:
+def test_router_advertisements_of_a_pod_are_ignored(host: Host) -> None:
     """Router advertisements from one pod must affect neither the node nor another pod (CVE-2020-10749)."""
     pod = host.pod()
     host.add(pod, conf_of(FOUR))
@@ -82,7 +82,7 @@ def test_nobody_takes_a_router_for_granted(host: Host) -> None:
     assert sysctl(host, pod, "net.ipv6.conf.eth0.accept_ra") == "0"
 
 
-def test_failed_add_gives_a_bridge_its_ipv6_switches_back(host: Host) -> None:
+def test_failed_add_restores_a_bridges_ipv6_settings(host: Host) -> None:
     host.run("mkdir", "-p", f"{LEASES}/dual")
     host.path(f"{LEASES}/dual/10.9.0.5").write_bytes(b"theirs\r\neth0")
     full = conf_of({**FOUR, "rangeStart": "10.9.0.5", "rangeEnd": "10.9.0.5"}, SIX)
@@ -107,7 +107,7 @@ def test_a_node_that_is_a_gateway_forwards_for_the_families_it_serves(host: Host
     assert [sysctl(host, None, name) for name in names] == ["1", "1"]
 
 
-def test_node_goes_on_accepting_router_advertisements_on_all_its_own_links(host: Host) -> None:
+def test_node_keeps_accepting_router_advertisements_on_all_its_own_links(host: Host) -> None:
     """A forwarding node ignores router advertisements and loses its learned route unless accept_ra is 2."""
     host.run("sysctl", "-qw", "net.ipv6.conf.all.forwarding=0")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "router")
@@ -134,7 +134,7 @@ def test_kernel_without_ipv6_is_named_and_nothing_is_left(host: Host) -> None:
         assert host.traces() == before
 
 
-def test_addresses_already_on_the_link_are_found_where_that_is_asked_for(host: Host) -> None:
+def test_duplicate_addresses_on_the_link_are_found_if_requested(host: Host) -> None:
     conf = {**DUAL, "enabledad": True}
     pod, squatter = host.pods(2)
     result = host.add(pod, conf)
@@ -151,7 +151,7 @@ def test_addresses_already_on_the_link_are_found_where_that_is_asked_for(host: H
     assert host.traces() == before
 
 
-def test_neighbours_learn_at_once_who_has_a_former_pods_address(host: Host) -> None:
+def test_neighbours_learn_immediately_who_has_a_former_pods_address(host: Host) -> None:
     """Otherwise they lose packets for half a minute until they resolve it again, or until the bridge forgets it too."""
     neighbour, former, later = host.pods(3)
     host.add(neighbour, DUAL)
@@ -222,7 +222,7 @@ ROUTES: list[Json] = [
 
 
 @pytest.mark.parametrize("version", ["1.0.0", "1.1.0"])
-def test_routes_have_their_metrics_and_check_misses_each(host: Host, version: str) -> None:
+def test_routes_have_their_metrics_and_check_reports_each_missing_one(host: Host, version: str) -> None:
     conf = conf_of(FOUR, SIX, ipam={"routes": ROUTES}, cniVersion=version)
     pod = host.pod()
     result = host.add(pod, conf)
@@ -264,7 +264,7 @@ def test_routes_have_their_metrics_and_check_misses_each(host: Host, version: st
         ("host rm /var/lib/cni/networks/dual/fd00:9::2", "lease of fd00:9::2"),
     ],
 )
-def test_check_misses_what_ipv6_has_lost(host: Host, spoil: str, words: str) -> None:
+def test_check_reports_missing_ipv6_parts(host: Host, spoil: str, words: str) -> None:
     pod = host.pod()
     result = host.add(pod, DUAL)
     where, *argv = spoil.split()
@@ -276,7 +276,7 @@ def test_check_misses_what_ipv6_has_lost(host: Host, spoil: str, words: str) -> 
     assert (error["code"], words in error["msg"]) == (104, True), error
 
 
-def test_exhausted_second_set_gives_the_first_sets_address_back(host: Host) -> None:
+def test_exhausted_second_set_releases_the_first_sets_address(host: Host) -> None:
     conf = conf_of(FOUR, {"subnet": "fd00:9::/126"})
     *pods, last = host.pods(3)
     for pod in pods:

@@ -93,7 +93,7 @@ def test_read_only_store_keeps_address_and_record_until_it_is_writable(net: Net,
         assert net.left() == ([], [], [])
 
 
-def test_without_permission_every_verb_says_what_it_was_refused(net: Net) -> None:
+def test_without_permission_every_verb_names_the_refused_operation(net: Net) -> None:
     """Simulate a runtime that is not root: no capabilities, and no access to the store."""
     attached, new = net.pod(), net.pod()
     result = net.add(attached)
@@ -133,7 +133,7 @@ def stuck(path: Path) -> Iterator[None]:
     ("lock", "waiting"),
     [("store", {"ADD", "DEL", "GC"}), ("node", {"ADD", "DEL", "CHECK", "GC", "STATUS"}), ("record", {"DEL"})],
 )
-def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str, waiting: set[str]) -> None:
+def test_waiting_for_the_lock_of_a_stuck_process_is_bounded(net: Net, lock: str, waiting: set[str]) -> None:
     attached, new = net.pod(), net.pod()
     result = net.add(attached)
     before = net.left()
@@ -153,7 +153,7 @@ def test_lock_of_a_stuck_process_is_waited_for_with_a_bound(net: Net, lock: str,
     assert net.left() == ([], [], [])
 
 
-def test_store_of_another_subnet_serves_the_new_one_and_gives_the_old_one_back(net: Net) -> None:
+def test_store_of_another_subnet_gives_new_addresses_and_frees_the_old_ones(net: Net) -> None:
     """The node has a new pod CIDR; pods of the former one still run."""
     old, gone = net.pod(), net.pod()
     net.add(old)
@@ -188,7 +188,7 @@ def power_off(net: Net, pods: Sequence[Pod]) -> None:
     net.host.run("ip", "link", "delete", f"cni{net.number}", check=False)
 
 
-def test_after_a_reboot_former_pods_hold_nothing_for_long(net: Net) -> None:
+def test_after_a_reboot_former_pods_block_no_address(net: Net) -> None:
     pods = [net.pod() for _ in range(ALL)]
     results = [net.add(pod) for pod in pods]
     power_off(net, pods)
@@ -201,7 +201,7 @@ def test_after_a_reboot_former_pods_hold_nothing_for_long(net: Net) -> None:
         assert net.call("DEL", pods[1], results[1]).result == {}
 
 
-def test_after_a_reboot_gc_and_ipam_gc_free_what_is_from_before(net: Net) -> None:
+def test_after_a_reboot_gc_and_ipam_gc_free_former_attachments(net: Net) -> None:
     pods = [net.pod() for _ in range(4)]
     for pod in pods:
         net.add(pod)
@@ -211,7 +211,7 @@ def test_after_a_reboot_gc_and_ipam_gc_free_what_is_from_before(net: Net) -> Non
         assert net.left() == ([], [], [])
 
 
-def test_clock_set_back_makes_nobody_stale_and_nothing_eternal(net: Net) -> None:
+def test_clock_set_back_makes_no_live_pod_stale_and_no_dead_one_permanent(net: Net) -> None:
     """All files are dated a year ahead, including a host-local lease, whose age only its file shows."""
     first, other = net.pod(), net.pod()
     result = net.add(first)

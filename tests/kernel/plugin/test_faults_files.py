@@ -29,7 +29,7 @@ NOBODYS = [
 
 
 @pytest.mark.parametrize("content", NOBODYS, ids=lambda content: repr(content[:12]))
-def test_lease_file_without_an_owner_holds_up_nobody_and_is_taken_back(net: Net, content: bytes) -> None:
+def test_lease_file_without_an_owner_blocks_nobody_and_is_freed(net: Net, content: bytes) -> None:
     attached, new = net.pod(), net.pod()
     result = net.add(attached)
     (net.store / net.address(3)).write_bytes(content)
@@ -45,7 +45,7 @@ def test_lease_file_without_an_owner_holds_up_nobody_and_is_taken_back(net: Net,
     assert net.left() == net.of((attached, 2))
 
 
-def test_full_subnet_takes_torn_leases_back_by_itself(net: Net) -> None:
+def test_add_in_a_full_subnet_frees_torn_leases(net: Net) -> None:
     net.add(net.pod())
     for last in range(3, 15):
         (net.store / net.address(last)).write_bytes(b"")
@@ -54,7 +54,7 @@ def test_full_subnet_takes_torn_leases_back_by_itself(net: Net) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 20])
-def test_a_pods_own_lease_that_was_emptied_fails_its_check_and_goes_with_its_del(net: Net, content: bytes) -> None:
+def test_an_emptied_lease_of_a_live_pod_fails_check_and_is_removed_by_del(net: Net, content: bytes) -> None:
     first, other = net.pod(), net.pod()
     result = net.add(first)
     net.add(other)
@@ -67,7 +67,7 @@ def test_a_pods_own_lease_that_was_emptied_fails_its_check_and_goes_with_its_del
     assert net.left() == net.of((other, 3))
 
 
-def test_a_folder_in_place_of_a_lease_is_an_address_less_and_no_more(net: Net) -> None:
+def test_a_folder_in_place_of_a_lease_only_costs_its_address(net: Net) -> None:
     attached = net.pod()
     result = net.add(attached)
     (net.store / net.address(3)).mkdir()
@@ -168,7 +168,7 @@ def test_torn_record_names_enough_to_undo_its_attachment(net: Net, content: byte
     assert net.host.pod_link(first) is net.host.pod_link(other) is None
 
 
-def test_a_folder_in_place_of_a_record_holds_up_nobody_else(net: Net) -> None:
+def test_a_folder_in_place_of_a_record_affects_no_other_attachment(net: Net) -> None:
     first, other, third = net.pod(), net.pod(), net.pod()
     for pod in (first, other):
         net.add(pod)

@@ -109,7 +109,7 @@ def test_any_bytes_on_stdin(ground: Ground, verb: str, stdin: bytes) -> None:
 
 @inputs.bounded(60)
 @given(verb=inputs.verbs, cut=st.integers(0, 140), filler=st.binary(max_size=4))
-def test_conf_that_is_cut_or_spoiled_anywhere(ground: Ground, verb: str, cut: int, filler: bytes) -> None:
+def test_conf_cut_or_corrupted_anywhere(ground: Ground, verb: str, cut: int, filler: bytes) -> None:
     whole = json.dumps(WALK_THROUGH).encode()
     environment = ground.host.environment(verb, ground.pod)
     ground.call(environment, whole[:cut] + filler + whole[cut + len(filler) :])

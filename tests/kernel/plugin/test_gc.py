@@ -13,7 +13,7 @@ CONF: Json = {**WALK_THROUGH, "cniVersion": "1.1.0"}
 OTHER: Json = {**CONF, "name": "other", "bridge": "cni1", "network": "10.99.0.0/16", "subnet": "10.99.0.0/24"}
 
 
-def test_exactly_what_is_not_valid_goes(host: Host) -> None:
+def test_gc_removes_exactly_the_invalid_attachments(host: Host) -> None:
     pods = host.pods(6)
     for pod in pods:
         host.add(pod)
@@ -27,7 +27,7 @@ def test_exactly_what_is_not_valid_goes(host: Host) -> None:
     assert host.pod_link(dropped[0]) is None and host.pod_link(dropped[1]) is None
 
 
-def test_interface_counts_not_the_container_alone(host: Host) -> None:
+def test_gc_compares_container_and_interface(host: Host) -> None:
     pod = host.pod()
     second = Pod(pod.container, pod.netns, "eth1")
     host.add(pod)
@@ -38,7 +38,7 @@ def test_interface_counts_not_the_container_alone(host: Host) -> None:
     assert host.pod_link(second) is not None
 
 
-def test_nothing_valid_takes_all_and_may_be_said_again(host: Host) -> None:
+def test_gc_with_an_empty_list_removes_all_and_can_be_repeated(host: Host) -> None:
     for pod in host.pods(3):
         host.add(pod)
     for _ in range(2):
@@ -46,7 +46,7 @@ def test_nothing_valid_takes_all_and_may_be_said_again(host: Host) -> None:
         assert host.records() == set() and host.leases() == {} and host.ports() == set()
 
 
-def test_on_a_host_that_never_saw_an_add(host: Host) -> None:
+def test_succeeds_on_a_host_without_any_add(host: Host) -> None:
     before = host.traces()
     assert host.collect([]).result == {}
     assert host.traces() == before
@@ -74,7 +74,7 @@ def test_network_whose_name_begins_alike_is_not_touched(host: Host) -> None:
     assert host.pings(other, "10.99.0.1")
 
 
-def test_what_another_runtime_made_goes_only_once_it_is_stale(host: Host) -> None:
+def test_attachment_of_another_runtime_is_removed_only_once_it_is_stale(host: Host) -> None:
     """The valid list has only the caller's own attachments: two runtimes on one network don't know each other's."""
     own, alive, dead, unknown = pods = host.pods(4)
     veths = {}
@@ -103,7 +103,7 @@ def called_by(runtime: str) -> tuple[str, ...]:
     return ("python3", "-ISc", script, runtime) if runtime else ()
 
 
-def test_without_the_list_it_is_an_error_not_nothing_valid(host: Host) -> None:
+def test_missing_list_is_an_error_and_not_an_empty_list(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     answer = host.plugin("GC", conf=CONF)
@@ -112,7 +112,7 @@ def test_without_the_list_it_is_an_error_not_nothing_valid(host: Host) -> None:
     assert host.pings(pod, "10.244.0.1")
 
 
-def test_null_is_how_the_go_library_writes_an_empty_list(host: Host) -> None:
+def test_null_is_an_empty_list_as_the_go_library_writes_it(host: Host) -> None:
     host.add(host.pod())
     assert host.plugin("GC", conf={**CONF, VALID: None}).result == {}
     assert host.records() == set()
@@ -121,14 +121,14 @@ def test_null_is_how_the_go_library_writes_an_empty_list(host: Host) -> None:
 @pytest.mark.parametrize(
     "given", [5, "all", {}, [5], [{}], [{"containerID": "pod"}], [{"containerID": 1, "ifname": 2}]]
 )
-def test_list_of_another_shape_is_an_error_and_nothing_goes(host: Host, given: object) -> None:
+def test_malformed_list_is_an_error_and_nothing_is_removed(host: Host, given: object) -> None:
     pod = host.pod()
     host.add(pod)
     assert host.plugin("GC", conf={**CONF, VALID: given}).code == 7
     assert host.pings(pod, "10.244.0.1")
 
 
-def test_add_in_flight_is_left_alone(host: Host) -> None:
+def test_add_in_flight_is_not_touched(host: Host) -> None:
     """strace delays the ADD for two seconds between its lease and its end."""
     host.add(host.pod("first"))
     pod = host.pod()
@@ -149,7 +149,7 @@ def test_add_that_was_cut_off_is_undone(host: Host) -> None:
     assert host.records() == set() and host.leases() == {} and host.ports() == set()
 
 
-def test_torn_leases_go_and_torn_records_are_undone(host: Host) -> None:
+def test_torn_leases_are_removed_and_torn_records_are_undone(host: Host) -> None:
     pod, kept = host.pods(2)
     host.add(pod)
     host.add(kept)
@@ -162,7 +162,7 @@ def test_torn_leases_go_and_torn_records_are_undone(host: Host) -> None:
     assert len(host.ports()) == 1
 
 
-def test_lease_and_link_whose_record_was_lost_go(host: Host) -> None:
+def test_lease_and_link_without_a_record_are_removed(host: Host) -> None:
     pod, kept = host.pods(2)
     host.add(pod)
     host.add(kept)
@@ -172,7 +172,7 @@ def test_lease_and_link_whose_record_was_lost_go(host: Host) -> None:
     assert len(host.ports()) == 1
 
 
-def test_leases_that_host_local_wrote_go_unless_valid(host: Host) -> None:
+def test_leases_that_host_local_wrote_are_removed_unless_valid(host: Host) -> None:
     conf = {"cniVersion": "0.4.0", "name": "mynet", "ipam": {"type": "host-local", "subnet": "10.244.0.0/24"}}
     gone, kept = Pod("gone", "/run/netns/gone"), Pod("kept", "/run/netns/kept")
     for pod in (gone, kept):
@@ -183,7 +183,7 @@ def test_leases_that_host_local_wrote_go_unless_valid(host: Host) -> None:
     assert host.leases() == {}
 
 
-def test_files_that_are_no_leases_stay(host: Host) -> None:
+def test_files_that_are_not_leases_stay(host: Host) -> None:
     host.add(host.pod())
     stranger = host.path(f"{LEASES}/mynet/notes.txt")
     stranger.write_text("kept")
@@ -192,7 +192,7 @@ def test_files_that_are_no_leases_stay(host: Host) -> None:
     assert host.path(f"{LEASES}/mynet/last_reserved_ip.0").exists()
 
 
-def test_container_ids_of_the_list_are_not_taken_for_paths(host: Host) -> None:
+def test_container_ids_of_the_list_are_not_used_as_paths(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     listed = [{"containerID": "../../../x", "ifname": "a/b"}, {"containerID": "pod", "ifname": "eth0"}]

@@ -51,7 +51,7 @@ SEVERAL: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("what", SEVERAL)
-def test_three_pods_get_what_host_local_gives_them(host: Host, what: str) -> None:
+def test_three_pods_get_the_same_addresses_as_from_host_local(host: Host, what: str) -> None:
     host.path("/run/resolv.conf").write_text("nameserver 10.0.0.53\nsearch a.example b.example\n")
     pods = host.pods(3)
     ipam = {"type": "host-local", **SEVERAL[what]}
@@ -86,7 +86,7 @@ ASKED: dict[str, tuple[Json, str, list[str]]] = {
 
 
 @pytest.mark.parametrize("way", ASKED)
-def test_what_is_asked_for_comes_from_its_set_as_host_local_gives_it(host: Host, way: str) -> None:
+def test_requested_address_comes_from_its_set_as_with_host_local(host: Host, way: str) -> None:
     keys, args, expected = ASKED[way]
     pod = host.pod()
     ours = host.add(pod, conf(**keys), CNI_ARGS=args)
@@ -116,7 +116,7 @@ def test_several_addresses_in_cni_args(host: Host) -> None:
         ),
     ],
 )
-def test_what_is_asked_for_and_not_to_be_had_is_refused(
+def test_requested_address_that_is_not_available_is_refused(
     host: Host, keys: Json, args: str, code: int, said: str
 ) -> None:
     assert addresses(host.add(host.pod("held"), conf()))
@@ -127,7 +127,7 @@ def test_what_is_asked_for_and_not_to_be_had_is_refused(
 
 
 @pytest.mark.parametrize("gone", ["its namespace is gone", "its lease is torn"])
-def test_an_address_asked_for_that_nobody_holds_any_more_is_given(host: Host, gone: str) -> None:
+def test_requested_address_with_a_stale_lease_is_given(host: Host, gone: str) -> None:
     """A container with a fixed address starts again after its node went down without DEL."""
     before, after = host.pods(2)
     host.add(before, conf(), CNI_ARGS="IP=10.9.0.5")
@@ -141,7 +141,7 @@ def test_an_address_asked_for_that_nobody_holds_any_more_is_given(host: Host, go
     assert host.records("dual") == {"pod1@eth0"}
 
 
-def test_each_goes_on_where_the_other_left_off(host: Host) -> None:
+def test_each_continues_after_the_others_last_address(host: Host) -> None:
     pods = host.pods(4)
     kinds = ("bridge", "cnictl-bridge", "bridge", "cnictl-bridge")
     results = []
@@ -178,14 +178,14 @@ def test_two_subnets_of_a_family_have_a_gateway_each(host: Host, together: bool)
         assert host.plugin("CHECK", pod, conf(both, isDefaultGateway=True), result).result == {}
 
 
-def test_an_add_of_host_local_s_that_was_cut_off_is_no_duplicate(host: Host) -> None:
+def test_an_interrupted_add_of_host_local_is_not_a_duplicate(host: Host) -> None:
     pod = host.pod()
     assert host.reference("host-local", "ADD", pod, conf()).status == 0  # its bridge then died without a link
     assert addresses(host.add(pod, conf())) == ["10.9.0.3/29", "fd00:9::3/64"]
     assert {name for name in lease_files(host) if not name.startswith("last")} == {"10.9.0.3", "fd00:9::3"}
 
 
-def test_a_pod_of_the_reference_that_lives_is_not_attached_twice(host: Host) -> None:
+def test_a_live_pod_of_the_reference_is_not_attached_twice(host: Host) -> None:
     pod = host.pod()
     assert host.reference("bridge", "ADD", pod, conf(kind="bridge")).status == 0
     before = lease_files(host)
@@ -206,7 +206,7 @@ def test_sets_that_torn_leases_fill_are_freed_of_them(host: Host) -> None:
     assert host.path(f"{LEASES}/dual/fd00:9::7").is_dir()
 
 
-def test_an_attachment_without_address_is_told_of_and_freed(host: Host) -> None:
+def test_an_attachment_without_address_is_listed_and_freed(host: Host) -> None:
     flat = conf(name="flat")
     del flat["ipam"]
     pods = host.pods(2)
@@ -222,7 +222,7 @@ def test_an_attachment_without_address_is_told_of_and_freed(host: Host) -> None:
     assert host.records("flat") == set()
 
 
-def test_ipam_tells_of_both_families_and_frees_them_together(host: Host) -> None:
+def test_ipam_lists_both_families_and_frees_them_together(host: Host) -> None:
     host.path("/etc/cni/net.d").mkdir(parents=True)
     document = {**conf(), "plugins": [conf()]}
     host.path("/etc/cni/net.d/10-dual.conflist").write_text(json.dumps(document))

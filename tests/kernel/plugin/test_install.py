@@ -72,7 +72,7 @@ RUNS = ("/var/lib/cnictl/journal", "/var/lib/cnictl/journal/000001.jsonl")
 """The runs that `cnictl history` lists."""
 
 
-def test_install_serves_both_folders_and_leaves_nothing_of_its_test(node: Node) -> None:
+def test_install_fills_both_folders_and_its_test_leaves_nothing(node: Node) -> None:
     before = (node.run(["ip", "-j", "link"]).stdout, tree(node, "/var", "/etc"))
     assert "changed" in run(node, "install").stdout
     for launcher in LAUNCHERS:
@@ -105,7 +105,7 @@ def test_a_dry_run_touches_nothing_and_shows_the_commands(node: Node) -> None:
     assert tree(node, "/usr/local/lib", "/opt", "/run/cnictl", "/var") == before
 
 
-def test_the_plugin_runs_when_all_that_installed_it_is_gone(node: Node) -> None:
+def test_the_plugin_runs_without_the_environment_that_installed_it(node: Node) -> None:
     run(node, "install")
     outside = sorted(folder for folder in (str(SOURCE), sys.prefix) if not folder.startswith("/usr"))
     hidden = [folder for folder in outside if not any(Path(above) in Path(folder).parents for above in outside)]
@@ -129,7 +129,7 @@ def test_bytecode_is_there_and_never_checked_against_its_source(node: Node) -> N
     assert node.run([sys.executable, "-c", look]).stdout == "True\n"
 
 
-def test_other_content_of_one_version_stands_beside_it(node: Node) -> None:
+def test_other_content_with_the_same_version_is_installed_beside_it(node: Node) -> None:
     run(node, "install")
     make_other(node)
     run_other(node, "install")
@@ -193,7 +193,7 @@ def test_a_broken_version_is_shown_and_repaired(node: Node) -> None:
     assert run(node, "list").status == 0
 
 
-def test_the_launcher_takes_the_second_interpreter_and_else_says_so_in_json(node: Node) -> None:
+def test_the_launcher_uses_the_second_interpreter_or_reports_json(node: Node) -> None:
     run(node, "install")
     interpreter = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]["interpreter"]
     text = node.run(["cat", LAUNCHERS[0]]).stdout
@@ -218,7 +218,7 @@ def test_the_launcher_takes_the_second_interpreter_and_else_says_so_in_json(node
         ("mkdir /srv/a; chmod 777 /srv/a; ln -s /srv/a /opt/lib", ["--lib-dir", "/opt/lib"], "/srv/a is writable"),
     ],
 )
-def test_what_others_could_change_is_refused(node: Node, prepare: str, words: list[str], culprit: str) -> None:
+def test_files_that_others_can_change_are_refused(node: Node, prepare: str, words: list[str], culprit: str) -> None:
     node.run(["sh", "-c", prepare])
     refused = run(node, "install", *words, check=False)
     assert refused.status == 1
@@ -226,7 +226,7 @@ def test_what_others_could_change_is_refused(node: Node, prepare: str, words: li
     assert "cnictl-bridge" not in tree(node, "/opt", "/usr/lib/cni")
 
 
-def test_a_version_whose_interpreter_others_can_change_by_now_is_not_used(node: Node) -> None:
+def test_a_version_with_an_interpreter_that_others_can_change_is_not_used(node: Node) -> None:
     run(node, "install")
     version = json.loads(run(node, "list", "-o", "json").stdout)["items"][0]
     node.run(["cp", "-a", version["library"], f"{LIB}/0.0.1"])
@@ -236,7 +236,7 @@ def test_a_version_whose_interpreter_others_can_change_by_now_is_not_used(node: 
     assert (refused.status, "/srv/python is writable by everyone" in refused.stderr) == (1, True)
 
 
-def test_anothers_file_of_the_launchers_name_stays(node: Node) -> None:
+def test_foreign_file_with_the_launchers_name_stays(node: Node) -> None:
     node.run(["sh", "-c", f"echo theirs > {LAUNCHERS[0]}"])
     refused = run(node, "install", check=False)
     assert (refused.status, "not cnictl's" in refused.stderr) == (1, True)
@@ -244,7 +244,7 @@ def test_anothers_file_of_the_launchers_name_stays(node: Node) -> None:
     assert node.run(["test", "-e", LAUNCHERS[1]], check=False).status == 1
 
 
-def test_folders_of_the_operators_choice_are_found_again(node: Node) -> None:
+def test_folders_that_the_operator_chose_are_remembered(node: Node) -> None:
     run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin")
     assert "supportedVersions" in call(node, "/opt/other/bin/cnictl-bridge")
     assert "nothing to change" in run(node, "install", "--lib-dir", "/opt/cnictl", "--bin-dir", "/opt/other/bin").stderr
@@ -269,7 +269,7 @@ def test_uninstall_refuses_while_a_pod_or_the_conf_needs_the_plugin(node: Node) 
     assert run(node, "uninstall", "--force").status == 0
 
 
-def test_without_root_the_command_says_that_it_needs_root() -> None:
+def test_command_without_root_says_that_it_needs_root() -> None:
     command = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"] if os.geteuid() == 0 else []
     program = "import sys; sys.argv[0] = 'cnictl'; from cnictl.cli.main import main; main()"
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}

@@ -121,7 +121,7 @@ def test_isolated_pods_do_not_reach_each_other_through_the_node(world: World) ->
     assert not any(world.host.pings(world.one, address) for address in world.addresses(world.other))
 
 
-def test_a_host_that_answers_arp_for_everyone_changes_nothing(world: World) -> None:
+def test_proxy_arp_on_the_host_does_not_break_isolation(world: World) -> None:
     """The bridge has proxy_arp for its own subnet, as a router with private VLANs has, and sends ICMP redirects."""
     host = world.host
     for key in ("proxy_arp", "proxy_arp_pvlan", "send_redirects"):
@@ -133,7 +133,7 @@ def test_a_host_that_answers_arp_for_everyone_changes_nothing(world: World) -> N
         host.run("sysctl", "-qw", f"net.ipv4.conf.cni0.{key}=0")
 
 
-def test_a_pod_that_lies_about_its_source_gets_no_further(world: World) -> None:
+def test_a_pod_with_a_forged_source_is_still_isolated(world: World) -> None:
     host = world.host
     host.inside(world.one, "ip", "address", "add", "10.9.0.200/32", "dev", "eth0")
     host.inside(world.one, "ip", "route", "replace", world.addresses(world.other)[0], "via", GATEWAY[0],
@@ -158,7 +158,7 @@ def test_gateway_node_outside_and_open_pods_stay_reachable(world: World) -> None
         host.inside(world.one, "ip", family, "route", "delete", address)
 
 
-def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World) -> None:
+def test_a_published_port_of_an_isolated_pod_is_reachable_for_everybody(world: World) -> None:
     """It is reachable at the node's address, both from outside and from a neighbour.
 
     A neighbour can't reach it if br_netfilter passes the bridge's frames to iptables: the kernel then bridges a packet
@@ -194,7 +194,7 @@ def test_a_published_port_of_an_isolated_pod_is_there_for_everybody(world: World
 
 
 @pytest.mark.parametrize("tags", ["8100e000", "8100e00081006000", "88a8000081000000"])
-def test_a_tag_of_no_vlan_hides_nothing(world: World, tags: str) -> None:
+def test_a_vlan_0_tag_does_not_bypass_isolation(world: World, tags: str) -> None:
     """The node removes such tags and would route the packet behind them."""
     host, (address, _) = world.host, world.addresses(world.other)
     script = f"""
@@ -224,7 +224,7 @@ frames.send(mac + own + bytes.fromhex({tags + "0800"!r}) + head + bytes.fromhex(
     assert set(sources) == ({GATEWAY[0]} if dropped else expected)
 
 
-def test_check_sees_what_a_flush_took_and_the_next_add_brings_it_back(world: World) -> None:
+def test_check_reports_flushed_rules_and_the_next_add_restores_them(world: World) -> None:
     host = world.host
     result, pod = world.results[world.one], world.one
     assert host.plugin("CHECK", pod, world.conf, result).result == {}
@@ -257,7 +257,7 @@ def rules(host: Host) -> str:
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("way", ["DEL", "DEL without netns", "GC", "failed ADD", "DEL without record"])
-def test_nothing_of_it_is_left(backend: str, way: str) -> None:
+def test_isolation_leaves_nothing_behind(backend: str, way: str) -> None:
     with new_host() as host:
         conf = {**APART, "ipMasqBackend": BACKENDS[backend]}
         if way == "failed ADD":
@@ -277,7 +277,7 @@ def test_nothing_of_it_is_left(backend: str, way: str) -> None:
         assert rules(host) == "" and host.ports() == set()
 
 
-def test_a_host_without_nft_uses_iptables_and_one_without_either_says_so() -> None:
+def test_a_host_without_nft_uses_iptables_and_one_without_both_is_an_error() -> None:
     with new_host() as host:
         pod = host.pod()
         before = host.traces()

@@ -19,7 +19,7 @@ FEWER = 8 if SOAK else 2
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_what_a_kill_leaves_is_found_and_undone_and_nobody_else_notices(
+def test_leftovers_of_a_kill_are_found_and_undone_without_effect_on_others(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenario, points = SCENARIOS[name], POINTS.get(name, FEWER)

@@ -37,7 +37,7 @@ def occupied(host: Host) -> Pod:
     return pod
 
 
-def test_bridge_that_is_no_gateway_has_no_address_and_pods_still_reach_each_other(host: Host) -> None:
+def test_bridge_that_is_not_a_gateway_has_no_address_and_pods_reach_each_other(host: Host) -> None:
     pod, other = host.pods(2)
     conf = {**PLAIN, "isGateway": False}
     result = host.add(pod, conf)
@@ -49,7 +49,7 @@ def test_bridge_that_is_no_gateway_has_no_address_and_pods_still_reach_each_othe
     assert host.plugin("CHECK", pod, conf, result).result == {}
 
 
-def test_default_route_that_ipam_lists_too_is_one_route(host: Host) -> None:
+def test_default_route_that_ipam_also_lists_is_added_once(host: Host) -> None:
     pod = host.pod()
     conf = {**PLAIN, "isDefaultGateway": True, "ipam": {**PLAIN["ipam"], "routes": [{"dst": "0.0.0.0/0"}]}}
     result = host.add(pod, conf)
@@ -58,7 +58,7 @@ def test_default_route_that_ipam_lists_too_is_one_route(host: Host) -> None:
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_forced_address_takes_anothers_place_unless_add_fails(host: Host, fails: bool) -> None:
+def test_forced_address_replaces_a_foreign_one_unless_add_fails(host: Host, fails: bool) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     host.run("ip", "address", "add", "10.50.0.1/24", "broadcast", "10.50.0.255", "dev", "cni0")
     pod = occupied(host) if fails else host.pod()
@@ -74,7 +74,7 @@ def test_forced_address_takes_anothers_place_unless_add_fails(host: Host, fails:
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["up", "down"])
-def test_bridge_made_by_hand_is_as_before_when_add_fails(host: Host, down: bool) -> None:
+def test_failed_add_restores_a_manually_created_bridge(host: Host, down: bool) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     host.run("ip", "link", "set", "cni0", "down" if down else "up")
     pod = occupied(host)
@@ -110,7 +110,7 @@ def test_isolated_ports_reach_the_gateway_and_not_each_other(host: Host) -> None
     assert error["code"] == 104 and "portIsolation" in error["msg"]
 
 
-def test_check_misses_hairpin(host: Host) -> None:
+def test_check_reports_missing_hairpin(host: Host) -> None:
     pod = host.pod()
     conf = {**PLAIN, "hairpinMode": True}
     result = host.add(pod, conf)
@@ -139,7 +139,7 @@ def test_layer_2_is_a_link_and_nothing_else(host: Host, key: str | None) -> None
     assert host.traces() == before
 
 
-def test_pods_interface_stays_down_where_that_is_asked_for(host: Host) -> None:
+def test_pods_interface_stays_down_if_requested(host: Host) -> None:
     pod = host.pod()
     conf = {**LAYER_2, "disableContainerInterface": True}
     result = host.add(pod, conf)
@@ -161,9 +161,7 @@ def test_pods_interface_stays_down_where_that_is_asked_for(host: Host) -> None:
         (("environment", "args", "runtime"), "02:00:00:00:00:0c"),
     ],
 )
-def test_mac_of_the_runtime_counts_before_args_before_the_environment(
-    host: Host, sources: tuple[str, ...], mac: str
-) -> None:
+def test_mac_of_the_runtime_precedes_args_and_the_environment(host: Host, sources: tuple[str, ...], mac: str) -> None:
     conf = dict(PLAIN)
     if "args" in sources:
         conf["args"] = {"cni": {"mac": "02:00:00:00:00:0a"}}
@@ -175,7 +173,7 @@ def test_mac_of_the_runtime_counts_before_args_before_the_environment(
     assert inside is not None and inside["address"] == mac
 
 
-def test_bridge_made_by_hand_keeps_its_mac_from_the_first_add_on(host: Host) -> None:
+def test_manually_created_bridge_keeps_its_mac_from_the_first_add_on(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     pod, other = host.pods(2)
     mac = host.add(pod, PLAIN)["interfaces"][0]["mac"]
@@ -184,14 +182,14 @@ def test_bridge_made_by_hand_keeps_its_mac_from_the_first_add_on(host: Host) -> 
     assert host.add(other, PLAIN)["interfaces"][0]["mac"] == mac == host.links()["cni0"]["address"]
 
 
-def test_check_does_not_mind_a_bridge_whose_mac_moved(host: Host) -> None:
+def test_check_accepts_a_changed_bridge_mac(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod, PLAIN)
     host.run("ip", "link", "set", "cni0", "address", "02:00:00:00:00:42")
     assert host.plugin("CHECK", pod, PLAIN, result).result == {}
 
 
-def test_check_misses_a_pod_that_another_pair_was_put_into(host: Host) -> None:
+def test_check_reports_a_replaced_veth_pair(host: Host) -> None:
     """Name, MAC and address are the same, but the packets go elsewhere."""
     pod = host.pod()
     result = host.add(pod, PLAIN)
@@ -210,7 +208,7 @@ def test_check_misses_a_pod_that_another_pair_was_put_into(host: Host) -> None:
 
 
 @pytest.mark.parametrize("mtu", [68, 1280, 9000])
-def test_any_mtu_of_the_kernels(host: Host, mtu: int) -> None:
+def test_any_mtu_that_the_kernel_accepts(host: Host, mtu: int) -> None:
     pod = host.pod()
     result = host.add(pod, {**PLAIN, "mtu": mtu})
     assert [interface["mtu"] for interface in result["interfaces"]] == [mtu] * 3
@@ -232,7 +230,7 @@ VLANS: dict[str, Json] = {
 
 
 @pytest.mark.parametrize("key", VLANS)
-def test_vlan_is_an_error_that_names_the_key_where_the_kernel_has_none(host: Host, key: str) -> None:
+def test_vlan_is_an_error_that_names_the_key_if_the_kernel_lacks_vlans(host: Host, key: str) -> None:
     if filters_vlans(host):
         pytest.skip("this kernel's bridge filters VLANs: the tests below cover it")
     pod = host.pod()
@@ -291,7 +289,7 @@ with rtnetlink.Netlink() as netlink:
 
 
 @pytest.mark.parametrize("there", ["", "ours", "a router's", "anybody's"])
-def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) -> None:
+def test_gateway_of_a_vlan_ignores_router_advertisements_of_pods(host: Host, there: str) -> None:
     """This also holds for the interface that is created if the kernel's bridge does not support VLANs."""
     accept_ra = "net.ipv6.conf.cni0/100.accept_ra"
     if there == "ours":
@@ -309,7 +307,7 @@ def test_gateway_of_a_vlan_accepts_no_pod_as_a_router(host: Host, there: str) ->
     assert host.run("sysctl", "-n", accept_ra).strip() == ("1" if there == "a router's" else "0")
 
 
-def test_gateway_of_a_vlan_is_an_interface_of_its_own(host: Host) -> None:
+def test_gateway_of_a_vlan_is_a_separate_interface(host: Host) -> None:
     if not filters_vlans(host):
         pytest.skip("not on this kernel: its bridge has no VLAN filtering")
     conf = {**PLAIN, "vlan": 100}

@@ -28,7 +28,7 @@ def log(host: Host, path: str = PLUGIN_LOG) -> list[dict[str, str]]:
     return [matched.groupdict() for matched in matches if matched]
 
 
-def test_one_line_a_call_says_who_where_how_long_and_how_it_ended(host: Host) -> None:
+def test_each_call_is_one_line_with_container_duration_and_outcome(host: Host) -> None:
     pod = host.pod()
     named = "IgnoreUnknown=1;K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0"
     conf = {**WALK_THROUGH, "cniVersion": "1.1.0"}
@@ -67,14 +67,14 @@ def test_level_decides_what_is_written(host: Host, level: str, verbs: list[str])
         assert pod.netns in lines[0]["more"]
 
 
-def test_path_of_the_conf_is_used_and_folders_are_made(host: Host) -> None:
+def test_path_of_the_conf_is_used_and_folders_are_created(host: Host) -> None:
     host.conf["logFile"] = "/var/log/deep/down/pods.log"
     host.add(host.pod())
     assert len(log(host, "/var/log/deep/down/pods.log")) == 1
     assert not host.path(PLUGIN_LOG).exists()
 
 
-def test_log_is_not_for_everyone_to_read_whatever_the_runtimes_umask(host: Host) -> None:
+def test_log_is_not_world_readable_with_any_umask_of_the_runtime(host: Host) -> None:
     for mask in (0o000, 0o077, 0o777):
         former = os.umask(mask)
         try:
@@ -84,7 +84,7 @@ def test_log_is_not_for_everyone_to_read_whatever_the_runtimes_umask(host: Host)
         assert host.path(f"/var/log/{mask}.log").stat().st_mode & 0o777 == 0o640
 
 
-def test_log_that_was_rotated_away_is_begun_anew(host: Host) -> None:
+def test_rotated_log_is_created_again(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     host.path(PLUGIN_LOG).rename(host.path(f"{PLUGIN_LOG}.1"))
@@ -94,7 +94,7 @@ def test_log_that_was_rotated_away_is_begun_anew(host: Host) -> None:
 
 
 @pytest.mark.parametrize("obstacle", ["folder", "pipe", "full", "read-only", "file in the way", "loop"])
-def test_log_that_can_not_be_written_never_fails_a_call(host: Host, obstacle: str) -> None:
+def test_unwritable_log_never_fails_a_call(host: Host, obstacle: str) -> None:
     path = "/var/log/plugin.log"
     if obstacle == "folder":
         host.path(path).mkdir()
@@ -132,7 +132,7 @@ def test_hostile_names_stay_on_their_line_and_write_no_control_characters(host: 
 
 
 @pytest.mark.parametrize("level", ["info", "debug"])
-def test_no_name_forges_a_part_of_the_line_or_makes_it_long(host: Host, level: str) -> None:
+def test_no_name_forges_a_field_or_makes_the_line_long(host: Host, level: str) -> None:
     forged = "web container=other address=10.0.0.1 outcome=ok " + "x" * 60_000
     host.conf["logLevel"] = level
     args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={forged};K8S_POD_NAME={forged}"
@@ -148,7 +148,7 @@ def test_no_name_forges_a_part_of_the_line_or_makes_it_long(host: Host, level: s
         assert call.container == "" or "other" in call.container
 
 
-def test_lines_of_calls_at_once_do_not_mix(host: Host) -> None:
+def test_lines_of_simultaneous_calls_do_not_mix(host: Host) -> None:
     pods = host.pods(40)
     answers = [finish(started) for started in [host.start("ADD", pod) for pod in pods]]
     lines = log(host)
@@ -166,7 +166,7 @@ def test_debug_shows_no_argument_that_may_be_a_secret(host: Host) -> None:
     assert "swordfish" not in line["more"] and "hunter2" not in line["more"]
 
 
-def test_argument_without_a_key_is_refused_by_its_place(host: Host) -> None:
+def test_argument_without_a_key_is_refused_by_position(host: Host) -> None:
     said = host.plugin("ADD", host.pod(), CNI_ARGS="IgnoreUnknown=1;swordfish").error["msg"]
     assert "part 2 of CNI_ARGS is not KEY=VALUE" in said and "swordfish" not in said
     assert "swordfish" not in host.path(PLUGIN_LOG).read_text()

@@ -86,7 +86,7 @@ def test_rotated_empty_log_of_the_operators_keeps_its_mode(shared_host: Host, fo
     "path",
     ["/dev/stdin", "/dev/stdout", "/dev/stderr", "/dev/fd/1", "/proc/self/fd/1", "/proc/thread-self/fd/2"],
 )
-def test_result_stays_readable_whatever_the_log_is_called(shared_host: Host, path: str) -> None:
+def test_result_stays_readable_with_any_log_path(shared_host: Host, path: str) -> None:
     pod = shared_host.pod(f"standard{path.replace('/', '-')}")
     conf = {**WALK_THROUGH, "logFile": path}
     assert shared_host.add(pod, conf)["ips"]
@@ -159,7 +159,7 @@ def _roots_link_in_a_groups_folder(host: Host, folder: Path, victim: Path) -> No
         _roots_link_in_a_groups_folder,
     ],
 )
-def test_no_users_link_leads_to_roots_file(
+def test_users_link_to_a_file_of_root_is_not_followed(
     shared_host: Host, folder: Path, place: Callable[[Host, Path, Path], None]
 ) -> None:
     victim = folder.with_name(f"{folder.name}.victim")
@@ -170,7 +170,7 @@ def test_no_users_link_leads_to_roots_file(
 
 
 @as_root
-def test_no_users_link_to_a_folder_is_followed(shared_host: Host, folder: Path) -> None:
+def test_users_link_to_a_folder_is_not_followed(shared_host: Host, folder: Path) -> None:
     target = folder.with_name(f"{folder.name}.target")
     shared_host.path(str(target)).mkdir()
     shared_host.path(str(folder)).chmod(0o1777)
@@ -203,7 +203,7 @@ def test_operators_own_absolute_link_to_a_folder_is_followed(shared_host: Host, 
 
 @as_root
 @pytest.mark.parametrize("mode", [0o775, 0o777, 0o1777])
-def test_log_in_a_folder_that_others_write_to_is_written(shared_host: Host, folder: Path, mode: int) -> None:
+def test_log_in_a_folder_that_others_can_write_is_written(shared_host: Host, folder: Path, mode: int) -> None:
     os.chown(shared_host.path(str(folder)), 0, USER)
     shared_host.path(str(folder)).chmod(mode)
     for _ in range(2):

@@ -70,7 +70,7 @@ def test_a_mac_that_somebody_on_the_bridge_has_is_refused(shared_host: Host, pod
 
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("mac", ["01:00:5e:00:00:01", "33:33:00:00:00:01", "ff:ff:ff:ff:ff:ff", "00:00:00:00:00:00"])
-def test_a_mac_that_is_no_interfaces_is_refused(shared_host: Host, pod: Pod, key: str, mac: str) -> None:
+def test_a_mac_that_no_interface_can_have_is_refused(shared_host: Host, pod: Pod, key: str, mac: str) -> None:
     before = shared_host.traces()
     error = shared_host.plugin("ADD", pod, **KEYS[key](mac)).error
     assert error["code"] == (4 if key.startswith("CNI_ARGS") else 7)
@@ -78,7 +78,7 @@ def test_a_mac_that_is_no_interfaces_is_refused(shared_host: Host, pod: Pod, key
     assert shared_host.traces() == before
 
 
-def test_a_mac_that_the_pod_was_given_since_counts(shared_host: Host, pod: Pod) -> None:
+def test_a_mac_that_the_pod_got_later_counts(shared_host: Host, pod: Pod) -> None:
     """The MAC changes after ADD, as with the tuning plugin, so no record contains it."""
     held, other = Pod("held", "/run/netns/held"), "02:00:5e:00:53:03"
     shared_host.inside(held, "ip", "link", "set", "eth0", "address", other)
@@ -89,7 +89,7 @@ def test_a_mac_that_the_pod_was_given_since_counts(shared_host: Host, pod: Pod) 
         shared_host.inside(held, "ip", "link", "set", "eth0", "address", HELD)
 
 
-def test_a_mac_of_an_add_that_is_under_way_counts(shared_host: Host, pod: Pod) -> None:
+def test_a_mac_of_a_running_add_counts(shared_host: Host, pod: Pod) -> None:
     """Its record exists, but its interface does not exist yet."""
     folder = shared_host.path("/var/lib/cnictl/attachments/other")
     folder.mkdir()
@@ -127,9 +127,7 @@ def test_a_mac_is_free_again_after_del_and_on_another_bridge(shared_host: Host, 
         ("fd00:9::", "the address of the subnet"),
     ],
 )
-def test_an_address_with_a_meaning_of_its_own_is_refused(
-    shared_host: Host, pod: Pod, address: str, reason: str
-) -> None:
+def test_a_special_address_is_refused(shared_host: Host, pod: Pod, address: str, reason: str) -> None:
     before = shared_host.traces()
     asked: list[Json] = [
         {"conf": {**CONF, "runtimeConfig": {"ips": [address]}}},

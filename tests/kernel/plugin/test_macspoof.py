@@ -68,7 +68,7 @@ def guards(host: Host) -> str:
 FRAMES = (f"wrong {OTHER} {OTHER}", f"arp-wrong {OTHER} {OTHER}", f"arp-lies {OWN} {OTHER}", f"arp-right {OWN} {OWN}")
 
 
-def test_frames_arrive_under_the_pods_own_mac_alone(host: Host, pair: tuple[Pod, Pod]) -> None:
+def test_only_frames_with_the_pods_own_mac_arrive(host: Host, pair: tuple[Pod, Pod]) -> None:
     pod, other = pair
     assert host.pings(pod, "10.244.0.3") and host.pings(other, "10.244.0.2")
     assert arrived(host, pod, other, *FRAMES) == ["arp-right", "last"]
@@ -87,7 +87,7 @@ def test_without_the_key_every_frame_arrives(host: Host) -> None:
     assert guards(host) == ""
 
 
-def test_guards_go_with_their_pods_one_by_one(host: Host, pair: tuple[Pod, Pod]) -> None:
+def test_each_guard_is_removed_with_its_pod(host: Host, pair: tuple[Pod, Pod]) -> None:
     pod, other = pair
     assert guards(host).count(" drop comment") == 4
     host.delete(pod)
@@ -99,7 +99,7 @@ def test_guards_go_with_their_pods_one_by_one(host: Host, pair: tuple[Pod, Pod])
 
 
 @pytest.mark.parametrize("gone", ["rules", "link", "map", "record"])
-def test_guards_are_deleted_whatever_is_gone_already(host: Host, pair: tuple[Pod, Pod], gone: str) -> None:
+def test_guards_are_deleted_with_any_part_already_gone(host: Host, pair: tuple[Pod, Pod], gone: str) -> None:
     pod, other = pair
     if gone == "rules":
         host.run("nft", "flush", "ruleset")
@@ -119,7 +119,7 @@ def test_guards_are_deleted_whatever_is_gone_already(host: Host, pair: tuple[Pod
     "flush",
     ["delete table bridge cnictl", "flush map bridge cnictl macspoofchk", "flush chain bridge cnictl prerouting"],
 )
-def test_check_sees_what_a_flush_took(host: Host, flush: str) -> None:
+def test_check_reports_flushed_rules(host: Host, flush: str) -> None:
     host.conf |= {"macspoofchk": True}
     pod = host.pod()
     result = host.add(pod)
@@ -136,7 +136,7 @@ def test_failed_add_leaves_no_guard(host: Host) -> None:
     assert host.traces() == before
 
 
-def test_host_without_nft_is_told_so_by_the_key(host: Host) -> None:
+def test_host_without_nft_is_an_error_that_names_the_key(host: Host) -> None:
     host.conf |= {"macspoofchk": True}
     pod = host.pod()
     before = host.traces()
@@ -146,7 +146,7 @@ def test_host_without_nft_is_told_so_by_the_key(host: Host) -> None:
     assert host.traces() == before
 
 
-def test_guard_of_the_reference_plugin_goes_with_its_pod(host: Host) -> None:
+def test_guard_of_the_reference_plugin_is_removed_with_its_pod(host: Host) -> None:
     pod = host.pod("pod0")
     conf = {
         **host.conf,

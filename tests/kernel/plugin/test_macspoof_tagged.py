@@ -112,7 +112,7 @@ def arrived(guarded: tuple[Host, Pod, Pod], frames: dict[str, str]) -> list[str]
 
 
 @pytest.mark.parametrize("tags", TAGS)
-def test_a_frame_says_the_truth_behind_any_tag_or_is_dropped(guarded: tuple[Host, Pod, Pod], tags: str) -> None:
+def test_a_tagged_frame_with_a_forged_mac_is_dropped(guarded: tuple[Host, Pod, Pod], tags: str) -> None:
     tag = TAGS[tags]
     frames = {
         "wrong source": frame(tag, OTHER, "88b5"),
@@ -135,7 +135,7 @@ def test_a_third_tag_is_dropped(guarded: tuple[Host, Pod, Pod]) -> None:
     assert arrived(guarded, {"three": frame(THREE, OWN, arp(OTHER)), "own": frame(THREE, OWN, "88b5")}) == []
 
 
-def test_without_the_key_all_of_them_arrive(guarded: tuple[Host, Pod, Pod]) -> None:
+def test_without_the_key_all_tagged_frames_arrive(guarded: tuple[Host, Pod, Pod]) -> None:
     """Nothing else drops these frames."""
     host, _, other = guarded
     free = Pod("free", host.pod("free").netns)
@@ -158,7 +158,7 @@ def test_a_guarded_pod_still_finds_its_neighbours(guarded: tuple[Host, Pod, Pod]
     assert host.pings(first, "10.244.0.3") and host.pings(other, "10.244.0.2")
 
 
-def test_check_sees_that_a_rule_is_missing(guarded: tuple[Host, Pod, Pod]) -> None:
+def test_check_reports_a_missing_rule(guarded: tuple[Host, Pod, Pod]) -> None:
     host, _, _ = guarded
     pod = host.pod("checked")
     result = host.add(pod)

@@ -26,7 +26,7 @@ def reference_form(families: tuple[int, ...], routes: list[Json], **more: Any) -
 
 
 @pytest.mark.parametrize(("families", "count"), [((4,), 600), ((6,), 600), ((4, 6), 2500)], ids=["4", "6", "both"])
-def test_as_many_routes_as_a_conf_lists_are_made_checked_and_taken_away(
+def test_every_route_of_a_long_list_is_added_checked_and_removed(
     host: Host, families: tuple[int, ...], count: int
 ) -> None:
     wanted = {family: destinations(family, count) for family in families}
@@ -45,7 +45,7 @@ def test_as_many_routes_as_a_conf_lists_are_made_checked_and_taken_away(
     assert host.pod_link(pod) is None and not host.leases("many") and not host.records("many")
 
 
-def test_a_route_far_into_the_list_that_the_kernel_refuses_is_named_and_all_is_undone(host: Host) -> None:
+def test_a_route_late_in_the_list_that_the_kernel_refuses_is_named_and_all_is_undone(host: Host) -> None:
     routes: list[Json] = [{"dst": destination} for destination in destinations(4, 600)]
     routes[500] = {"dst": "10.1.244.0/24", "gw": "192.0.2.9"}  # not on any of the pod's links
     pod = host.pod()
@@ -54,7 +54,7 @@ def test_a_route_far_into_the_list_that_the_kernel_refuses_is_named_and_all_is_u
     assert host.pod_link(pod) is None and not host.leases("many") and not host.records("many")
 
 
-def test_many_routes_that_another_network_gave_already_get_a_metric_of_their_own(host: Host) -> None:
+def test_many_routes_that_another_network_also_has_get_their_own_metric(host: Host) -> None:
     routes = [{"dst": destination} for destination in destinations(4, 600)]
     first, pod = reference_form((4,), routes), host.pod()
     host.add(pod, first)
@@ -67,7 +67,7 @@ def test_many_routes_that_another_network_gave_already_get_a_metric_of_their_own
     assert host.plugin("CHECK", pod, second, result, CNI_IFNAME="eth1").result == {}
 
 
-def test_many_ranges_serve_and_give_back(host: Host) -> None:
+def test_addresses_are_given_from_many_ranges_and_freed(host: Host) -> None:
     spans = [{"subnet": f"10.{number // 256}.{number % 256}.0/29", "gateway": "10.0.0.1"} for number in range(1000)]
     ipam = {"type": "host-local", "ranges": [spans]}
     conf = {**reference_form((4,), []), "isGateway": False, "ipam": ipam}

@@ -47,7 +47,7 @@ def test_outside_sees_the_node_and_other_nodes_pods_see_the_pod(host: Host, back
 
 @backends
 @pytest.mark.parametrize("order", ["before", "after"])
-def test_foreign_masquerade_does_not_take_pod_to_pod(host: Host, backend: str, order: str) -> None:
+def test_foreign_masquerade_does_not_rewrite_pod_to_pod(host: Host, backend: str, order: str) -> None:
     masquerading(host, backend)
     pod = host.pod()
     if order == "before":
@@ -61,7 +61,7 @@ def test_foreign_masquerade_does_not_take_pod_to_pod(host: Host, backend: str, o
 
 
 @backends
-def test_foreign_masquerade_put_first_gives_way_with_the_next_pod(host: Host, backend: str) -> None:
+def test_foreign_masquerade_put_first_is_moved_back_by_the_next_add(host: Host, backend: str) -> None:
     masquerading(host, backend)
     pod, other = host.pods(2)
     host.add(pod)
@@ -73,7 +73,7 @@ def test_foreign_masquerade_put_first_gives_way_with_the_next_pod(host: Host, ba
     assert host.traces()["rules"] == rules
 
 
-def test_foreign_masquerade_takes_pod_to_pod_where_nothing_of_ours_stands(host: Host) -> None:
+def test_foreign_masquerade_rewrites_pod_to_pod_without_our_rules(host: Host) -> None:
     """The foreign rule of the test above does masquerade pod-to-pod traffic if our rules are absent."""
     foreign_masquerade(host)
     host.conf |= DUAL
@@ -84,7 +84,7 @@ def test_foreign_masquerade_takes_pod_to_pod_where_nothing_of_ours_stands(host: 
 
 @backends
 @pytest.mark.parametrize("mark", ["0x4000", "0x2000"])
-def test_packets_marked_for_masquerade_stay_kube_proxys_and_portmaps(host: Host, backend: str, mark: str) -> None:
+def test_packets_marked_for_masquerade_are_left_to_kube_proxy_and_portmap(host: Host, backend: str, mark: str) -> None:
     masquerading(host, backend)
     for program in ("iptables", "ip6tables"):
         host.run(*f"{program} -t mangle -A PREROUTING -p udp --dport 77 -j MARK --set-mark {mark}".split())
@@ -157,7 +157,7 @@ def test_changed_network_replaces_the_rules(host: Host, backend: str) -> None:
 
 
 @backends
-def test_two_networks_masquerade_each_its_own(host: Host, backend: str) -> None:
+def test_two_networks_each_masquerade_their_own_pods(host: Host, backend: str) -> None:
     masquerading(host, backend)
     pod, other = host.pods(2)
     second = {**host.conf, "name": "second", "bridge": "cni1", "network": "10.99.0.0/16", "subnet": "10.99.0.0/24"}

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.usefixtures("underlay"), pytest.mark.once]
 
 
 @backends
-def test_every_range_set_is_masqueraded_and_none_to_another(host: Host, backend: str) -> None:
+def test_every_range_set_is_masqueraded_but_not_towards_another_set(host: Host, backend: str) -> None:
     masquerading(host, backend)
     del host.conf["subnet"], host.conf["network"]
     ranges = [[{"subnet": subnet}] for subnet in ("10.244.0.0/24", "10.250.0.0/24", "fd00:244::/64", "fd00:250::/64")]
@@ -29,7 +29,7 @@ def test_every_range_set_is_masqueraded_and_none_to_another(host: Host, backend:
 
 
 @backends
-def test_ranges_the_runtime_says_are_masqueraded_while_a_pod_is_in_them(host: Host, backend: str) -> None:
+def test_ranges_of_the_runtime_are_masqueraded_while_they_have_a_pod(host: Host, backend: str) -> None:
     masquerading(host, backend)
     pods = host.pods(3)
     confs = [
@@ -57,7 +57,7 @@ def test_ranges_the_runtime_says_are_masqueraded_while_a_pod_is_in_them(host: Ho
 
 
 @backends
-def test_subnets_of_another_ipam_plugin_are_masqueraded_while_a_pod_is_in_them(host: Host, backend: str) -> None:
+def test_subnets_of_another_ipam_plugin_are_masqueraded_while_they_have_a_pod(host: Host, backend: str) -> None:
     masquerading(host, backend)
     pods = host.pods(2)
     confs = [
@@ -88,7 +88,7 @@ def test_subnets_of_another_ipam_plugin_are_masqueraded_while_a_pod_is_in_them(h
     assert "masquerade" not in host.traces()["rules"] and "CNICTL" not in host.traces()["rules"]
 
 
-def test_ip6tables_is_asked_for_where_a_subnet_needs_it_and_nowhere_else(host: Host) -> None:
+def test_ip6tables_is_required_only_if_a_subnet_needs_it(host: Host) -> None:
     masquerading(host, "iptables")
     host.run("mkdir", "/run/tools")
     host.run("ln", "-s", *(f"/usr/sbin/{name}" for name in ("iptables", "iptables-restore")), "/run/tools")
@@ -105,7 +105,7 @@ def test_ip6tables_is_asked_for_where_a_subnet_needs_it_and_nowhere_else(host: H
     host.delete(four, PATH="/run/tools")
 
 
-def test_nftables_rules_of_a_newer_reference_plugin_go_with_its_pod(host: Host) -> None:
+def test_nftables_rules_of_a_newer_reference_plugin_are_removed_with_its_pod(host: Host) -> None:
     """The rules are those that releases from 1.6.0 on create for two pods; our DEL is for one of them."""
     pod = host.pod("pod0")
     conf = {**host.conf, "type": "bridge", "ipMasq": True, "bridge": "cni0", "isGateway": True}

@@ -56,7 +56,7 @@ def children(process: int) -> list[int]:
         return []
 
 
-def test_a_del_waits_for_what_a_killed_del_left_at_work(host: Host) -> None:
+def test_a_del_waits_for_processes_that_a_killed_del_left(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     with held(host, pod):
@@ -66,7 +66,7 @@ def test_a_del_waits_for_what_a_killed_del_left_at_work(host: Host) -> None:
     assert not host.records() and not host.leases() and host.pod_link(pod) is None
 
 
-def test_an_add_waits_for_what_a_killed_add_left_at_work_and_clears_it_away(host: Host) -> None:
+def test_an_add_waits_for_processes_that_a_killed_add_left_and_cleans_up(host: Host) -> None:
     pod = host.pod()
     cut_off(host, pod)
     with held(host, pod):
@@ -76,7 +76,7 @@ def test_an_add_waits_for_what_a_killed_add_left_at_work_and_clears_it_away(host
     assert host.pod_link(pod) is not None and len(host.leases()) == 1
 
 
-def test_an_add_that_meets_a_del_is_served_once_that_has_ended(host: Host) -> None:
+def test_an_add_that_meets_a_del_succeeds_after_it_ends(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     with held(host, pod):
@@ -89,7 +89,7 @@ def test_an_add_that_meets_a_del_is_served_once_that_has_ended(host: Host) -> No
     assert answer.status == 0 or answer.code == 102, answer  # the ADD may get the lock before the DEL
 
 
-def test_a_second_add_waits_for_the_first_and_is_told_that_the_pod_is_attached(host: Host) -> None:
+def test_a_second_add_waits_for_the_first_and_fails_with_already_attached(host: Host) -> None:
     pod = host.pod()
     calls = [host.start("ADD", pod) for _ in range(4)]
     answers = [finish(call) for call in calls]
@@ -112,7 +112,7 @@ def start_check(host: Host, pod: Pod, result: Json) -> "subprocess.Popen[bytes]"
         )
 
 
-def test_a_check_counts_what_it_finds_beside_another_call_only_once_that_has_ended(host: Host) -> None:
+def test_a_check_reports_a_deviation_only_after_other_calls_have_ended(host: Host) -> None:
     pod = host.pod()
     result = host.add(pod)
     veth = result["interfaces"][1]["name"]
@@ -142,7 +142,7 @@ def test_a_release_waits_for_a_call_that_is_about_to_end(host: Host, words: list
     assert bool(host.leases()) == ("--dry-run" in words)
 
 
-def test_gc_gives_the_ipam_plugin_the_arguments_that_the_runtime_gave(host: Host) -> None:
+def test_gc_passes_the_runtimes_arguments_to_the_ipam_plugin(host: Host) -> None:
     odd, pod = Odd(host), host.pod()
     note = 'echo "$CNI_COMMAND $CNI_ARGS" >>/run/odd/args'
     odd.does(ADD=f"{note}; {ANSWER}", DEL=note, VERSION="exit 1", GC="exit 0")

@@ -131,7 +131,7 @@ CASES: dict[str, Case] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_every_add_fails_for_status_says_50_for(host: Host, name: str) -> None:
+def test_cause_that_fails_every_add_is_status_50(host: Host, name: str) -> None:
     case = CASES[name]
     conf = {**CONF, **case.conf}
     case.breaks(host)
@@ -146,7 +146,7 @@ def test_what_every_add_fails_for_status_says_50_for(host: Host, name: str) -> N
 
 
 @pytest.mark.parametrize("bridge", ["missing", "there"])
-def test_vlans_are_promised_only_where_the_kernel_s_bridge_has_them(host: Host, bridge: str) -> None:
+def test_vlans_are_status_50_if_the_kernels_bridge_lacks_them(host: Host, bridge: str) -> None:
     conf = {**CONF, "vlan": 100}
     if bridge == "there":
         host.run("ip", "link", "add", "cni0", "type", "bridge")
@@ -163,7 +163,7 @@ def test_vlans_are_promised_only_where_the_kernel_s_bridge_has_them(host: Host, 
 @pytest.mark.parametrize(
     "conf", [{}, DUAL, MASQUERADE, {"macspoofchk": True}, {"portIsolation": True}, {"ipam": {}}], ids=str
 )
-def test_a_healthy_node_is_ready_and_serves(host: Host, conf: Json) -> None:
+def test_a_healthy_node_is_ready_and_add_works(host: Host, conf: Json) -> None:
     before = host.traces()
     assert host.plugin("STATUS", conf={**CONF, **conf}).result == {}
     assert host.traces() == before
@@ -171,7 +171,7 @@ def test_a_healthy_node_is_ready_and_serves(host: Host, conf: Json) -> None:
     assert host.plugin("STATUS", conf={**CONF, **conf}).result == {}
 
 
-def test_what_is_the_pod_s_own_leaves_the_node_ready(host: Host) -> None:
+def test_failures_of_one_pod_leave_the_node_ready(host: Host) -> None:
     pod, other = host.pods(2)
     mac: Json = {"CNI_ARGS": "IgnoreUnknown=1;MAC=02:00:00:00:00:77"}
     host.add(pod, CONF, **mac)
@@ -190,7 +190,7 @@ def test_what_is_the_pod_s_own_leaves_the_node_ready(host: Host) -> None:
         assert host.plugin("STATUS", conf=CONF).result == {}
 
 
-def test_a_doubt_is_not_said(host: Host) -> None:
+def test_status_reports_no_temporary_or_unproven_obstacle(host: Host) -> None:
     """Loaded rules need no program, and a lock held by another process will be released."""
     conf = {**CONF, **MASQUERADE}
     host.add(host.pod(), conf)

@@ -39,7 +39,7 @@ with Netlink() as asked:
     assert said == [[3, 64, 500, 1999], [17], 2000]
 
 
-def test_answers_that_were_lost_count_as_a_refusal_and_nobody_waits_for_them(host: Host) -> None:
+def test_lost_answers_count_as_refusals_and_nobody_waits_for_them(host: Host) -> None:
     said = ask(
         host,
         """
@@ -77,7 +77,7 @@ print(json.dumps([len(listed), refused, left, len(nftables.rules(inet, "much", "
     assert said == [4000, [2, 4000], 4000, 0]
 
 
-def test_what_is_there_all_the_time_is_listed_while_other_things_come_and_go(host: Host) -> None:
+def test_permanent_entries_are_listed_while_others_come_and_go(host: Host) -> None:
     said = ask(
         host,
         """

@@ -32,7 +32,7 @@ def take(host: Host, name: str, alias: str = "", kind: str = "veth") -> int:
     return int(host.links()[name]["ifindex"])
 
 
-def test_a_name_has_all_the_bits_that_there_is_room_for(host: Host) -> None:
+def test_a_name_uses_all_bits_that_fit(host: Host) -> None:
     pod = host.pod()
     name = veth_of(host.add(pod))
     assert name == names(pod)[0]
@@ -41,7 +41,7 @@ def test_a_name_has_all_the_bits_that_there_is_room_for(host: Host) -> None:
 
 @pytest.mark.parametrize("alias", ["", "cnictl:mynet/other", "cnictl:second/pod", "cni"])
 @pytest.mark.parametrize("kind", ["veth", "bridge"])
-def test_a_name_that_is_taken_is_left_and_another_recorded(host: Host, alias: str, kind: str) -> None:
+def test_a_name_in_use_is_not_touched_and_another_is_recorded(host: Host, alias: str, kind: str) -> None:
     pod, kept = host.pods(2, "p")
     taken = names(pod)[0]
     index = take(host, taken, alias, kind)
@@ -62,7 +62,7 @@ def test_a_name_that_is_taken_is_left_and_another_recorded(host: Host, alias: st
     assert host.links().get(taken, {"ifindex": index})["ifindex"] == index
 
 
-def test_every_name_taken_is_an_error_and_takes_nothing(host: Host) -> None:
+def test_add_fails_cleanly_if_every_name_is_in_use(host: Host) -> None:
     pod = host.pod()
     for name in names(pod):
         take(host, name, kind="bridge")
@@ -94,7 +94,7 @@ def test_two_attachments_of_one_name_live_side_by_side(host: Host, loss: str) ->
     assert host.ports() == set()
 
 
-def test_a_name_taken_between_choice_and_use_is_left(host: Host) -> None:
+def test_a_name_taken_between_choice_and_use_is_not_touched(host: Host) -> None:
     pod = host.pod()
     host.add(host.pod("first"))
     slow = ["strace", "-qq", "-o", "/dev/null", "-e", "trace=linkat", "-e", "inject=linkat:delay_enter=400000:when=1"]
@@ -110,7 +110,7 @@ def test_a_name_taken_between_choice_and_use_is_left(host: Host) -> None:
     assert names(pod)[0] in host.links() and len(host.ports()) == 1
 
 
-def test_what_a_former_release_attached_goes_on(host: Host) -> None:
+def test_attachments_of_a_former_release_keep_working(host: Host) -> None:
     """Former releases' names have 8 digits, and their records contain them."""
     pod, lost = host.pods(2)
     for attached in (pod, lost):
@@ -144,7 +144,7 @@ def pod_of(host: Host, how: str) -> tuple[Pod, Json]:
 
 @pytest.mark.parametrize("how", ["ours", "ours without a record", "the reference's"])
 @pytest.mark.parametrize("where", ["no namespace", "its own namespace", "the living pod's", "the host's"])
-def test_a_prev_result_that_names_anothers_link_is_no_reason(host: Host, how: str, where: str) -> None:
+def test_a_foreign_link_named_in_prev_result_is_not_deleted(host: Host, how: str, where: str) -> None:
     living, result = pod_of(host, how)
     netns = {"no namespace": "", "the living pod's": living.netns, "the host's": f"/proc/{host.pid}/ns/net"}
     stranger = Pod("stranger", netns[where] if where in netns else host.pod("own").netns)
@@ -175,7 +175,7 @@ def test_the_uplink_of_a_nested_host_stays(host: Host) -> None:
 
 
 @pytest.mark.parametrize("lease", ["with its lease", "without its lease"])
-def test_a_pod_of_the_reference_can_not_point_at_its_neighbour(host: Host, lease: str) -> None:
+def test_neighbours_veth_survives_a_hostile_pod_of_the_reference(host: Host, lease: str) -> None:
     """A pod can choose its interface's index and its peer's, so that the peer seems to be the neighbour's veth."""
     neighbour, hostile = host.pods(2)
     theirs = host.reference("bridge", "ADD", neighbour, REFERENCE).result
@@ -206,7 +206,7 @@ def unmark(host: Host, name: str) -> None:
 
 @pytest.mark.parametrize("change", [rename, unmark])
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-def test_a_link_whose_mark_was_changed_is_told_by_its_namespace(
+def test_a_link_with_a_changed_mark_is_recognised_by_its_namespace(
     host: Host, change: Callable[[Host, str], None], verb: str
 ) -> None:
     pod = host.pod()
@@ -218,7 +218,7 @@ def test_a_link_whose_mark_was_changed_is_told_by_its_namespace(
     assert (host.ports(), host.leases(), host.records()) == (set(), {}, set())
 
 
-def test_a_recorded_name_that_is_anothers_link_by_now_stays(host: Host) -> None:
+def test_a_foreign_link_with_a_recorded_name_stays(host: Host) -> None:
     pod = host.pod()
     name = veth_of(host.add(pod))
     host.run("ip", "link", "delete", name)
@@ -228,7 +228,7 @@ def test_a_recorded_name_that_is_anothers_link_by_now_stays(host: Host) -> None:
     assert (host.leases(), host.records()) == ({}, set())
 
 
-def test_layer_two_pod_of_the_reference_goes_by_its_namespace_alone(host: Host) -> None:
+def test_layer_2_pod_of_the_reference_is_found_by_its_namespace(host: Host) -> None:
     pod, other = host.pods(2)
     plain = {**PLAIN, "type": "bridge"}
     result = host.reference("bridge", "ADD", pod, plain).result

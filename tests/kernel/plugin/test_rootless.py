@@ -104,7 +104,7 @@ def test_addresses_of_pods_that_died_are_found_and_freed(host: Host) -> None:
     assert host.add(host.pod("new"))["ips"][0]["address"] == "10.88.0.2/28"
 
 
-def test_a_record_stays_found_once_the_usual_folder_can_be_written() -> None:
+def test_a_record_is_still_found_after_the_usual_folder_becomes_writable() -> None:
     with new_host() as host:
         host.conf = dict(CONF)
         host.run("mkdir", "-p", "/var/lib/cnictl", "/var/lib/cni")

@@ -56,7 +56,7 @@ def test_check_and_del_need_neither_ranges_nor_prev_result(host: Host, conf: Jso
     assert [file.name for file in host.path("/var/lib/cni/elsewhere/late").iterdir() if file.name[0] in "1f"] == []
 
 
-def test_check_of_a_conf_with_ranges_of_its_own_looks_for_the_rules_of_the_pod_s(host: Host) -> None:
+def test_check_of_a_conf_with_its_own_ranges_uses_the_pods_ranges(host: Host) -> None:
     conf = {**CONF, "ipam": {"type": "host-local", "subnet": "10.8.0.0/24"}}
     pod = host.pod("both")
     result = host.add(pod, {**conf, **GIVEN})
@@ -69,6 +69,6 @@ def test_add_without_ranges_names_the_capability(host: Host) -> None:
     assert error["code"] == 7 and "ipam.ranges" in error["msg"] and "ipRanges" in error["details"]
 
 
-def test_status_says_so_where_nobody_can_give_ranges(host: Host) -> None:
+def test_status_reports_a_conf_that_can_get_no_ranges(host: Host) -> None:
     error = host.plugin("STATUS", conf={**CONF, "capabilities": {"mac": True}}).error
     assert "capabilities.ipRanges" in error["msg"]

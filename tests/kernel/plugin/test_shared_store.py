@@ -87,7 +87,7 @@ def claimed_by_a_former_release(host: Host, leases: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("claimed", ["without records", "with a former release's records"])
-def test_after_a_reboot_nothing_takes_another_nodes_leases(full: Two, claimed: str) -> None:
+def test_leases_of_other_nodes_survive_a_reboot(full: Two, claimed: str) -> None:
     second, before = full.second, full.leases()
     if claimed != "without records":
         claimed_by_a_former_release(second, before)
@@ -112,7 +112,7 @@ def test_after_a_reboot_nothing_takes_another_nodes_leases(full: Two, claimed: s
         assert full.first.pings(Pod(f"a{number}", f"/run/netns/a{number}"), "10.244.0.1")
 
 
-def test_own_stale_leases_are_taken_back_beside_them(two: Two) -> None:
+def test_own_stale_leases_are_freed_beside_those_of_other_nodes(two: Two) -> None:
     first, second = two.first.pods(3, "a"), two.second.pods(2, "b")
     for pod in first:
         two.first.add(pod)
@@ -153,7 +153,7 @@ def test_del_frees_by_owner_what_the_reference_leased_here(two: Two) -> None:
     assert two.second.pod_link(pod) is None and two.second.records() == set()
 
 
-def test_gc_of_one_node_spares_the_others_and_takes_its_own(two: Two) -> None:
+def test_gc_frees_only_the_nodes_own_leases(two: Two) -> None:
     kept, gone = two.second.pods(2, "b")
     two.first.add(two.first.pod("a"))
     for pod in (kept, gone):
@@ -164,7 +164,7 @@ def test_gc_of_one_node_spares_the_others_and_takes_its_own(two: Two) -> None:
     assert set(two.leases().values()) == {"b0\r\neth0"}
 
 
-def test_adds_of_two_nodes_at_once_share_no_address(two: Two) -> None:
+def test_simultaneous_adds_of_two_nodes_share_no_address(two: Two) -> None:
     two.first.conf["ipam"] = two.second.conf["ipam"] = {**CONF["ipam"], "subnet": "10.244.0.0/25"}
     started = []
     for number in range(8):
@@ -201,7 +201,7 @@ print(shared_store.may_be_shared(""), shared_store.may_be_shared("/run/tmpfs"))
 
 
 @pytest.mark.once  # an ordinary user may not open /dev/fuse
-def test_a_store_on_a_file_system_that_may_be_another_nodes_too_is_told_without_asking_it(two: Two) -> None:
+def test_a_store_on_a_possibly_shared_file_system_is_reported_without_accessing_it(two: Two) -> None:
     """If a network file system's server is unreachable, calls must not hang."""
     source = str(Path(package.__file__).parent.parent)
     said = two.first.run(sys.executable, "-c", _MOUNTED, source)

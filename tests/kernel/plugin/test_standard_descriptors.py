@@ -76,7 +76,7 @@ def test_add_whose_output_nobody_reads_fails_and_leaves_nothing(shared_host: Hos
     assert shared_host.traces() == before
 
 
-def test_add_without_stderr_answers_as_ever(shared_host: Host) -> None:
+def test_add_without_stderr_returns_its_result(shared_host: Host) -> None:
     done = run(shared_host, "ADD", "mute", "2>&-")
     assert done.returncode == 0 and done.stdout.startswith(b"{")
     shared_host.run("ip", "netns", "delete", "mute")
@@ -93,7 +93,7 @@ def test_closed_stdin_is_an_error(shared_host: Host, verb: str) -> None:
 
 
 @pytest.mark.parametrize("verb", ["VERSION", "STATUS"])
-def test_verb_without_stdout_writes_into_no_file_of_the_hosts(shared_host: Host, verb: str) -> None:
+def test_verb_without_stdout_writes_into_no_file_of_the_host(shared_host: Host, verb: str) -> None:
     done = run(shared_host, verb, f"closed{verb}", ">&- 2>&-")
     assert done.returncode == (1 if verb == "VERSION" else 0)
     assert shared_host.path(NODE_LOCK).read_bytes() == b""
@@ -101,7 +101,7 @@ def test_verb_without_stdout_writes_into_no_file_of_the_hosts(shared_host: Host,
 
 
 @pytest.mark.parametrize("redirections", ["<&-", "2>&-", "<&- 2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
-def test_command_writes_into_no_file_of_the_hosts(shared_node: Node, redirections: str) -> None:
+def test_command_without_stdout_writes_into_no_file_of_the_host(shared_node: Node, redirections: str) -> None:
     words = f"cd /; exec {sys.executable} -I -m cnictl plugin list -o json {redirections}"
     done = shared_node.run(["sh", "-c", words], check=False)
     assert done.status == 0

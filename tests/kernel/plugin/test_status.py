@@ -42,7 +42,7 @@ def test_answer_is_empty(host: Host) -> None:
     assert (answer.status, answer.stdout, answer.stderr) == (0, b"", b"")
 
 
-def test_last_address_leased_is_50_and_freed_again_is_fine(host: Host) -> None:
+def test_status_is_50_while_no_address_is_free(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     error = host.plugin("STATUS").error
@@ -53,7 +53,7 @@ def test_last_address_leased_is_50_and_freed_again_is_fine(host: Host) -> None:
     assert status(host) == 0
 
 
-def test_addresses_that_stale_leases_hold_count_as_free(host: Host) -> None:
+def test_addresses_of_stale_leases_count_as_free(host: Host) -> None:
     pod = host.pod()
     host.add(pod)
     host.kill(pod)
@@ -64,7 +64,7 @@ def test_addresses_that_stale_leases_hold_count_as_free(host: Host) -> None:
     assert host.plugin("ADD", host.pod("new")).address == "10.244.0.2"
 
 
-def test_torn_lease_holds_no_address_for_ever(host: Host) -> None:
+def test_address_of_a_torn_lease_becomes_free(host: Host) -> None:
     folder = host.path(f"{LEASES}/mynet")
     folder.mkdir(parents=True)
     (folder / "10.244.0.2").write_bytes(b"")
@@ -88,7 +88,7 @@ def test_forwarding_off_is_51(host: Host) -> None:
     assert "ip_forward" in error["msg"]
 
 
-def test_forwarding_of_each_family_counts_where_the_network_has_it(host: Host) -> None:
+def test_forwarding_counts_for_each_family_of_the_network(host: Host) -> None:
     both = {**CONF, "subnet": ["10.244.0.0/24", "fd00:244::/64"], "network": ["10.244.0.0/20", "fd00:244::/48"]}
     error = host.plugin("STATUS", conf=both).error
     assert error["code"] == 51 and "net.ipv6.conf.all.forwarding" in error["msg"]
@@ -109,7 +109,7 @@ def test_forwarding_that_an_add_turns_on_is_missed_only_once_pods_run(host: Host
     assert status(host) == 51
 
 
-def test_layer_2_and_a_bridge_that_is_no_gateway_need_no_forwarding(host: Host) -> None:
+def test_layer_2_and_a_bridge_that_is_not_a_gateway_need_no_forwarding(host: Host) -> None:
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=0")
     for conf in (REFERENCE, {**REFERENCE, "ipam": {}}):
         host.conf = conf
@@ -117,7 +117,7 @@ def test_layer_2_and_a_bridge_that_is_no_gateway_need_no_forwarding(host: Host) 
         assert status(host) == 0
 
 
-def test_one_exhausted_set_of_several_is_50_until_a_stale_lease_of_it(host: Host) -> None:
+def test_one_exhausted_set_is_status_50_until_one_of_its_leases_is_stale(host: Host) -> None:
     """ADD takes an address from each set, so one exhausted set is enough."""
     ranges = [[{"subnet": "10.245.0.0/24"}], [{"subnet": "10.244.0.0/30"}], [{"subnet": "fd00:244::/64"}]]
     host.conf = {**REFERENCE, "ipam": {"type": "host-local", "ranges": ranges}}
@@ -132,12 +132,12 @@ def test_one_exhausted_set_of_several_is_50_until_a_stale_lease_of_it(host: Host
     assert host.add(host.pod("new"))["ips"][1]["address"] == "10.244.0.2/30"
 
 
-def test_bridge_that_can_not_be_made_is_50(host: Host) -> None:
+def test_bridge_that_cannot_be_created_is_50(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "veth", "peer", "name", "cni1")
     assert status(host) == 50
 
 
-def test_bridge_with_another_address_is_50_and_with_none_is_fine(host: Host) -> None:
+def test_bridge_with_another_address_is_50_and_without_one_is_ready(host: Host) -> None:
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     assert status(host) == 0
     host.run("ip", "address", "add", "10.50.0.1/24", "dev", "cni0")
@@ -146,7 +146,7 @@ def test_bridge_with_another_address_is_50_and_with_none_is_fine(host: Host) -> 
     assert "10.50.0.1/24" in error["msg"]
 
 
-def test_what_status_promises_add_keeps(host: Host) -> None:
+def test_add_succeeds_whenever_status_is_ready(host: Host) -> None:
     """ADD accepts a bridge that has our address and another one, so STATUS must too."""
     host.run("ip", "link", "add", "cni0", "type", "bridge")
     for address in ("10.50.0.1/24", "10.244.0.1/30"):

@@ -32,7 +32,7 @@ def addresses_inside(host: Host, pods: list[Pod]) -> dict[str, str]:
     return by_container
 
 
-def test_at_no_moment_have_two_pods_one_address_and_none_is_lost(host: Host) -> None:
+def test_simultaneous_pods_never_share_an_address_and_none_is_lost(host: Host) -> None:
     """The host has no bridge yet, so all calls race to create it. `make storm` runs this with 500 pods."""
     pods, told = host.pods(120 if SOAK else 60), Storm()
     conf = {
@@ -62,7 +62,7 @@ def test_at_no_moment_have_two_pods_one_address_and_none_is_lost(host: Host) -> 
     assert (host.leases(), host.records(), host.ports()) == ({}, set(), set())
 
 
-def test_adds_at_once_fill_a_subnet_and_the_rest_leave_nothing(host: Host) -> None:
+def test_simultaneous_adds_fill_a_subnet_and_the_rest_leave_nothing(host: Host) -> None:
     host.conf["subnet"] = "10.244.0.0/26"
     pods = host.pods(90)
     answers = at_once(host, "ADD", pods)
@@ -80,7 +80,7 @@ def test_adds_at_once_fill_a_subnet_and_the_rest_leave_nothing(host: Host) -> No
     assert host.traces() == before
 
 
-def test_host_local_and_ours_at_once_never_share_an_address(host: Host) -> None:
+def test_simultaneous_calls_of_host_local_and_ours_never_share_an_address(host: Host) -> None:
     """Both use the store's one lock and its one layout."""
     ours, theirs = host.pods(30, "ours"), host.pods(30, "theirs")
     conf = {
@@ -97,7 +97,7 @@ def test_host_local_and_ours_at_once_never_share_an_address(host: Host) -> None:
     assert sorted(host.leases()) == sorted(given)
 
 
-def test_failed_first_add_does_not_take_the_bridge_from_under_another(host: Host) -> None:
+def test_failed_first_add_does_not_remove_the_bridge_of_another(host: Host) -> None:
     """The call that created the bridge fails while the other is between finding the bridge and joining it."""
     failing, other = host.pods(2)
     host.inside(failing, "ip", "link", "add", "eth0", "type", "bridge")

@@ -47,7 +47,7 @@ def attached(host: Host, name: str, like: Json) -> tuple[Pod, Json]:
 
 
 @pytest.mark.parametrize("kind", CONFS)
-def test_check_before_any_add_of_ours(host: Host, kind: str) -> None:
+def test_check_succeeds_before_any_add_of_ours(host: Host, kind: str) -> None:
     pod, result = attached(host, "theirs", CONFS[kind])
     before = host.traces()
     assert host.plugin("CHECK", pod, CONFS[kind], result).result == {}
@@ -88,7 +88,7 @@ def veth(result: Json) -> str:
 
 
 @pytest.mark.parametrize("deviation", DEVIATIONS)
-def test_a_deviation_of_what_the_reference_made_is_named(host: Host, deviation: str) -> None:
+def test_a_deviation_of_a_reference_attachment_is_named(host: Host, deviation: str) -> None:
     spoil, words = DEVIATIONS[deviation]
     like = CONFS["ipMasq"]
     pod, result = attached(host, "theirs", like)
@@ -97,13 +97,13 @@ def test_a_deviation_of_what_the_reference_made_is_named(host: Host, deviation: 
     assert (error["code"], words in error["msg"]) == (104, True), error
 
 
-def test_check_of_another_container_in_its_namespace_is_no_success(host: Host) -> None:
+def test_check_of_another_container_in_its_namespace_fails(host: Host) -> None:
     pod, result = attached(host, "theirs", CONFS["isGateway"])
     other = Pod("stranger", pod.netns)
     assert host.plugin("CHECK", other, CONFS["isGateway"], result).code in (3, 104)
 
 
-def test_gc_status_and_add_take_it_for_alive_whatever_its_age(host: Host) -> None:
+def test_gc_status_and_add_treat_it_as_live_at_any_age(host: Host) -> None:
     """The lease's time stamp is before the boot, as from a clock that was wrong."""
     small = conf(ipam={"type": "host-local", "subnet": "10.244.0.0/30"}, isGateway=True, cniVersion="1.1.0")
     pod, _ = attached(host, "theirs", {**small, "cniVersion": "1.0.0"})
@@ -121,7 +121,7 @@ def test_gc_status_and_add_take_it_for_alive_whatever_its_age(host: Host) -> Non
 
 
 @pytest.mark.parametrize("claimed", [False, True])
-def test_commands_show_it_as_alive_and_free_it_whole(host: Host, claimed: bool) -> None:
+def test_commands_show_it_as_live_and_free_it_completely(host: Host, claimed: bool) -> None:
     pod, result = attached(host, "theirs", CONFS["dual stack with ipMasq"])
     host.run("touch", "-d", LONG_AGO, f"{LEASES}/mynet/10.244.0.2")
     if claimed:

@@ -67,7 +67,7 @@ def attached(host: Host, name: str, *confs: Json) -> tuple[list[Pod], list[Json]
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=lambda order: "-".join(map(str, order)))
-def test_each_attachment_has_and_takes_away_its_own_routes(shared_host: Host, order: tuple[int, ...]) -> None:
+def test_each_attachment_adds_and_removes_its_own_routes(shared_host: Host, order: tuple[int, ...]) -> None:
     host, confs = shared_host, [conf(place) for place in range(3)]
     pods, results = attached(host, "pod" + "".join(map(str, order)), *confs)
     own = [reported(result, pod.ifname) for result, pod in zip(results, pods, strict=True)]
@@ -89,7 +89,7 @@ def test_each_attachment_has_and_takes_away_its_own_routes(shared_host: Host, or
 
 
 @pytest.mark.parametrize("version", ["0.4.0", "1.0.0", "1.1.0"])
-def test_a_network_that_asks_for_a_taken_metric_gets_the_next(shared_host: Host, version: str) -> None:
+def test_a_network_that_requests_a_metric_in_use_gets_the_next(shared_host: Host, version: str) -> None:
     listed = [{"dst": "0.0.0.0/0", "priority": 50}, {"dst": "::/0", "priority": 50}]
     host, confs = shared_host, [conf(place, version, routes=listed) for place in range(2)]
     pods, results = attached(host, f"priority{version.replace('.', '')}", *confs)
@@ -121,7 +121,7 @@ def test_the_same_subnet_on_both_networks(shared_host: Host) -> None:
     host.delete(pods[1], confs[1], results[1])
 
 
-def test_the_subnet_listed_as_a_route_is_the_kernels_own_route(shared_host: Host) -> None:
+def test_a_listed_route_to_the_own_subnet_is_the_kernels_route(shared_host: Host) -> None:
     host, network_conf = shared_host, conf(0, routes=[{"dst": "10.20.0.0/24"}, {"dst": "fd00:20::/64"}])
     pods, results = attached(host, "connected", network_conf)
     assert {route["dst"] for route in results[0]["routes"]} == {"0.0.0.0/0", "::/0"} | (
@@ -132,7 +132,7 @@ def test_the_subnet_listed_as_a_route_is_the_kernels_own_route(shared_host: Host
     host.delete(pods[0], network_conf, results[0])
 
 
-def test_a_route_that_is_no_networks_is_passed_over_and_stays(shared_host: Host) -> None:
+def test_a_foreign_route_is_skipped_and_stays(shared_host: Host) -> None:
     host, network_conf = shared_host, conf(0)
     pod = host.pod("blackhole")
     host.inside(pod, "ip", "route", "add", "blackhole", "192.0.2.0/24")

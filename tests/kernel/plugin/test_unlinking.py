@@ -37,7 +37,7 @@ with Netlink() as netlink:
     ],
     ids=["none", "no process", "killed", "SIGCHLD ignored", "nobody collects"],
 )
-def test_link_is_gone_whatever_becomes_of_the_child(host: Host, fault: str) -> None:
+def test_link_is_deleted_even_if_the_child_fails(host: Host, fault: str) -> None:
     host.run("ip", "link", "add", "veth0", "type", "veth", "peer", "name", "veth1")
     said = host.run(sys.executable, "-c", _UNLINK.format(fault=fault, link="veth0"))
     assert said == "True None\n"
@@ -48,7 +48,7 @@ def test_no_such_link(host: Host) -> None:
     assert host.run(sys.executable, "-c", _UNLINK.format(fault="", link="veth9")) == "False None\n"
 
 
-def test_what_the_kernel_refuses_is_raised(host: Host) -> None:
+def test_refusal_of_the_kernel_is_raised(host: Host) -> None:
     with pytest.raises(Unexpected, match="Operation not supported"):
         host.run(sys.executable, "-c", _UNLINK.format(fault="", link="lo"))
     assert "lo:" in host.run("ip", "link")
@@ -66,7 +66,7 @@ for verb in order["verbs"]:
 """
 
 
-def test_del_leaves_no_child_to_a_process_that_collects_none(host: Host) -> None:
+def test_del_leaves_no_child_to_a_parent_that_does_not_wait(host: Host) -> None:
     pod = host.pod()
     order = {
         "verbs": ["ADD", "DEL"] * 3,
@@ -110,7 +110,7 @@ os.waitpid(child, 0)
         ("systemd", "blocks", "a) S 1 (x", False),
     ],
 )
-def test_who_is_known_to_collect_children(first: str, how: str, middle: str, known: bool) -> None:
+def test_parents_that_are_known_to_wait_for_children(first: str, how: str, middle: str, known: bool) -> None:
     flags = ["--pid", "--fork", "--mount-proc", *(["--user", "--map-root-user"] if os.geteuid() else [])]
     command = ["unshare", *flags, sys.executable, "-c", _TREE, first, how, middle]
     done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)

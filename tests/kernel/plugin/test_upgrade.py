@@ -162,7 +162,7 @@ def other_pythons() -> dict[str, str]:
     return paths
 
 
-def test_pods_of_one_python_are_served_by_the_next(host: Host) -> None:
+def test_pods_added_under_one_python_are_handled_by_the_next(host: Host) -> None:
     """After an upgrade of the distribution, the recorded interpreter is gone and the new one has no bytecode."""
     others = other_pythons()
     if not others:
@@ -260,7 +260,7 @@ def test_records_of_0_1_0_are_read_by_every_verb(host: Host) -> None:
     assert (host.leases(), host.records(), host.ports()) == ({}, set(), set())
 
 
-def test_leases_that_0_1_0_took_over_from_host_local_go_with_their_del(host: Host) -> None:
+def test_leases_that_0_1_0_took_over_from_host_local_are_freed_by_their_del(host: Host) -> None:
     host.add(host.pod("ours"))
     theirs = Pod("theirs", "")
     host.path("/var/lib/cni/networks/mynet/10.244.0.9").write_bytes(b"theirs\r\neth0")

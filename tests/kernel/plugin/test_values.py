@@ -165,7 +165,7 @@ def outcome(host: Host, pod: Pod, case: Case, ours: bool) -> tuple[Json, Answer]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_value_is_taken_as_the_reference_takes_it_or_refused_by_its_name(
+def test_a_value_is_accepted_as_by_the_reference_or_refused_by_name(
     name: str, sides: tuple[tuple[Host, Pod], tuple[Host, Pod]]
 ) -> None:
     (theirs, their_pod), (ours, our_pod) = sides
@@ -179,7 +179,7 @@ def test_a_value_is_taken_as_the_reference_takes_it_or_refused_by_its_name(
         assert key.lower() in json.dumps(answer.error).lower() or "not JSON" in answer.error["msg"]
 
 
-def test_a_conf_without_a_version_is_served_by_every_verb_that_0_1_0_has() -> None:
+def test_every_verb_of_0_1_0_accepts_a_conf_without_a_version() -> None:
     with new_host() as host:
         pod = host.pod()
         conf = {

@@ -14,7 +14,7 @@ def test_version_names_every_version_served(host: Host) -> None:
     assert answer == {"cniVersion": "1.0.0", "supportedVersions": VERSIONS}
 
 
-def test_version_needs_neither_container_nor_a_word_on_stdin(host: Host) -> None:
+def test_version_needs_neither_container_nor_stdin(host: Host) -> None:
     answer = host.call({"CNI_COMMAND": "VERSION"}, b"").result
     assert answer == {"cniVersion": "1.1.0", "supportedVersions": VERSIONS}
 
@@ -66,7 +66,7 @@ def test_result_lists_bridge_host_veth_and_container_interface(host: Host, versi
         assert said.get("mtu", link["mtu"]) == link["mtu"] == 1500
 
 
-def test_conf_without_a_version_is_of_the_first(host: Host) -> None:
+def test_conf_without_a_version_has_the_first_version(host: Host) -> None:
     conf = {key: value for key, value in WALK_THROUGH.items() if key != "cniVersion"}
     result = host.add(host.pod(), conf)
     assert result["cniVersion"] == "0.1.0"
@@ -89,7 +89,7 @@ def test_every_version_deletes_what_it_added(host: Host, version: str) -> None:
     ("verb", "version"),
     [("CHECK", "0.3.1"), ("GC", "1.0.0"), ("STATUS", "1.0.0"), ("ADD", "1.2.0"), ("DEL", "0.5.0"), ("ADD", "nonsense")],
 )
-def test_verb_or_version_not_served_is_error_1_in_a_version_the_runtime_reads(
+def test_unsupported_verb_or_version_is_error_1_in_a_version_the_runtime_reads(
     host: Host, verb: str, version: str
 ) -> None:
     error = host.plugin(verb, Pod("none", "/run/netns/none"), versioned(version)).error
@@ -97,7 +97,7 @@ def test_verb_or_version_not_served_is_error_1_in_a_version_the_runtime_reads(
     assert version in error["msg"]
 
 
-def test_chained_plugin_keeps_what_the_one_before_it_made(host: Host) -> None:
+def test_chained_plugin_keeps_the_previous_plugins_result(host: Host) -> None:
     pod = host.pod()
     before = {
         "cniVersion": "1.0.0",

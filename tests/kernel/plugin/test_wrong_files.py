@@ -35,7 +35,7 @@ def call(host: Host, verb: str, name: str) -> Answer:
         ("DEL", f"{RECORDS}/mynet/NAME@eth0"),
     ],
 )
-def test_plugin_names_what_is_no_file(shared_host: Host, verb: str, path: str, endless: bool) -> None:
+def test_plugin_names_a_path_that_is_not_a_file(shared_host: Host, verb: str, path: str, endless: bool) -> None:
     name = f"{verb.lower()}{'-device' if endless else ''}-{path.split('/')[-1].replace('@', '-').lower()}"
     path = path.replace("NAME", name)
     place = shared_host.path(path)
@@ -61,7 +61,7 @@ def test_plugin_names_what_is_no_file(shared_host: Host, verb: str, path: str, e
 
 
 @pytest.mark.parametrize("verb", ["ADD", "DEL", "VERSION"])
-def test_endless_stdin_is_read_up_to_a_bound(shared_host: Host, verb: str) -> None:
+def test_endless_stdin_is_read_up_to_a_limit(shared_host: Host, verb: str) -> None:
     pod = shared_host.pod(f"endless-{verb.lower()}")
     through = ["sh", "-c", 'exec "$0" </dev/zero']
     answer = shared_host.call(shared_host.environment(verb, pod), b"", through=through, bound=BOUND)

@@ -30,7 +30,7 @@ def node(shared_node: Node) -> Node:
     ],
     ids=lambda words: " ".join(words) if isinstance(words, tuple) else "",
 )
-def test_no_changes_nothing_and_yes_does_it(node: Node, words: tuple[str, ...], shown: str) -> None:
+def test_answer_no_changes_nothing_and_yes_does_it(node: Node, words: tuple[str, ...], shown: str) -> None:
     cnictl(node, "route", "add-peer", "10.244.2.0/24", "10.0.10.52")
     before = snapshot(node)
     refused = at_terminal(node, "n", *words)
@@ -45,7 +45,7 @@ def test_no_changes_nothing_and_yes_does_it(node: Node, words: tuple[str, ...], 
     cnictl(node, "init-node", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20", "--nat", *PEER, "--prune")
 
 
-def test_addresses_are_freed_after_they_were_shown(node: Node) -> None:
+def test_addresses_are_shown_before_they_are_freed(node: Node) -> None:
     pod = start_pod(node, "pod")
     refused = at_terminal(node, "n", "ipam", "release", "pod", "--force")
     assert refused.status == 1 and f"free {pod.address} of pod" in refused.stderr
@@ -59,7 +59,7 @@ def test_addresses_are_freed_after_they_were_shown(node: Node) -> None:
     assert pod.address not in cnictl(node, "ipam", "list").stdout
 
 
-def test_without_a_terminal_and_with_yes_there_is_no_question(node: Node) -> None:
+def test_no_question_without_a_terminal_or_with_yes(node: Node) -> None:
     done = at_terminal(node, "", "nat", "disable", "--yes")
     assert (done.status, "[y/N]" in done.stderr) == (0, False)
     cnictl(node, "nat", "enable")
@@ -68,7 +68,7 @@ def test_without_a_terminal_and_with_yes_there_is_no_question(node: Node) -> Non
     assert drifted(node) == []
 
 
-def test_host_without_systemd_is_told_once_what_has_to_run_at_boot(shared_node: Node) -> None:
+def test_host_without_systemd_gets_the_boot_command_once(shared_node: Node) -> None:
     note = "systemd does not run here: this node comes back after a boot only if something runs"
     cnictl(shared_node, "reset-node", "--yes")
     assert init(shared_node).stderr.count(note) == 1

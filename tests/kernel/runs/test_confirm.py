@@ -94,7 +94,7 @@ def test_unconfirmed_run_is_undone_by_itself_and_a_confirmed_one_stays(node: Nod
     ],
     ids=" ".join,
 )
-def test_each_changing_command_can_be_made_to_undo_itself(set_up: Node, words: tuple[str, ...]) -> None:
+def test_each_changing_command_undoes_itself_without_a_confirmation(set_up: Node, words: tuple[str, ...]) -> None:
     before = in_one_order(as_before(set_up))
     cnictl(set_up, *words, "--confirm-within", "1")
     wait_for(lambda: not waits(set_up), "the run is undone", 30)
@@ -150,7 +150,7 @@ def kill_guard(node: Node) -> None:
     wait_for(lambda: not guards(node), "the guard is gone")
 
 
-def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
+def test_next_command_undoes_after_the_guard_was_killed(node: Node) -> None:
     before = as_before(node)
     init(node, *PEER, "--confirm-within", "1")
     kill_guard(node)
@@ -162,7 +162,7 @@ def test_next_command_undoes_where_the_guard_was_killed(node: Node) -> None:
     assert as_before(node) == before
 
 
-def test_watch_undoes_where_the_guard_was_killed(set_up: Node) -> None:
+def test_watch_undoes_after_the_guard_was_killed(set_up: Node) -> None:
     before = in_one_order(as_before(set_up))
     with watching(set_up):
         cnictl(set_up, "route", "add-peer", "10.244.2.0/24", "10.0.10.52", "--confirm-within", "2")
@@ -173,7 +173,7 @@ def test_watch_undoes_where_the_guard_was_killed(set_up: Node) -> None:
     assert in_one_order(as_before(set_up)) == before
 
 
-def test_run_killed_at_work_is_undone_by_the_guard_at_once(node: Node) -> None:
+def test_guard_undoes_a_killed_run_immediately(node: Node) -> None:
     before = as_before(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER, *LATER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
@@ -190,7 +190,7 @@ def test_run_killed_at_work_is_undone_by_the_guard_at_once(node: Node) -> None:
 
 
 @pytest.mark.parametrize("words", [("confirm",), ("status",)], ids=" ".join)
-def test_run_that_died_at_work_is_not_kept_by_whoever_comes_next(node: Node, words: tuple[str, ...]) -> None:
+def test_interrupted_run_is_undone_by_the_next_command(node: Node, words: tuple[str, ...]) -> None:
     before = as_before(node)
     init(node, *PEER, *LATER)
     kill_guard(node)
@@ -201,7 +201,7 @@ def test_run_that_died_at_work_is_not_kept_by_whoever_comes_next(node: Node, wor
 
 
 @pytest.mark.parametrize("when", ["within its time", "while it was at work"])
-def test_reboot_undoes_before_anything_else(node: Node, when: str) -> None:
+def test_reboot_first_undoes_an_unconfirmed_run(node: Node, when: str) -> None:
     before = as_before(node)
     init(node, *PEER, *LATER)
     if when == "while it was at work":
@@ -232,7 +232,7 @@ def _settled(value: object) -> object:
     return [item for item in value if "fe80" not in json.dumps(item)] if isinstance(value, list) else value
 
 
-def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -> None:
+def test_pods_added_since_keep_their_network_and_are_named(node: Node) -> None:
     init(node, *PEER, "--confirm-within", "3")
     pod = start_pod(node, "pod")
     wait_for(lambda: not waits(node), "the run is undone", 30)
@@ -248,7 +248,7 @@ def test_pods_that_came_meanwhile_keep_their_network_and_are_named(node: Node) -
     assert "cni0" not in node.run(["ip", "-br", "link"]).stdout
 
 
-def test_systemd_is_asked_to_look_as_well_where_it_runs(node: Node) -> None:
+def test_systemd_timer_is_started_if_systemd_runs(node: Node) -> None:
     stub = "mkdir -p /run/systemd/system && cat > /usr/local/bin/$0 && chmod 755 /usr/local/bin/$0"
     for name in ("systemd-run", "systemctl"):
         node.run(["sh", "-ec", stub, name], stdin=f'#!/bin/sh\necho {name} "$@" >> /tmp/asked\n')
@@ -259,7 +259,7 @@ def test_systemd_is_asked_to_look_as_well_where_it_runs(node: Node) -> None:
     assert "stop cnictl-confirm.timer" in node.run(["tail", "-n1", "/tmp/asked"]).stdout
 
 
-def test_second_run_waits_with_a_word_or_fails_at_once_and_pods_start_meanwhile(node: Node) -> None:
+def test_second_run_waits_with_a_message_or_fails_immediately_and_pods_start_meanwhile(node: Node) -> None:
     init(node)
     holder = node.popen(["flock", "/run/cnictl/run.lock", "sh", "-c", "echo held; read line"], stdin=subprocess.PIPE)
     assert holder.stdout is not None and holder.stdin is not None

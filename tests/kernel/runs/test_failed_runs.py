@@ -39,7 +39,7 @@ FULL = "mkdir -p /etc/cni/net.d && mount -t tmpfs -o nr_inodes=1,mode=755 none /
 """A conf folder that looks writable but has no room for a file."""
 
 
-def test_failure_at_the_last_step_takes_back_all_the_others(node: Node) -> None:
+def test_failure_at_the_last_step_undoes_all_the_others(node: Node) -> None:
     node.run(["sh", "-ec", FULL])
     before = snapshot(node)
     failed = init(node, *PEER, "-o", "json", check=False)
@@ -62,7 +62,7 @@ def _without_journal(seen: dict[str, object]) -> dict[str, object]:
     return {**seen, "tree": [line for line in tree if not line.startswith(("/var/lib/cnictl", "/run/cnictl"))]}
 
 
-def test_failed_move_leaves_the_node_that_was(node: Node) -> None:
+def test_failed_move_restores_the_former_node(node: Node) -> None:
     init(node, *PEER)
     made = snapshot(node)
     node.run(["sh", "-ec", "umask 022; cp -a /etc/cni/net.d /tmp/conf && " + FULL.replace("=1", "=2")])
@@ -87,7 +87,7 @@ def _settled(value: object) -> object:
     return sorted(json.dumps(item, sort_keys=True) for item in value if "fe80" not in json.dumps(item))
 
 
-def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:
+def test_interrupted_run_can_be_continued_or_reset(node: Node) -> None:
     before = snapshot(node)
     init(node, *PEER)
     last = node.run(["sh", "-c", "ls /var/lib/cnictl/journal/*"]).stdout.split()[-1]
@@ -103,7 +103,7 @@ def test_run_cut_off_is_gone_on_with_and_can_be_reset(node: Node) -> None:
     assert after == before
 
 
-def test_apply_repairs_what_it_can_where_one_peer_is_out_of_reach(node: Node) -> None:
+def test_apply_repairs_the_rest_if_one_peer_is_unreachable(node: Node) -> None:
     """At boot, when a link is late, the node must not lose its bridge."""
     node.run(["ip", "link", "add", "late", "type", "veth", "peer", "name", "late0"])
     node.run(["sh", "-ec", "ip address add 10.77.0.1/24 dev late; ip link set late up; ip link set late0 up"])
@@ -119,7 +119,7 @@ def test_apply_repairs_what_it_can_where_one_peer_is_out_of_reach(node: Node) ->
     assert drifted(node) == ["route/10.244.2.0/24"]
 
 
-def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
+def test_terminated_run_undoes_its_changes(node: Node) -> None:
     """The self-test of the plugin takes long enough for the signal to arrive during it.
 
     Whenever it arrives, nothing is left.
@@ -134,7 +134,7 @@ def test_terminated_run_takes_back_what_it_did(node: Node) -> None:
     assert _without_journal(snapshot(node)) == _without_journal(before)
 
 
-def test_two_runs_at_once_wait_for_each_other(node: Node) -> None:
+def test_simultaneous_runs_wait_for_each_other(node: Node) -> None:
     running = [node.popen(["cnictl", "init-node", *INIT_OPTIONS, *PEER, "-o", "json"]) for _ in range(2)]
     said = [process.communicate(timeout=120) for process in running]
     assert [process.returncode for process in running] == [0, 0], said
@@ -144,7 +144,7 @@ def test_two_runs_at_once_wait_for_each_other(node: Node) -> None:
 
 
 @pytest.mark.parametrize("step", ["sysctl", "bridge", "masquerade", "forward", "plugin"])
-def test_killed_run_is_swept_up_by_a_reset(node: Node, step: str) -> None:
+def test_reset_cleans_up_after_a_killed_run(node: Node, step: str) -> None:
     before = snapshot(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])

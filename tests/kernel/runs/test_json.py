@@ -130,7 +130,7 @@ def test_node_with_pods_and_faults(nodes: list[Node], node: Node) -> None:
     node.run(["sh", "-ec", CLEARED])
 
 
-def test_node_from_its_set_up_to_its_end(node: Node) -> None:
+def test_node_from_setup_to_reset(node: Node) -> None:
     assert not said(node, f"init-node {' '.join(INIT_OPTIONS)}")["findings"]
     for words in ("doctor", "route list", "ipam list", "ipam check", "pod list"):
         assert said(node, words)["items"] == [], words
@@ -180,7 +180,7 @@ def test_stream_has_a_document_on_each_line(node: Node, words: str) -> None:
     checked(command_of(words), line)
 
 
-def test_no_command_is_left_out() -> None:
+def test_every_command_is_tested() -> None:
     """The tables above and the tests themselves use every command."""
     tables = {command_of(words) for words, _ in (*BARE, *FULL)}
     over_ssh = {

@@ -68,7 +68,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("before", "words"), CASES if SOAK else [CASES[0], CASES[-1]])
-def test_pasted_dry_run_does_what_the_command_does(twins: tuple[Node, Node], before: str, words: str) -> None:
+def test_pasted_dry_run_has_the_same_effect_as_the_command(twins: tuple[Node, Node], before: str, words: str) -> None:
     ours, theirs = twins
     for node in twins:
         node.run(["sh", "-ec", before])

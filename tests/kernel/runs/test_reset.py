@@ -105,7 +105,7 @@ def test_chains_of_ours_are_not_known_and_stay_after_iptables_is_gone(node: Node
     assert "nothing to remove" in cnictl(node, "reset-node", "--yes").stderr
 
 
-def test_reset_asks_and_refuses_where_it_cannot(node: Node) -> None:
+def test_reset_refuses_if_it_cannot_ask(node: Node) -> None:
     init(node)
     refused = cnictl(node, "reset-node", check=False)
     assert refused.status == 1
@@ -132,7 +132,7 @@ def test_live_pods_refuse_a_reset_and_are_named(node: Node) -> None:
     assert pod.pings("10.244.0.1")
 
 
-def test_forced_reset_deletes_attachments_before_the_plugin_goes(node: Node) -> None:
+def test_forced_reset_deletes_attachments_before_the_plugin(node: Node) -> None:
     init(node)
     pod = start_pod(node, "pod")
     done = json.loads(cnictl(node, "reset-node", "--yes", "--force", "-o", "json").stdout)
@@ -143,7 +143,7 @@ def test_forced_reset_deletes_attachments_before_the_plugin_goes(node: Node) -> 
     assert node.run(["ls", "/var/lib/cni/networks"], check=False).stdout == ""
 
 
-def test_leases_of_dead_pods_are_swept_without_force(node: Node) -> None:
+def test_leases_of_dead_pods_are_freed_without_force(node: Node) -> None:
     before = snapshot(node)
     init(node)
     start_pod(node, "pod")
@@ -153,7 +153,7 @@ def test_leases_of_dead_pods_are_swept_without_force(node: Node) -> None:
     assert snapshot(node) == before
 
 
-def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
+def test_counters_are_removed_with_the_node(node: Node) -> None:
     before = snapshot(node)
     init(node)
     start_pod(node, "pod")
@@ -168,7 +168,7 @@ def test_figures_that_were_counted_go_with_the_node(node: Node) -> None:
 
 
 @pytest.mark.parametrize("is_node", [True, False])
-def test_plugin_in_folders_of_the_operators_choice_goes_too(node: Node, is_node: bool) -> None:
+def test_plugin_in_folders_that_the_operator_chose_is_removed_too(node: Node, is_node: bool) -> None:
     before = snapshot(node)
     if is_node:
         init(node)
@@ -180,7 +180,7 @@ def test_plugin_in_folders_of_the_operators_choice_goes_too(node: Node, is_node:
     assert snapshot(node) == before
 
 
-def test_second_reset_says_there_is_nothing(node: Node) -> None:
+def test_second_reset_says_that_nothing_is_left(node: Node) -> None:
     init(node)
     cnictl(node, "reset-node", "--yes")
     again = cnictl(node, "reset-node", "--yes")
@@ -188,7 +188,7 @@ def test_second_reset_says_there_is_nothing(node: Node) -> None:
     assert "nothing to remove" in again.stderr
 
 
-def test_what_others_put_on_the_bridge_or_into_the_store_stays(node: Node) -> None:
+def test_foreign_ports_of_the_bridge_and_files_of_the_store_stay(node: Node) -> None:
     node.run(
         [
             "sh",
@@ -224,7 +224,7 @@ def test_torn_conf_of_ours_is_drift_that_apply_repairs_and_a_reset_removes(node:
     assert snapshot(node) == before
 
 
-def test_anothers_conf_of_our_name_stays_and_all_the_rest_goes(node: Node) -> None:
+def test_foreign_conf_with_our_name_stays_and_the_rest_is_removed(node: Node) -> None:
     theirs = '{"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge"}]}'
     init(node)
     node.run(["sh", "-c", f"cat > {CONF}"], theirs)
@@ -248,14 +248,14 @@ def test_sysctl_that_was_on_before_stays_on(node: Node) -> None:
     assert node.run(["sysctl", "-n", "net.ipv4.ip_forward"]).stdout.strip() == "1"
 
 
-def test_setting_changed_by_the_operator_meanwhile_is_left_as_they_want_it(node: Node) -> None:
+def test_setting_changed_since_by_the_operator_is_kept(node: Node) -> None:
     init(node)
     node.run(["sysctl", "-qw", "net.ipv4.conf.eth0.accept_redirects=0"])
     cnictl(node, "reset-node", "--yes")
     assert node.run(["sysctl", "-n", "net.ipv4.conf.eth0.accept_redirects"]).stdout.strip() == "0"
 
 
-def test_networks_that_only_the_plugin_knows_go_too(node: Node) -> None:
+def test_networks_that_only_the_plugin_knows_are_removed_too(node: Node) -> None:
     before = snapshot(node)
     init(node)
     conf = {
@@ -288,7 +288,7 @@ def test_store_that_host_local_leased_from_keeps_its_folder(node: Node) -> None:
     assert {"last_reserved_ip.0", "lock"} <= set(node.run(["ls", store]).stdout.split())
 
 
-def test_each_network_is_named_where_its_masquerade_goes(node: Node) -> None:
+def test_each_network_is_named_when_its_masquerade_is_removed(node: Node) -> None:
     init(node)
     conf = {
         "cniVersion": "1.0.0", "name": "other", "type": "cnictl-bridge", "bridge": "other0", "ipMasq": True,

@@ -32,7 +32,7 @@ RESET = "doctor.remnants._remnants: cnictl reset-node"
 
 @applies(RESET)
 @pytest.mark.parametrize("backend", ["nft", "iptables"])
-def test_node_whose_files_are_lost_is_found_shown_and_removed(node: Node, backend: str) -> None:
+def test_node_with_lost_files_is_found_shown_and_removed(node: Node, backend: str) -> None:
     node.run(["iptables", "-P", "FORWARD", "DROP"])
     node.run(["ip6tables", "-P", "FORWARD", "ACCEPT"])
     node.run(["iptables", "-t", "nat", "-P", "POSTROUTING", "ACCEPT"])
@@ -58,7 +58,7 @@ def test_node_whose_files_are_lost_is_found_shown_and_removed(node: Node, backen
 
 
 @pytest.mark.parametrize("program", ["iptables", "ip6tables", "iptables-legacy"])
-def test_rules_restored_at_boot_after_a_reset_are_found_wherever_they_stand(node: Node, program: str) -> None:
+def test_rules_restored_at_boot_after_a_reset_are_found_anywhere(node: Node, program: str) -> None:
     subnet = "fd00:244::/64" if program.startswith("ip6") else "10.244.0.0/24"
     theirs = f"{program} -N THEIRS; {program} -A THEIRS -s {subnet} -j ACCEPT; {program} -A FORWARD -j THEIRS"
     node.run(["sh", "-ec", theirs])
@@ -88,7 +88,7 @@ COMMIT
     assert snapshot(node)["links"] == before["links"]
 
 
-def test_unknown_networks_rules_and_learned_routes_go_with_a_node_that_is_known(node: Node) -> None:
+def test_unknown_networks_rules_and_learned_routes_are_removed_with_a_known_node(node: Node) -> None:
     before = snapshot(node)
     init(node, *PEER)
     node.run(["nft", "-f", "-"], stdin="""\
@@ -105,7 +105,7 @@ add rule inet cnictl masquerade-lost ip saddr 10.9.0.0/24 masquerade comment "cn
     assert snapshot(node) == before
 
 
-def test_pod_that_no_file_tells_of_refuses_and_goes_with_force(node: Node) -> None:
+def test_pod_without_a_record_blocks_a_reset_and_is_removed_with_force(node: Node) -> None:
     init(node)
     pod = start_pod(node, "pod")
     node.run(["sh", "-c", LOSE])
@@ -131,7 +131,7 @@ def test_bridge_and_rules_that_are_not_ours_stay_on_a_host_without_files(node: N
     assert snapshot(node) == before
 
 
-def test_what_goes_is_listed_and_refused_before_it_asks(node: Node) -> None:
+def test_changes_are_listed_and_refused_before_the_question(node: Node) -> None:
     init(node, *PEER)
     pod = start_pod(node, "pod")
     refused = at_terminal(node, "y", "reset-node")
@@ -149,7 +149,7 @@ def test_what_goes_is_listed_and_refused_before_it_asks(node: Node) -> None:
     assert "cni0" not in node.run(["ip", "-br", "link"]).stdout
 
 
-def test_conf_by_hand_on_a_host_without_files_leads_to_its_bridge_and_rules(node: Node) -> None:
+def test_manually_written_conf_on_a_host_without_files_leads_to_its_bridge_and_rules(node: Node) -> None:
     node.run(["iptables", "-P", "FORWARD", "ACCEPT"])  # creates iptables' own chains, which a reset leaves
     node.run(["ip6tables", "-P", "FORWARD", "ACCEPT"])
     before = without_forwarding(node)

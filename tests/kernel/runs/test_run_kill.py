@@ -21,7 +21,7 @@ IN_SUITE = {"guard": 1, "reset cut off": 1, "undo cut off": 1}
 
 
 @pytest.mark.parametrize(("name", "points"), (IN_SOAK if SOAK else IN_SUITE).items())
-def test_a_run_killed_at_any_point_is_taken_back_or_gone_on_with(name: str, points: int) -> None:
+def test_a_run_killed_at_any_point_is_undone_or_continued(name: str, points: int) -> None:
     report = sweep(SCENARIOS[name], points)
     assert report.faults == []
     assert report.kills == points

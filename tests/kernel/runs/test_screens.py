@@ -112,7 +112,7 @@ def test_status_says_the_verdict_first_then_what_differs(node: Node) -> None:
     assert heading.startswith("RESOURCE") and differs.startswith("sysctl/net.ipv4.ip_forward  drifted")
 
 
-def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
+def test_node_is_healthy_if_all_its_peers_answer() -> None:
     with Lab(nodes=2) as lab:
         here, there = lab.nodes
         for node, peer in ((here, there), (there, here)):
@@ -121,7 +121,7 @@ def test_healthy_is_said_of_a_node_whose_peers_all_answer() -> None:
     assert re.fullmatch(r"healthy: \d+ resources match node\.toml, and every peer answers \(1\)", first)
 
 
-def test_names_of_pods_are_what_pod_takes(node: Node) -> None:
+def test_listed_pod_names_are_accepted_by_pod(node: Node) -> None:
     names = cnictl(node, "pod", "list", "-o", "name").stdout.split()
     assert sorted(names) == ["db", "gone", "web"]
     command = "cnictl pod list -o name | xargs -n1 cnictl pod"
@@ -143,20 +143,20 @@ def test_names_of_pods_are_what_pod_takes(node: Node) -> None:
         ("logs --verb add", ["web", "db", "gone"]),
     ],
 )
-def test_list_prints_names_alone(node: Node, words: str, names: list[str]) -> None:
+def test_list_prints_only_names(node: Node, words: str, names: list[str]) -> None:
     done = cnictl(node, *words.split(), "-o", "name", check=False)
     assert done.stdout.split() == names
 
 
 @pytest.mark.parametrize("words", ["status", "bridge show", "pod show web", "history 1", "doctor --explain mtu-path"])
-def test_what_is_no_list_takes_table_and_json(node: Node, words: str) -> None:
+def test_commands_that_are_not_lists_accept_table_and_json(node: Node, words: str) -> None:
     for output in ("name", "wide"):
         done = cnictl(node, *words.split(), "-o", output, check=False)
         assert (done.status, done.stdout) == (2, "")
         assert "use -o table or -o json" in done.stderr
 
 
-def test_doctor_shows_at_a_terminal_which_check_is_at_work(node: Node) -> None:
+def test_doctor_shows_the_running_check_at_a_terminal(node: Node) -> None:
     with terminal(node, 24, 80, "doctor") as running:
         running.read_until(r"check \d+ of \d+: [a-z-]+")
         running.read_until("peer-silent")
@@ -164,7 +164,7 @@ def test_doctor_shows_at_a_terminal_which_check_is_at_work(node: Node) -> None:
     assert "check 1 of" not in piped.stderr
 
 
-def test_history_shows_the_arguments_and_undo_asks_and_says_what_it_undoes(node: Node) -> None:
+def test_history_shows_the_arguments_and_undo_shows_its_changes_and_asks(node: Node) -> None:
     cnictl(node, "route", "add-peer", "10.244.8.0/24=10.0.10.52")
     first = cnictl(node, "history").stdout.splitlines()[1]
     assert re.search(r"change +done +\d+ +route add-peer 10\.244\.8\.0/24=10\.0\.10\.52$", first)

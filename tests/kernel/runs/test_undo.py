@@ -25,7 +25,7 @@ def latest(node: Node) -> dict[str, object]:
     return dict(json.loads(cnictl(node, "history", "-o", "json").stdout)["items"][0])
 
 
-def test_undo_puts_the_host_back_and_undone_twice_finds_nothing(node: Node) -> None:
+def test_undo_restores_the_host_and_a_second_undo_finds_nothing(node: Node) -> None:
     before = in_one_order(as_before(node))
     init(node, *PEER)
     assert latest(node)["command"] == "init-node"
@@ -40,7 +40,7 @@ def test_undo_puts_the_host_back_and_undone_twice_finds_nothing(node: Node) -> N
     assert [(run["run"], run["outcome"]) for run in runs][-1] == (1, "undone by run 2")
 
 
-def test_undo_takes_back_one_run_among_others(node: Node) -> None:
+def test_undo_reverts_one_run_among_others(node: Node) -> None:
     init(node)
     cnictl(node, "route", "add-peer", "10.244.1.0/24", "10.0.10.51")
     before = in_one_order(as_before(node))
@@ -54,7 +54,7 @@ def test_undo_takes_back_one_run_among_others(node: Node) -> None:
     assert drifted(node) == []
 
 
-def test_rules_and_routes_that_others_made_since_stay(node: Node) -> None:
+def test_rules_and_routes_that_others_added_since_stay(node: Node) -> None:
     init(node, *PEER)
     theirs = (
         "nft add table ip theirs; nft add chain ip theirs out '{ type filter hook output priority 0; }'; "
@@ -69,7 +69,7 @@ def test_rules_and_routes_that_others_made_since_stay(node: Node) -> None:
     assert "cnictl" not in node.run(["nft", "list", "ruleset"]).stdout.lower()
 
 
-def test_what_somebody_changed_since_is_left_and_named(node: Node) -> None:
+def test_settings_changed_since_are_kept_and_named(node: Node) -> None:
     init(node, *PEER)
     node.run(["ip", "route", "replace", "10.244.1.0/24", "via", "10.0.0.1", "proto", "67"])
     done = cnictl(node, "undo", check=False)
@@ -79,7 +79,7 @@ def test_what_somebody_changed_since_is_left_and_named(node: Node) -> None:
     assert "cni0" not in node.run(["ip", "-br", "link"]).stdout
 
 
-def test_bridge_that_pods_stand_on_is_not_pulled_away(node: Node) -> None:
+def test_bridge_in_use_by_pods_is_not_removed(node: Node) -> None:
     init(node)
     pod = start_pod(node, "pod")
     done = cnictl(node, "undo", check=False)
@@ -87,7 +87,7 @@ def test_bridge_that_pods_stand_on_is_not_pulled_away(node: Node) -> None:
     assert pod.pings("10.244.0.1")
 
 
-def test_forwarding_stays_on_for_a_bridge_that_came_since(node: Node) -> None:
+def test_forwarding_stays_on_for_a_bridge_added_since(node: Node) -> None:
     init(node)
     node.run(["ip", "link", "add", "docker0", "type", "bridge"])
     node.run(["ip", "address", "add", "172.17.0.1/16", "dev", "docker0"])
@@ -110,7 +110,7 @@ wait
 
 
 @pytest.mark.parametrize("way", ["undo", "apply"])
-def test_run_cut_off_by_a_kill_is_told_of_and_taken_back_or_gone_on_with(node: Node, way: str) -> None:
+def test_killed_run_is_reported_and_undone_or_continued(node: Node, way: str) -> None:
     before = in_one_order(as_before(node))
     node.run(["sh", "-c", _KILLED_AT_WORK], check=False)
     assert latest(node)["outcome"] == "cut off"
@@ -130,7 +130,7 @@ wait
 """
 
 
-def test_undo_cut_off_by_a_kill_is_finished_by_the_next_command(node: Node) -> None:
+def test_next_command_finishes_a_killed_undo(node: Node) -> None:
     before = in_one_order(as_before(node))
     init(node, *PEER)
     node.run(["sh", "-c", _UNDO_KILLED_AT_WORK], check=False)
@@ -147,7 +147,7 @@ ip route add 10.244.2.0/24 via 10.0.10.52 dev eth0 proto 67
 """
 
 
-def test_undo_cut_off_by_a_kill_is_finished_by_watch(node: Node) -> None:
+def test_watch_finishes_a_killed_undo(node: Node) -> None:
     init(node, *PEER)
     before = as_before(node)
     cnictl(node, "route", "add-peer", "10.244.2.0/24", "10.0.10.52")

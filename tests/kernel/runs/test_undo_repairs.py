@@ -27,7 +27,7 @@ def lose_routes(node: Node) -> None:
 
 
 @pytest.mark.parametrize("by", ["watch", "apply", "doctor"])
-def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: str) -> None:
+def test_undo_reverts_the_operators_run_and_no_later_repair(node: Node, by: str) -> None:
     init(node, *PEER)
     before = in_one_order(as_before(node))
     cnictl(node, *MORE)
@@ -55,7 +55,7 @@ def test_undo_takes_back_the_operators_run_and_no_repair_since(node: Node, by: s
     assert (refused.status, "only repairs are left to undo" in refused.stderr) == (1, True)
 
 
-def test_repair_is_undone_by_its_number_alone_and_says_what_that_means(node: Node) -> None:
+def test_repair_is_undone_only_by_number_with_a_warning(node: Node) -> None:
     init(node, *PEER)
     lose_routes(node)
     cnictl(node, "apply")
@@ -68,7 +68,7 @@ def test_repair_is_undone_by_its_number_alone_and_says_what_that_means(node: Nod
     assert drifted(node) == []
 
 
-def test_what_a_run_repaired_besides_stays(node: Node) -> None:
+def test_repairs_within_a_run_are_not_undone(node: Node) -> None:
     init(node, *PEER)
     lose_routes(node)
     cnictl(node, *MORE)
@@ -79,7 +79,7 @@ def test_what_a_run_repaired_besides_stays(node: Node) -> None:
     assert set(routes(node)) == {"10.244.1.0/24"}
 
 
-def test_apply_that_makes_a_node_for_the_first_time_is_no_repair(node: Node) -> None:
+def test_first_apply_of_a_node_is_not_a_repair(node: Node) -> None:
     cnictl(node, "bridge", "up", "--subnet", "10.244.0.0/24", "--network", "10.244.0.0/20")
     before = in_one_order(as_before(node))
     cnictl(node, "apply")
@@ -102,7 +102,7 @@ def test_undo_of_an_edit_that_was_applied_is_not_repaired_by_watch(node: Node) -
     assert set(routes(node)) == {"10.244.1.0/24"}
 
 
-def test_undo_asks_at_a_terminal_after_it_has_shown_what_goes(node: Node) -> None:
+def test_undo_shows_its_changes_before_it_asks_at_a_terminal(node: Node) -> None:
     init(node, *PEER)
     refused = at_terminal(node, "n", "undo")
     assert refused.status == 1

@@ -70,7 +70,7 @@ def node() -> Iterator[Node]:
     ],
     ids=["rules", "address", "route", "bridge", "forwarding"],
 )
-def test_what_others_take_is_there_again(node: Node, taken: str, told: str, by: str) -> None:
+def test_watch_restores_what_others_remove(node: Node, taken: str, told: str, by: str) -> None:
     with watching(node) as watch:
         node.run(taken.split())
         line = watch.until(told)
@@ -95,7 +95,7 @@ def test_pods_come_and_go_and_files_are_edited_without_a_repair(node: Node) -> N
     cnictl(node, "ipam", "gc")
 
 
-def test_fight_is_told_of_once_and_left(node: Node) -> None:
+def test_repeated_removal_is_reported_once_and_not_repaired(node: Node) -> None:
     with watching(node) as watch:
         enemy = node.popen(["sh", "-c", "while :; do ip route del 10.244.1.0/24 2>/dev/null; done"])
         try:
@@ -113,14 +113,14 @@ def test_fight_is_told_of_once_and_left(node: Node) -> None:
     assert drifted(node) == []
 
 
-def test_ends_on_a_signal_and_says_nothing_more(node: Node) -> None:
+def test_watch_ends_on_a_signal_without_further_output(node: Node) -> None:
     with watching(node) as watch:
         signal(node, "TERM")
         _, said = watch.process.communicate(timeout=20)
         assert (watch.process.returncode, said) == (0, "")
 
 
-def test_unit_is_sound(node: Node) -> None:
+def test_unit_is_valid(node: Node) -> None:
     node.run(["sh", "-c", "cnictl watch --unit > /tmp/cnictl-watch.service"])
     folder = os.path.dirname(program.COMMAND)  # systemd requires a program there, which a node without systemd lacks
     node.run(["sh", "-c", f"mkdir -p {folder}; cp /usr/bin/true {program.COMMAND}"])

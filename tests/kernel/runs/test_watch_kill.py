@@ -11,7 +11,7 @@ from tests.soak import SOAK
 pytestmark = pytest.mark.once
 
 
-def test_watch_killed_at_any_point_leaves_a_whole_list_and_the_next_one_goes_on() -> None:
+def test_watch_killed_at_any_point_leaves_a_complete_list_and_the_next_one_continues() -> None:
     points = 60 if SOAK else 3
     report = sweep(points)
     assert report.faults == []
