@@ -1,4 +1,4 @@
-"""Define the hooks and fixtures that apply to every test."""
+"""Define the hooks and fixtures of every test."""
 
 import contextlib
 import os
@@ -36,13 +36,13 @@ def loaded_commands() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def nothing_odd_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Forget the files that another test's code skipped, so that a command in this process does not report them."""
+    """Clear the list of skipped files, so that a command in this process does not report those of another test."""
     monkeypatch.setattr(odd, "passed_over", {})
 
 
 @pytest.fixture(scope="session", autouse=True)
 def device_files() -> Iterator[None]:
-    """Check that the run leaves the machine's device files unchanged: tests create their own device nodes."""
+    """Check that the tests of a session leave the machine's device files unchanged."""
     before = _device_files()
     yield
     after = _device_files()

@@ -132,7 +132,7 @@ def test_a_whole_call_loads_nothing_more(library: Path, environment: dict[str, s
 
 
 def test_read_only_commands_do_not_load_pyroute2() -> None:
-    """Importing pyroute2 takes longer than most of these commands (docs/decisions/0014)."""
+    """Importing pyroute2 takes longer than most of these commands (docs/dev/decisions/0014)."""
     modules = (
         "cli.ipam",
         "node.addresses.lease_list",

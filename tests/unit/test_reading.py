@@ -35,7 +35,7 @@ LISTING = (
 
 
 @pytest.mark.parametrize("argv", LISTING, ids=lambda argv: argv[0])
-def test_a_listing_is_read_once_per_observation(counted: Path, argv: list[str]) -> None:
+def test_a_listing_is_read_once_per_pass(counted: Path, argv: list[str]) -> None:
     with reading.once():
         assert [run(argv).stdout for _ in range(3)] == ["listed\n"] * 3
         with reading.once():
@@ -63,7 +63,7 @@ def test_a_failed_listing_is_read_again(counted: Path) -> None:
     assert len(counted.read_text().splitlines()) == 2
 
 
-def test_each_key_is_read_once_per_observation() -> None:
+def test_each_key_is_read_once_per_pass() -> None:
     asked: list[list[int]] = []
 
     def read(keys: Sequence[int]) -> list[str]:
@@ -78,7 +78,7 @@ def test_each_key_is_read_once_per_observation() -> None:
     assert asked[-1] == [1]
 
 
-def test_an_observation_belongs_to_its_thread(counted: Path) -> None:
+def test_a_pass_belongs_to_its_thread(counted: Path) -> None:
     """Another thread reads later, perhaps in another network namespace, so it gets no earlier readings."""
     values = iter(range(10))
     with ThreadPoolExecutor(1) as other, reading.once():
@@ -97,7 +97,7 @@ def _look(read: Callable[[], int]) -> None:
         assert reading.known("number", read) == 2
 
 
-def test_a_worker_joins_the_observation_of_its_thread(counted: Path) -> None:
+def test_a_worker_joins_the_pass_of_its_thread(counted: Path) -> None:
     values = iter(range(10))
     with reading.once(), ThreadPoolExecutor(1, initializer=reading.joining()) as pool:
         run(LISTING[0])

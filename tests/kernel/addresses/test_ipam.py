@@ -377,7 +377,7 @@ def test_without_root_one_line_says_who_needs_it(tmp_path: Path, words: tuple[st
 
 
 def test_check_classifies_every_address_and_probes_the_link(lab: Lab) -> None:
-    """The states are live, namespace gone, torn, held without a lease, and in use by two pods."""
+    """The addresses' states: live, namespace gone, lease torn, used without a lease, and used by two pods."""
     node = lab.nodes[0]
     commands.init(node)
     pods = {name: commands.start_pod(node, name) for name in ("sound", "gone", "unheld", "twice")}

@@ -191,7 +191,7 @@ def test_hint_on_a_host_that_is_not_set_up_is_init_node(node: Node) -> None:
 
 
 def test_walk_through_is_reproduced(lab: Lab) -> None:
-    """With the bridge alone, the first two checks pass.
+    """With only the bridge, the first two checks pass.
 
     NAT adds the other host and the outside. Routes add the rest.
     """

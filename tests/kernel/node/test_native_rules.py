@@ -40,7 +40,7 @@ def ours(node: Node) -> list[str]:
 
 
 def unable(node: Node, *words: str) -> str:
-    """Return doctor's messages about checks that could not be made."""
+    """Return doctor's messages about checks that could not run."""
     said = cnictl(node, "doctor", *words, check=False).stderr
     return "\n".join(line for line in said.splitlines() if "could not run" in line)
 

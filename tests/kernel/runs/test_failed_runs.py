@@ -120,10 +120,7 @@ def test_apply_repairs_the_rest_if_one_peer_is_unreachable(node: Node) -> None:
 
 
 def test_terminated_run_undoes_its_changes(node: Node) -> None:
-    """The self-test of the plugin takes long enough for the signal to arrive during it.
-
-    Whenever it arrives, nothing is left.
-    """
+    """The plugin's self-test takes long enough for the signal to arrive during it."""
     before = snapshot(node)
     command = " ".join(["cnictl init-node", *INIT_OPTIONS, *PEER])
     running = node.popen(["sh", "-c", f"{command} & echo $! > /tmp/pid; wait $!"])
