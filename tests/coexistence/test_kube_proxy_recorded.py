@@ -138,7 +138,7 @@ def proxy(cluster: Cluster, request: pytest.FixtureRequest) -> Iterator[KubeProx
     cnictl(cluster.here, "apply")
 
 
-def test_services_work_and_are_rejected_by_kube_proxys_rules_across_its_restarts(
+def test_services_work_and_closed_ports_stay_refused_across_kube_proxy_restarts(
     cluster: Cluster, proxy: KubeProxy
 ) -> None:
     expected = cluster.expected(proxy.mode)

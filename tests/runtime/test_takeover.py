@@ -102,7 +102,7 @@ def test_plugin_refuses_a_container_that_another_plugin_attached_with_host_local
     ours.delete("gamma")
 
 
-def test_plugin_completes_an_add_that_stopped_after_host_local(store: Node) -> None:
+def test_plugin_replaces_the_lease_of_an_add_that_stopped_after_host_local(store: Node) -> None:
     ours, theirs = cnictl_bridge(store), host_local(store)
     cut_off = theirs.add("zeta", netns(store, "zeta"))
     address = ours.add("zeta", netns(store, "zeta"))

@@ -264,7 +264,7 @@ def test_missing_uplink(world: World) -> None:
     assert world.doctor() == []
 
 
-def test_link_without_a_carrier_is_fixed_at_its_other_end(world: World) -> None:
+def test_hint_for_a_link_without_a_carrier_names_its_other_end(world: World) -> None:
     """Setting the link up again would change nothing."""
     world.sh("ip link add cable0 type veth peer name cable1; ip link set cable0 up; ip link set cable1 down")
     world.sh("sed -i '1i uplink = \"cable0\"' /etc/cnictl/node.toml")

@@ -422,7 +422,7 @@ HEAD = 'network = "10.244.0.0/16"\n[[nodes]]\n'
     ],
     ids=["not in it", "without a pod CIDR", "wrong"],
 )
-def test_file_without_this_node_is_refused_and_changes_nothing(lab: Lab, text: str, said: str) -> None:
+def test_unusable_file_is_refused_and_changes_nothing(lab: Lab, text: str, said: str) -> None:
     first = lab.nodes[0]
     before = first.run(["cat", "/etc/cnictl/node.toml"]).stdout
     done = join(first, text.replace("{own}", first.address), check=False)

@@ -158,7 +158,7 @@ def test_lost_record_is_noticed(host: Host) -> None:
     "spoiled",
     [None, {}, {"interfaces": 5}, {"interfaces": []}, {"ips": [{"address": 5}]}, {"ips": []}, {"routes": [7]}],
 )
-def test_prev_result_without_content_is_a_configuration_error(host: Host, spoiled: Json | None) -> None:
+def test_incomplete_prev_result_is_a_configuration_error(host: Host, spoiled: Json | None) -> None:
     pod = host.pod()
     result = host.add(pod, CONF)
     previous = None if spoiled is None else ({**result, **spoiled} if spoiled else {})
