@@ -1,4 +1,4 @@
-"""Define the hooks and fixtures that apply to every test."""
+"""Define the hooks and fixtures of every test."""
 
 import contextlib
 import os
@@ -42,7 +42,7 @@ def nothing_odd_met(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def device_files() -> Iterator[None]:
-    """Check that the run leaves the machine's device files unchanged: tests create their own device nodes."""
+    """Check that the tests of a session leave the machine's device files unchanged."""
     before = _device_files()
     yield
     after = _device_files()

@@ -19,7 +19,7 @@ def cluster(three: World) -> Iterator[World]:
 
 
 def _reinit(cluster: World, node: Node, text: str) -> None:
-    """Set up a node from a file other than the cluster's."""
+    """Set up a node again from this cluster file instead of the cluster's."""
     cluster.write(text, node, "/root/other.toml")
     node.run([COMMAND, "init-node", "--from", "/root/other.toml", "--ignore", "all"], timeout=90)
 

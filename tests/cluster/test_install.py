@@ -1,4 +1,4 @@
-"""`cluster install` and `upgrade` put a bundle on one host after the other, and pods lose no packet."""
+"""`cluster install` and `upgrade` install a bundle on one host after the other, and pods lose no packet."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Hosts that are unreachable, report wrong facts or are lost during a change are named. Both sides are left clean."""
+"""Hosts that are unreachable, answer wrongly or are lost during a change are named. Nothing is left on either side."""
 
 import json
 import subprocess

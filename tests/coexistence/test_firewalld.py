@@ -120,7 +120,7 @@ def test_watch_fixes_drift_that_a_reload_causes(world: Firewalled) -> None:
     wait_for(lambda: (said.next() or "").startswith("watching"), "watch has started")
     world.there.run(["sh", "-ec", FAULT])
     wait_for(lambda: drifted(world.there) == [], "watch has repaired it")
-    # once firewalld trusts pods, its rules differ; what they still drop takes a second repair
+    # once firewalld trusts pods, its rules differ; a second repair accepts what they still drop
     wait_for(lambda: world.missing() == [], "watch has looked at firewalld's new rules")
     firewall_cmd(world.there, "--reload")
     assert world.missing() == []

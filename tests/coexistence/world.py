@@ -34,7 +34,7 @@ class World:
             serve(pod.popen)
 
     def missing(self) -> list[str]:
-        """Return which of the connections that pods must be able to make fail."""
+        """Return the failed ones among the connections that must work."""
         pod, far = self.pod.address, self.far.address
         clients: dict[str, tuple[Callable[..., Finished], dict[str, str]]] = {
             "pod": (self.pod.run, {"its host": "10.244.0.1", "outside": EXTERNAL, "far pod": far}),

@@ -1,4 +1,4 @@
-"""Call the plugin and cnictl on a host through `forks`. They run the same code and only start differently."""
+"""Call the plugin and cnictl on a host through `forks`. They run the same code as usual, but start differently."""
 
 import marshal
 import os

@@ -30,7 +30,7 @@ def run_until(child: int, number: int) -> tuple[int, int]:
     if os.WIFSTOPPED(status):
         _ptrace(_SETOPTIONS, child, data=_SYSGOOD | _EXITKILL)
     calls = deliver = 0
-    info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info; its first byte says entry or exit
+    info = ctypes.create_string_buffer(88)  # struct ptrace_syscall_info; its first byte distinguishes entry and exit
     while os.WIFSTOPPED(status):
         stopped_by = os.WSTOPSIG(status)
         if stopped_by == _STOPPED_AT_CALL:

@@ -89,7 +89,7 @@ def served(node: Node) -> Iterator[str]:
 
 
 def traces(node: Node) -> dict[str, str]:
-    """Return everything that a run could leave on a node."""
+    """Return what a `test-connectivity` run could leave behind on a node."""
     listed = {
         "namespaces": "ip netns list",
         "veths": "ip -br link show type veth",

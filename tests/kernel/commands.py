@@ -1,4 +1,4 @@
-"""Use a node of the lab as an operator and a runtime do: cnictl's commands, pods through the installed plugin, traffic.
+"""Use a lab node as an operator and a runtime do: run cnictl, attach pods with the installed plugin, send traffic.
 
 `snapshot` returns everything on a host that a reset must restore.
 """
@@ -101,7 +101,7 @@ def drifted(node: Node) -> list[str]:
 
 
 def doctor(node: Node, *words: str) -> list[str]:
-    """Return the checks for which `cnictl doctor` has findings, without the slow checks that query the peers."""
+    """Return the ids of `cnictl doctor`'s findings. Skip the slow checks that query the peers."""
     skipped = ("--skip", "mtu-path", "--skip", "pods-filtered", "--skip", "same-pod-cidr",
                "--skip", "peer-pods", "--skip", "peer-silent")  # fmt: skip
     document = json.loads(cnictl(node, "doctor", "-o", "json", *skipped, *words, check=False).stdout)
@@ -212,7 +212,7 @@ def snapshot(node: Node) -> dict[str, Any]:
 
 
 def _without(links: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Remove from links the values that change by themselves."""
+    """Return the links without timers and counters, which change by themselves."""
     for link in links:
         for kind in ("info_data", "info_slave_data"):
             data = link.get("linkinfo", {}).get(kind, {})

@@ -38,7 +38,7 @@ for address in addresses:
 
 @pytest.fixture
 def underlay(host: Host) -> None:
-    """Make one link to another node with a pod, and to a host outside that has a route to the nodes only."""
+    """Create one link that connects the host with another node, which has a pod, and with a host outside."""
     host.run("sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
     host.run("ip", "netns", "add", "beyond")
     host.run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "beyond")

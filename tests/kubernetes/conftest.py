@@ -138,7 +138,7 @@ class Cluster:
         self._change(name, edit)
 
     def label(self, name: str, value: str) -> None:
-        """Change a Node in a way that does not matter to peers."""
+        """Change a Node without effect on peers."""
 
         def edit(node: Node) -> None:
             assert node.metadata is not None

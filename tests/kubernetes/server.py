@@ -41,7 +41,7 @@ class ApiServer:
     """The server. Tests control it through its methods and public attributes."""
 
     def __init__(self, authority: Authority | None = None, address: str = "127.0.0.1", port: int = 0) -> None:
-        """Serve plain HTTP if there is no authority."""
+        """Store the server's settings. Without an authority, it serves plain HTTP."""
         self.authority = authority
         self.address = address
         self.port = port
@@ -187,7 +187,7 @@ class ApiServer:
     # -- faults
 
     def cut(self) -> None:
-        """Break all watches in the middle."""
+        """Close all watches in the middle of their streams."""
         for watch in list(self.watches):
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(watch.connection, socket.SHUT_RDWR)

@@ -1,4 +1,4 @@
-"""Choose the metric of a route if the pod already has that route through another interface."""
+"""A route gets another metric if the pod already has it through another interface."""
 
 import pytest
 from cnictl_plugin.beside import by_destination, destination_of, next_metric

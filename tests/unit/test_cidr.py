@@ -1,4 +1,4 @@
-"""The strict address parser: what it accepts; each refusal names the value and suggests a correction."""
+"""Parse addresses strictly: each refusal names the value and, if there is one, the correction."""
 
 import ipaddress
 

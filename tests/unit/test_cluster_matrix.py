@@ -81,7 +81,7 @@ class World:
             )
 
     def fails(self, sender: str, receiver: str, check: str = POD_POD, seen: bool = False, **other: Any) -> None:
-        """Let a host's requests get no answer; with `seen`, they reach the pod."""
+        """Make a host's requests fail: no answer arrives. With `seen`, they reach the pod."""
         ping = self.pings[sender, receiver, check]
         self.pings[sender, receiver, check] = replace(ping, received=0, rtt_ms=None, **other)
         if check == POD_POD and not seen:

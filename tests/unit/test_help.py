@@ -1,4 +1,4 @@
-"""Help is wrapped once and shows its examples unchanged; the hint for a mistyped word is the intended word."""
+"""Help is wrapped once and shows its examples unchanged; the hint for a mistyped word is the most similar one."""
 
 import os
 import re

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's process is started anew")
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root's process is restarted")
 
 _EVIL = "import os; os.write(2, b'evil')\n"
 MODULES = ("typer", "rich", "json", "click", "tomlkit", "socket")
@@ -54,9 +54,9 @@ def test_only_a_variable_that_may_load_code_restarts_the_interpreter(variables: 
     """A second start takes a fifth of a short command's time."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **dict.fromkeys(variables, "1")}
     watched = (
-        "import os, sys; from cnictl.cli import entry; os.execv = lambda *_: sys.exit('anew'); "
+        "import os, sys; from cnictl.cli import entry; os.execv = lambda *_: sys.exit('restarted'); "
         "sys.argv, sys.orig_argv = ['/cnictl', '--version'], ['python', '/cnictl']; entry.main()"
     )
     done = run([sys.executable, "-s", "-c", watched], env=environment)
-    assert done.stderr.count("anew") == anew
-    assert done.stdout.startswith("cnictl ") == (not anew)
+    assert done.stderr.count("restarted") == restarts
+    assert done.stdout.startswith("cnictl ") == (not restarts)

@@ -1,4 +1,4 @@
-"""DNS messages and resolver configurations are parsed as specified, and broken ones do no harm."""
+"""DNS messages and resolver configurations are parsed as specified, and malformed ones cause no crash."""
 
 import struct
 

@@ -1,4 +1,4 @@
-"""Targets are parsed as typed, and the error for a wrong name suggests the intended ones."""
+"""Targets are parsed as typed, and the error for a wrong name suggests similar ones."""
 
 from dataclasses import replace
 

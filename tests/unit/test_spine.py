@@ -1,4 +1,4 @@
-"""The spine makes changes in order, undoes them if one fails, and journals everything."""
+"""The spine makes changes in order, undoes them if one fails, and records each in the journal."""
 
 import json
 import os

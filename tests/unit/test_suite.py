@@ -1,4 +1,4 @@
-"""A failed test affects no other test, and a run leaves the machine as it was."""
+"""A failed test affects no other test, and a test run must not change the machine."""
 
 import os
 import subprocess

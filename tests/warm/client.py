@@ -22,7 +22,7 @@ def main(name: str, wanted: str) -> None:
         signal.signal(ignored, signal.SIG_IGN)
     socket.send_fds(asking, [wanted.encode()], [0, 1, 2])
     for standard in range(3):
-        os.close(standard)  # only the command has them open from here on, so they close when it ends
+        os.close(standard)  # from here on only the command has them open, so they close when it ends
     while True:
         ready, _, _ = select.select([asking.fileno(), reader], [], [])
         if reader in ready:

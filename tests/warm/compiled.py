@@ -1,7 +1,7 @@
 """Compile the plugin's bytecode once per test worker, so that `init-node` on a node need not compile it again.
 
-Only the usual version at its usual place is taken from here. Anything else is compiled by the interpreter that
-`init-node` chose.
+Only bytecode of this version in its usual folder comes from here. The interpreter that `init-node` chose compiles
+anything else.
 """
 
 import os
@@ -38,7 +38,7 @@ def once() -> None:
         shutil.rmtree(made)
 
     def run(argv: list[str], stdin: str = "", **more: Any) -> Finished:
-        new = argv[6] if len(argv) > 6 else ""  # the interpreter and its five own arguments come first
+        new = argv[6] if len(argv) > 6 else ""  # the interpreter and its own five arguments come first
         if argv != _words(chosen.path, new, chosen.cache_tag) or stdin != "\0".join(code):
             return run_program(argv, stdin, **more)
         for name, content in files.items():
@@ -66,7 +66,7 @@ def _below(folder: str) -> list[str]:
 
 
 def _read(path: str) -> str | tuple[int, bytes]:
-    """Return a link's target, or a file's mode and content."""
+    """Return the target of a link, or the mode and content of a file."""
     if os.path.islink(path):
         return os.readlink(path)
     with open(path, "rb") as file:

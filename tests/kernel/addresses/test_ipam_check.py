@@ -1,4 +1,4 @@
-"""`cnictl ipam check` asks on the bridge in both families, and reports when it can't."""
+"""`cnictl ipam check` probes the bridge in both families, and reports if it can't."""
 
 import json
 import uuid
@@ -84,4 +84,4 @@ def test_after_a_reboot_and_before_apply_the_stale_rows_are_shown(node: Node) ->
     rows = checked(node, 1)
     assert {row["found"] for row in rows.values()} == {"stale boot"} and len(rows) == 2
     assert cnictl(node, "ipam", "gc").status == 0
-    assert checked(node, 0) == {}  # no address is in use, so the wire is not asked
+    assert checked(node, 0) == {}  # no address is in use, so the link is not probed

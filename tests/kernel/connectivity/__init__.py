@@ -1,1 +1,1 @@
-"""Test the reports of reachability: test-connectivity, causes, peers, and that nothing counts as ok unchecked."""
+"""Test the reports of reachability: test-connectivity, causes and peers. Nothing unchecked may count as ok."""

@@ -1,4 +1,4 @@
-"""Provide a node on which each cell of `test-connectivity` can pass: DNS server, API server, kube-proxy's rules."""
+"""Provide nodes on which each cell of `test-connectivity` can pass, with DNS, an API server and kube-proxy's rules."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

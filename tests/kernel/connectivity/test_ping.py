@@ -1,6 +1,6 @@
-"""`cnictl ping` from every place to every target shows what answers, why a target does not, and the request's path.
+"""`cnictl ping` shows what answers, why a target does not answer, and the path of the request.
 
-CNICTL_SOAK=1 also tests every pair of places, and the faults whose causes take longest to find.
+CNICTL_SOAK=1 also tests every pair of source and target, and the faults whose causes take longest to find.
 """
 
 import json

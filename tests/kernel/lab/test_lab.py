@@ -24,7 +24,7 @@ TREE = Path(__file__).resolve().parent.parent.parent
 
 
 def processes_in(namespaces: set[str]) -> list[int]:
-    """Return the host's living processes that are in one of the given namespaces (`net:[…]`, `mnt:[…]`)."""
+    """Return the host's running processes in any of the given namespaces (`net:[…]`, `mnt:[…]`)."""
     pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -45,7 +45,7 @@ def namespaces_of(lab: Lab) -> set[str]:
 
 
 def of_host() -> dict[str, str]:
-    """Return as text what the lab must not change: mounts, links, addresses, routes, kernel settings, folders."""
+    """Return the state that the lab must not change: mounts, links, addresses, routes, kernel settings, folders."""
     snapshot = {"mounts": Path("/proc/self/mountinfo").read_text()}
     for name, argv in (
         ("links", ["ip", "-br", "link"]),

@@ -47,7 +47,7 @@ class Shell:
         self.wait_for("ready")
 
     def type(self, keys: str) -> None:
-        """Type keys, and forget what the terminal showed before."""
+        """Drop the terminal's output so far, and type keys."""
         self._said = ""
         os.write(self._ours, keys.encode())
 

@@ -25,7 +25,7 @@ def dual_lab() -> Iterator[Lab]:
 
 
 def options(lab: Lab, node: Node, both: bool) -> list[str]:
-    """Return the options of `init-node` for a node, with IPv6 only unless `both`."""
+    """Return a node's options for `init-node`: both families if `both`, otherwise only IPv6."""
     other = next(candidate for candidate in lab.nodes if candidate is not node)
     named = ["--subnet", node.pod_cidr6, "--network", NETWORK6, "--peer", f"{other.pod_cidr6}={other.address6}"]
     named += ["--external", lab.outside.address6]

@@ -113,7 +113,7 @@ def test_hint_of_preflight_clears_its_finding(shared_node: Node, case: Case) -> 
 
 
 def _without(options: tuple[str, ...], option: str) -> tuple[str, ...]:
-    """Return the options without the one that gets another value."""
+    """Return the options without one option and its value."""
     name = option.split()[0] if option else ""
     if name not in options:
         return options

@@ -1,4 +1,4 @@
-"""Several hundred silent peers are asked in one batch on one socket, and add no neighbour table entries."""
+"""Several hundred silent peers are probed in one batch on one socket, without new neighbour table entries."""
 
 import json
 import time

@@ -25,7 +25,7 @@ def add(node: Node, chain: str, kind: str) -> None:
     shell(node, f"{CHAINS[chain]}; nft 'add rule {chain} {NATIVE[kind]}'")
 
 
-def stands(node: Node, chain: str, kind: str) -> bool:
+def is_loaded(node: Node, chain: str, kind: str) -> bool:
     return NATIVE[kind].split("{")[1] in shell(node, f"nft list chain {chain}")
 
 
@@ -40,7 +40,7 @@ def ours(node: Node) -> list[str]:
 
 
 def unable(node: Node, *words: str) -> str:
-    """Return doctor's messages about checks that could not be made."""
+    """Return doctor's messages about checks that could not run."""
     said = cnictl(node, "doctor", *words, check=False).stderr
     return "\n".join(line for line in said.splitlines() if "could not run" in line)
 
@@ -57,7 +57,7 @@ def test_a_node_is_set_up_checked_and_reset_beside_a_native_rule(shared_node: No
         assert unable(node).count("could not run") == (chain == "ip nat POSTROUTING")
         cnictl(node, "reset-node", "--yes")
         assert ours(node) == []
-        assert stands(node, chain, kind)
+        assert is_loaded(node, chain, kind)
     finally:
         cnictl(node, "reset-node", "--yes", "--force", check=False)
         remove(node, chain)
@@ -85,7 +85,7 @@ def test_a_native_rule_added_later_hides_nothing_from_a_reset(shared_node: Node,
             assert states == {}
         cnictl(node, "reset-node", "--yes")
         assert ours(node) == []
-        assert stands(node, chain, kind)
+        assert is_loaded(node, chain, kind)
     finally:
         cnictl(node, "reset-node", "--yes", "--force", check=False)
         shell(node, "nft flush ruleset")

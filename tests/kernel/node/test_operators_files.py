@@ -1,4 +1,4 @@
-"""An operator's links into a repository, masks, modes and mounts stay. Each is used as it is, or refused."""
+"""An operator's links into a repository, masked units, file modes and mounts are used unchanged, or refused."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Hints about missing peers remove the cause on nodes whose peers come from a cluster file."""
+"""If peers come from a cluster file, the hint about a missing peer fixes the cause."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Preflight reports the host's routes that conflict with a pod CIDR, and can be told to ignore findings."""
+"""Preflight reports host routes that conflict with a pod CIDR. An option ignores named findings."""
 
 import json
 

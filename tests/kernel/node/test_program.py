@@ -1,6 +1,6 @@
 """The units start root's own copy of cnictl.
 
-It is complete, reads no other code, and is upgraded and removed by runs.
+The copy is complete and reads no other code. Runs upgrade and remove it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Peers from a cluster file are followed while it changes, kept while it is lost, and refused if they are wrong."""
+"""Peers from a cluster file change with the file, stay while it is lost, and are refused if they are wrong."""
 
 import itertools
 import json

@@ -38,7 +38,7 @@ def test_commands_print_the_same_with_any_path(set_up: Node, path: list[str]) ->
         usual = cnictl(set_up, *words, "-o", "json", check=False)
         short = with_path(set_up, path, own, *words, "-o", "json")
         assert (short.status, short.stderr) == (usual.status, usual.stderr), words
-        if words[0] != "nat":  # its counters change
+        if words[0] != "nat":  # the counters in it change
             assert _steady(short) == _steady(usual), words
 
 

@@ -1,4 +1,4 @@
-"""If a peer is on another link than the default route, the pods' MTU and doctor's checks and hints follow that link."""
+"""A peer on another link than the default route: the pods' MTU and doctor's checks and hints follow that link."""
 
 import json
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""No packet is lost while the source of peers is missing, empty, garbage or wrong and watch is killed.
+"""No packet is lost if the source of peers is missing, empty, corrupt or wrong and watch is killed meanwhile.
 
 Both nodes lose their source, and `watch` is killed and started again on both during each fault. Packets between their
 pods are numbered, and each is counted. With `make soak`, the source is missing for two minutes.

@@ -1,4 +1,4 @@
-"""The trust check finds who could change what root runs: owners, modes, links and ACLs, on a separate file system."""
+"""The trust check finds who could change files that root runs, by owner, mode, links or ACL."""
 
 import os
 import struct

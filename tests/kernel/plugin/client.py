@@ -1,7 +1,7 @@
 """A minimal container runtime: hosts in their own namespaces, pods on them, and the plugin called as a process.
 
-Environment and stdin are exactly those of spec 1.1.0, section 2. This module knows only the form that every answer
-has, not its content. It works for root and for an ordinary user, who gets a user namespace.
+Environment and stdin are exactly those of spec 1.1.0, section 2. This module checks only the form of every
+answer, not its content. It works for root and for an ordinary user, who gets a user namespace.
 """
 
 import functools

@@ -32,7 +32,7 @@ def held(host: Host, pod: Pod) -> Iterator[None]:
 
 
 def meets(started: "subprocess.Popen[bytes]", pod: Pod) -> None:
-    """Return once the call has opened the record whose lock it waits for."""
+    """Wait until the call has opened the record whose lock it needs."""
 
     def waits() -> bool:
         for process in (started.pid, *children(started.pid)):

@@ -1,1 +1,1 @@
-"""Test runs and how they are reverted: confirm, undo, reset, watch, and runs that are killed."""
+"""Test runs, and what reverts or completes them: confirm, undo, reset, watch, and the command after a kill."""

@@ -1,4 +1,4 @@
-"""With `--confirm-within`, an operator whom a run cuts off gets the former state back, even if processes died."""
+"""With `--confirm-within`, a run that cuts off its operator is undone, even if processes were killed."""
 
 import fcntl
 import json

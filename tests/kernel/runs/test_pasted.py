@@ -1,4 +1,4 @@
-"""The output of --dry-run can be pasted into a shell, and then does what the command does."""
+"""The output of --dry-run, pasted into a shell, has the same effect as the command."""
 
 import json
 import re

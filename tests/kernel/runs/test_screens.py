@@ -51,7 +51,7 @@ class Terminal:
         fcntl.ioctl(self._its, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def read_until(self, pattern: str, bound: float = 60.0) -> str:
-        """Return what was shown up to the end of a match, and forget it."""
+        """Return and drop the output up to the end of a match."""
         end = time.monotonic() + bound
         while not (match := re.search(pattern, self.shown, re.DOTALL)):
             left = end - time.monotonic()
