@@ -49,8 +49,8 @@ def test_arguments_and_status_are_passed_on(tmp_path: Path) -> None:
     assert done.returncode == 2 and "no-such-command" in done.stderr
 
 
-@pytest.mark.parametrize(("variables", "anew"), [(("PYTHONUNBUFFERED", "PYTHONHASHSEED"), 0), (("PYTHONPATH",), 1)])
-def test_only_a_variable_that_may_load_code_restarts_the_interpreter(variables: tuple[str, ...], anew: int) -> None:
+@pytest.mark.parametrize(("variables", "restarts"), [(("PYTHONUNBUFFERED", "PYTHONHASHSEED"), 0), (("PYTHONPATH",), 1)])
+def test_only_a_variable_that_may_load_code_restarts_the_interpreter(variables: tuple[str, ...], restarts: int) -> None:
     """A second start takes a fifth of a short command's time."""
     environment = {"PATH": os.environ["PATH"], "LC_ALL": "C.UTF-8", **dict.fromkeys(variables, "1")}
     watched = (
