@@ -19,8 +19,14 @@ _INTERVAL = 0.1
 _TIMEOUT = 0.2
 
 
-def ask_on(unanswered: Sequence[tuple[Series, PeerEvidence]], start: float, on_step: Callable[[str], None]) -> None:
-    """Complete the evidence for peers' pods that do not answer. The checks began at the monotonic time `start`."""
+def ask_on(
+    unanswered: Sequence[tuple[Series, PeerEvidence]], start: float | None, on_step: Callable[[str], None]
+) -> None:
+    """Complete the evidence for peers' pods that do not answer.
+
+    The first request to each pod was sent at the monotonic time `start`, when its node began to search for it. None if
+    there were requests before the checks: then a search may end early, and the last request here begins another one.
+    """
     _ask_again([pair for pair in unanswered if pair[1].gateway_from_pod.answered], on_step)
     pairs = [
         (series, at.pod_from_node)
@@ -39,8 +45,9 @@ def ask_on(unanswered: Sequence[tuple[Series, PeerEvidence]], start: float, on_s
     if not unheard():
         return
     on_step("waiting for the other host to report whether it has the pod")
+    last_search = time.monotonic() if start is None else start
     ping(unheard(), _INTERVAL, _TIMEOUT)
-    linger(all_series, start + _ARP_GIVES_UP, lambda: not unheard())
+    linger(all_series, last_search + _ARP_GIVES_UP, lambda: not unheard())
 
 
 def ask_outside(unheard: Sequence[Series], on_step: Callable[[str], None]) -> None:

@@ -1,6 +1,5 @@
 """Ping one address as `test-connectivity` does, and find the cause if it does not answer."""
 
-import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 
@@ -49,8 +48,7 @@ def check_one(
         ping([planned.series, *companions([planned])], _INTERVAL, _TIMEOUT, [planned.series])
         at = planned.at_peer
         if at is not None and at.expiring is not None and not planned.series.heard:
-            # the other host may still be searching for earlier requests, so its next search may start later
-            ask_on([(planned.series, at)], time.monotonic(), on_step)
+            ask_on([(planned.series, at)], None, on_step)
         planned.series.refusals[:0] = refusals
         if planned.check == EXTERNAL and not planned.series.heard:
             ask_outside([planned.series], on_step)

@@ -51,7 +51,7 @@ def test_removed_route_names_both_hosts(cluster: World) -> None:
     cluster.nodes[0].run(["ip", "route", "del", "10.244.2.0/24"])
     rows, findings, _ = cluster.status()
     assert rows["node1"]["state"] == "faulty"
-    assert "1 drifted" in rows["node1"]["why"]
+    assert "1 resource drifted" in rows["node1"]["why"]
     assert findings == ["the route on node1 to the pods of node3 (10.244.2.0/24) is wrong: missing"]
 
 
