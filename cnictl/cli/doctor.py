@@ -2,6 +2,7 @@
 
 from __future__ import annotations  # a type would execute the module that the loader postpones
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -20,8 +21,9 @@ from cnictl.cli.output import (
     write,
 )
 from cnictl.cli.steps import require_root
+from cnictl.core import counted
 from cnictl.core.errors import UsageProblem
-from cnictl.doctor import catalogue, fixes
+from cnictl.doctor import catalogue, drift, fixes
 from cnictl.doctor import check as checks
 from cnictl.doctor import facts as host
 from cnictl.node.resources import boot_note, inventory
@@ -85,18 +87,24 @@ def doctor(
     else:
         for check, subject in fixed:
             say(f"fixed: {check} {subject}")
-        _say_notes(facts, examined)
+        _say_notes(facts, examined, only or ())
         _show(examined, output, facts.spec is not None)
     if examined.fails(facts.spec is not None):
         raise typer.Exit(1)
 
 
-def _say_notes(facts: host.Facts, examined: catalogue.Examined) -> None:
+def _say_notes(facts: host.Facts, examined: catalogue.Examined, only: Sequence[str]) -> None:
     """Say on stderr what is not a finding. All this comes before the findings or the verdict, which are on stdout."""
     if facts.spec is not None:
         for name, note in (("boot", boot_note.short()), ("not kept", inventory.not_kept(facts.spec))):
             if note:
                 say(f"{name}: {note}")
+        left = [] if only else drift.harmless(facts)
+        if left:
+            say(
+                f"drift: {counted.counted(len(left), 'resource')} not as in node.toml, but no pod is cut off by that "
+                "now; cnictl apply repairs it"
+            )
     for reason in dict.fromkeys(reason for _, reason in examined.unable):
         names = [name for name, other in examined.unable if other == reason]
         say(f"checks that could not run: {', '.join(names)}: {reason}")

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from functools import partial
 from typing import NamedTuple
 
+from cnictl.core.errors import Problem
 from cnictl.doctor.check import Check, Finding, HostFault, Remedy, Severity
 from cnictl.doctor.facts import Facts
 from cnictl.node import hint
 from cnictl.node.resources import placed_rules
 from cnictl.node.resources.forward import FilterTable, IptablesForward
-from cnictl.node.resources.textfile import NodeFile
 from cnictl.node.spine import Change, Plan
 
 
@@ -181,22 +181,22 @@ def _part_of_resource(resource: str) -> str:
     return next((part.id for part in _PARTS for prefix in part.resources if resource.startswith(prefix)), "")
 
 
-def _find_rest(facts: Facts) -> Iterable[HostFault]:
-    """Report the differences that no part reports, so that doctor calls no node healthy that status calls faulty."""
-    unknown = tuple(step for step in facts.unknown if not _part_of_resource(step.resource.id))
-    Plan(unknown).refuse_unknown()
-    for change in facts.drift:
-        part = _part_of(change)
-        if not part or (part in _FORWARD and not _matters(facts, change)):
-            message = f"differs from node.toml, but drops no packets now: {change.summary}"
-            yield HostFault(change.resource, message, hint.command("cnictl apply"), change.resource != NodeFile.id)
+def harmless(facts: Facts) -> list[Change]:
+    """Return the differences that no check reports: they cut off no pod now, but `status` calls them drift.
+
+    Empty if the node could not be compared; then the checks could not run either, and say so.
+    """
+    try:
+        return [change for change in facts.drift if not _part_of(change) or not _counts(facts, change)]
+    except (Problem, OSError):
+        return []
 
 
 def _find(part: _Part, facts: Facts) -> Iterable[HostFault]:
     unknown = tuple(step for step in facts.unknown if _part_of_resource(step.resource.id) == part.id)
     Plan(unknown).refuse_unknown()
     for change in facts.drift:
-        if _part_of(change) != part.id or (part.id in _FORWARD and not _matters(facts, change)):
+        if _part_of(change) != part.id or not _counts(facts, change):
             continue
         wrong = _TOO_EARLY if _is_ahead(change) else part.wrong
         yield HostFault(change.resource, f"{wrong}: {change.summary}", hint.command("cnictl apply"))
@@ -211,11 +211,13 @@ def _is_ahead(change: Change) -> bool:
     return change.resource.startswith("forward/") and placed_rules.any_ahead(change.before or {})
 
 
-def _matters(facts: Facts, change: Change) -> bool:
-    """Return whether the difference affects packets; a missing jump does not if nothing drops packets.
+def _counts(facts: Facts, change: Change) -> bool:
+    """Return whether a difference affects packets; a missing jump does not if nothing drops packets.
 
     The current rules are read, because other programs may have rewritten them since the difference was found.
     """
+    if _part_of(change) not in _FORWARD:
+        return True
     program = change.resource.removeprefix("forward/")
     family = "ip6" if program.startswith("ip6") else "ip"
     resource = IptablesForward(family, facts.spec, program.endswith("-legacy"))
@@ -228,18 +230,10 @@ def _fix(facts: Facts, finding: Finding) -> Remedy:  # noqa: ARG001
     return Remedy(resources=(finding.subject,))
 
 
-CHECKS = (
-    *(
-        Check(
-            part.id, part.row, part.severity, part.looks_at, part.why, part.by_hand, partial(_find, part), _fix,
-            part.behind,
-        )
-        for part in _PARTS
-    ),
+CHECKS = tuple(
     Check(
-        "other-drift", 0, "warning", "what `cnictl plan` shows and no other check reports",
-        "A rule that makes no difference now will be missed when another program begins to drop packets.",
-        "cnictl plan\ncnictl apply", _find_rest, _fix,
-    ),
+        part.id, part.row, part.severity, part.looks_at, part.why, part.by_hand, partial(_find, part), _fix,
+        part.behind,
+    )
+    for part in _PARTS
 )  # fmt: skip
-"""A check for each part, and one for the rest."""

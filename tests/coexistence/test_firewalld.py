@@ -92,7 +92,7 @@ def test_pods_pass_firewalld_started_before_or_after_cnictl_across_reloads(world
     firewall_cmd(world.there, "--complete-reload")
     assert zones(world.here) == zones(world.there) == {"cnictl": IN_OURS}
     assert (world.missing(), world.translated()) == ([], [])
-    assert doctor(world.here) == ["other-drift"]  # forward/iptables, as above
+    assert doctor(world.here) == []
 
 
 @applies("node.host.own_host._allow: firewall-cmd --zone=trusted --add-source={}")
@@ -102,15 +102,15 @@ def test_missing_files_are_found_and_fixed(world: Firewalled) -> None:
     assert set(world.missing()) >= {"far pod to pod", "other node to pod", "pod to its host"}
     said = json.loads(cnictl(node, "doctor", "-o", "json", check=False).stdout)
     hints = {finding["id"]: finding["hint"] for finding in said["items"]}
-    assert hints.keys() == {"firewalld", "own-host", "other-drift"}
+    assert hints.keys() == {"firewalld", "own-host"}
     node.run(["sh", "-c", hints["own-host"]["command"]])
-    assert sorted(doctor(node)) == ["firewalld", "other-drift"]
+    assert doctor(node) == ["firewalld"]
     firewall_cmd(node, "--zone=trusted", "--remove-source=10.244.0.0/24")
     assert doctor(node, "--fix") == []
     assert world.missing() == []
     firewall_cmd(node, "--reload")
     assert world.missing() == []
-    assert doctor(node) == ["other-drift"]
+    assert doctor(node) == []
     note("firewalld", FAULT, "pods of other nodes can't connect to this node's pods")
 
 

@@ -317,7 +317,9 @@ def test_address_without_a_pod_is_reported_here_and_at_the_peer(world: World) ->
     assert world.cause("web", "10.244.0.99")[0] == "no-such-pod"
     name, words, hint = world.cause("web", "10.244.1.99:80")
     assert (name, hint["text"]) == ("no-such-pod", f"on {world.cluster.there.address}: cnictl ping host 10.244.1.99")
-    assert re.search(rf"{re.escape(world.cluster.there.address)} answers(?: this node)?: host unreachable", words), words
+    assert re.search(rf"{re.escape(world.cluster.there.address)} answers(?: this node)?: host unreachable", words), (
+        words
+    )
 
 
 @applies("probe.why._smaller: --size {}")
