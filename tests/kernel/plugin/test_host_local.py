@@ -233,7 +233,7 @@ def test_ipam_lists_both_families_and_frees_them_together(host: Host) -> None:
     assert [line.split()[0] for line in said[1:5]] == ["10.9.0.2", "10.9.0.3", "fd00:9::2", "fd00:9::3"]
     assert said[5:] == [
         f"dual 10.9.0.0/29  {'█' * 8}{'░' * 12} 2 used, 3 of 5 free",
-        f"dual fd00:9::/64  █{'░' * 19} 2 used, 16777213 of 16777215 free",
+        f"dual fd00:9::/64  █{'░' * 19} 2 used, 16777213 of the first 16777215 free",
     ]
     (shown,) = json.loads(cnictl(host, "ipam", "show", "FD00:9:0::2", "-o", "json").stdout)["items"]
     assert (shown["address"], shown["state"]) == ("fd00:9::2", "live")
