@@ -107,9 +107,9 @@ class Terminal:
         else:
             off = [row for row in rows if row["outcome"] != "unchanged"]
             if off and (done.outcomes or not done.error):
-                print_table(("outcome", "step"), [(row["outcome"], row["summary"]) for row in off])
-                if len(off) < len(rows):
-                    self.say(f"unchanged: {counted(len(rows) - len(off), 'resource')}")
+                right = len(rows) - len(off)
+                rest = [("unchanged", counted(right, "resource"))] if right else []
+                print_table(("outcome", "step"), [*((row["outcome"], row["summary"]) for row in off), *rest])
             if not done.error and not done.plan.changes and not done.plan.unknown:
                 self.say(with_count(self._nothing or _NOTHING, done.plan))
         if done.spec is not None and not done.error and (note := network_views.mtu_note(done.spec, done.plan)):
