@@ -145,7 +145,7 @@ class Machine:
             said, complaints = pinger.communicate("")
         rounds, _, silent = said.partition(" ")
         assert silent.strip() == "{}", (said, complaints)
-        assert int(rounds) > 5
+        assert int(rounds) > 0, "each was asked while the block ran"
 
     def network(self) -> str:
         """Return links, addresses, routes, rules and forwarding, once no IPv6 address is tentative."""
