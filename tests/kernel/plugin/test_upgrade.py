@@ -32,9 +32,10 @@ LATER = (
     "for i in {pods}; do printf '{{" + CONF + ', "prevResult": %s}}\' "$(cat /tmp/p$i)" | ' + CALL + " || exit 9; done"
 )
 
-# Send echo requests to every address five times a second (less often to over 50 addresses) until stdin ends. Print
-# how many rounds there were, and how many requests each address left unanswered. Requests are spread because a burst
-# could overflow queues on the way. The socket's buffer keeps answers while this process waits for a processor.
+# Send echo requests to every address five times a second (less often to over 50 addresses) until stdin ends, and at
+# least six rounds. Print how many rounds there were, and how many requests each address left unanswered. Requests are
+# spread because a burst could overflow queues on the way. The socket's buffer keeps answers while this process waits
+# for a processor.
 PINGER = """
 import select, socket, struct, sys, time
 from collections import Counter
@@ -49,7 +50,7 @@ wire = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
 wire.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
 wire.setblocking(False)
 step = max(0.2 / len(targets), 0.004)
-sent, heard, place, due, end = Counter(), Counter(), 0, time.monotonic(), None
+sent, heard, place, due, end, ending = Counter(), Counter(), 0, time.monotonic(), None, False
 while end is None or (sum(sent.values()) > sum(heard.values()) and time.monotonic() < end):
     now = time.monotonic()
     if end is None and now >= due:
@@ -61,7 +62,7 @@ while end is None or (sum(sent.values()) > sum(heard.values()) and time.monotoni
         wire.sendto(body, (targets[index], 0))
         sent[targets[index]] += 1
     wait = min(max(due - time.monotonic(), 0), 0.02) if end is None else 0.02
-    ready = select.select([wire] + [sys.stdin] * (end is None), [], [], wait)[0]
+    ready = select.select([wire] + [sys.stdin] * (not ending), [], [], wait)[0]
     try:
         while wire in ready:
             data, (source, _) = wire.recvfrom(2048)
@@ -69,7 +70,8 @@ while end is None or (sum(sent.values()) > sum(heard.values()) and time.monotoni
                 heard[source] += 1
     except BlockingIOError:
         pass
-    if sys.stdin in ready:
+    ending = ending or sys.stdin in ready
+    if ending and end is None and place >= 6 * len(targets):
         end = time.monotonic() + 5  # for answers on their way
 lost = {target: sent[target] - heard[target] for target in set(targets) if sent[target] != heard[target]}
 print(min(sent.values()), lost)
@@ -98,6 +100,11 @@ def all_answer(node: Node, addresses: list[str]) -> Iterator[None]:
             yield
         finally:
             said, complaints = pinger.communicate("")
+    assert_all_answered(said, complaints)
+
+
+def assert_all_answered(said: str, complaints: str) -> None:
+    """Check what PINGER printed: no request was left unanswered."""
     rounds, _, silent = said.partition(" ")
     assert silent.strip() == "{}", (said, complaints)
     assert int(rounds) > 5
