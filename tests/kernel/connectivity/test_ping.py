@@ -22,7 +22,7 @@ from tests.waiting import wait_for
 
 pytestmark = pytest.mark.once
 
-long = pytest.mark.skipif(not SOAK, reason="CNICTL_SOAK=1")
+long = pytest.mark.skipif(not SOAK, reason="takes minutes: make soak")
 
 
 @pytest.fixture(scope="module")
