@@ -126,7 +126,8 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
     whole = whole or run.is_repair
     known = _resources(run)
     changed = traces(run)
-    add_repairs(changed, (later for later in journal.runs() if later.number > run.number))
+    since = [other for other in journal.runs() if other.number > run.number]
+    add_repairs(changed, since)
     cut_off = {resource for undo in _cut_off_undos(run) for resource in undo.half_made}
     for trace in changed:
         trace.half_made = trace.half_made or trace.resource in cut_off
@@ -153,7 +154,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             continue
         target, notes = reverted(resource, trace, now)
         if notes:
-            later |= {other.number: other for other in _later_changes(run, trace) if not other.is_repair}
+            later |= {other.number: other for other in _changes_of(trace, since) if not other.is_repair}
         makes_again = trace.after is None and target is not None  # this takes nothing from pods
         if target != now and kind in POD_KINDS and not makes_again:
             if pods is None:
@@ -165,7 +166,9 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
                 target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
             elif removes and isinstance(resource, MayBeNeeded) and (needed := resource.needed_by()):
                 target, notes = now, [needed]
-        left += [f"{trace.resource}: {note}{_changed_by(run, trace)}" for note in notes]
+        if notes:
+            by = _changed_by(_changes_of(trace, since))
+            left += [f"{trace.resource}: {note}{by}" for note in notes]
         if target != now:
             summary, command = resource.describe(now, target)
             back.append(Step(resource, now, summary, Change(resource.id, now, target, summary, command)))
@@ -337,18 +340,17 @@ def _alive() -> tuple[AttachedPod, ...]:
     return tuple(pod for pod in live_pods.attached(names) if pod.state != liveness.STALE)
 
 
-def _changed_by(run: Run, trace: Trace) -> str:
-    """Return in words the later runs of cnictl that changed the same thing."""
-    named = [_named(later) for later in _later_changes(run, trace)]
-    return f", by {', '.join(named)}" if named else ""
+def _changed_by(changes: list[Run]) -> str:
+    """Return the runs in words; empty without any."""
+    return f", by {', '.join(map(_named, changes))}" if changes else ""
 
 
-def _later_changes(run: Run, trace: Trace) -> list[Run]:
-    """Return the later runs that changed the same thing and are not undone, oldest first."""
+def _changes_of(trace: Trace, since: list[Run]) -> list[Run]:
+    """Return those of the later runs that changed the same thing and are not undone."""
     return [
         later
-        for later in reversed(runs())
-        if later.number > run.number and not later.undone_by and not later.undoes
+        for later in since
+        if later.command and not later.undone_by and not later.undoes
         if any(entry.resource == trace.resource for entry in later.entries)
     ]
 
