@@ -74,8 +74,7 @@ class Iptables:
         for bits in families:
             program = PROGRAMS[bits]
             if chains(bits, name):
-                jumps = [line for line in _postrouting(bits) if line.endswith(f"-j {whole}")]
-                commands += [f"{program} -w -t nat {line.replace('-A ', '-D ', 1)}" for line in jumps]
+                commands += [f"{program} -w -t nat {line}" for line in _jump_removals(bits, whole)]
                 commands += [f"{program} -w -t nat -F {whole}", f"{program} -w -t nat -X {whole}"]
         return commands
 
@@ -126,9 +125,13 @@ def remove_chain(bits: int, name: str) -> None:
             return
     except MissingProgram:
         return
-    jumps = [line.replace("-A ", "-D ", 1) for line in _postrouting(bits) if line.endswith(f"-j {name}")]
-    lines = ["*nat", *jumps, f"-F {name}", f"-X {name}", "COMMIT", ""]
+    lines = ["*nat", *_jump_removals(bits, name), f"-F {name}", f"-X {name}", "COMMIT", ""]
     _restore(bits, "\n".join(lines))
+
+
+def _jump_removals(bits: int, name: str) -> list[str]:
+    """Return the rules that delete the jumps to a chain."""
+    return [line.replace("-A ", "-D ", 1) for line in _postrouting(bits) if line.endswith(f"-j {name}")]
 
 
 def source_masquerades(bits: int, source: str, chain_name: str) -> bool:

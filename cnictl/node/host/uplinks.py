@@ -20,7 +20,7 @@ def candidates(links: Iterable[Link], bridge: str) -> list[str]:
         if link.name != "lo"
         and link.index not in own
         and link.master not in own
-        and not link.alias.startswith("cnictl:")
+        and not link.alias.startswith(rtnetlink.OWNER_MARK)
         and not (link.kind == "veth" and link.master)
     ]
 

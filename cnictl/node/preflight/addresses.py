@@ -19,7 +19,6 @@ from cnictl.node.spec.overlaps import CidrIndex
 from cnictl.node.spec.peers import is_link_local
 from cnictl.node.spec.suggestions import first_free
 
-_OUR_ALIAS = "cnictl:"
 _OTHERS_ROUTE = hint.advice(
     "give that node another pod CIDR, or remove the route from the configuration that adds it",
     because="the route belongs to another program or the operator, and its purpose is not known here",
@@ -68,7 +67,7 @@ def bridge(spec: NodeSpec, previous: NodeSpec | None) -> list[PreflightFinding]:
         return [error("bridge", spec.bridge, f"is a {kind} link, not a bridge", _another_bridge())]
     if previous is not None and previous.bridge == spec.bridge:
         return []
-    if link.alias.startswith(_OUR_ALIAS) and not _has_ports(link):
+    if link.alias.startswith(rtnetlink.OWNER_MARK) and not _has_ports(link):
         what_to_do = hint.command(f"ip link del {spec.bridge}", f"it remains from an earlier node ({link.alias})")
     else:
         what_to_do = _another_bridge()

@@ -83,8 +83,7 @@ class NftForward:
         needs, commands, words = observed.fresh_needs(), [], []
         for chain, rules in old.items():
             if rules != new.get(chain):
-                there = observed.model.chains[chain].rules if chain in observed.model.chains else ()
-                commands += [f"nft delete rule {chain} handle {rule.handle}" for rule in there if rule.ours]
+                commands += [f"nft {line}" for line in observed.removals(chain)]
         for chain, rules in new.items():
             if old.get(chain) != rules:
                 drops = dict.fromkeys(f"'{need.drop[1]}'" for need in needs if need.place.chain == chain)
@@ -113,9 +112,7 @@ class NftForward:
         for chain in dict.fromkeys([*before, *after]):
             if before.get(chain) == after.get(chain) or chain not in observed.model.chains:
                 continue
-            lines += [
-                f"delete rule {chain} handle {rule.handle}" for rule in observed.model.chains[chain].rules if rule.ours
-            ]
+            lines += observed.removals(chain)
             lines += observed.insertions(chain, after.get(chain, []), needs, quoted=False)
         if lines:
             run(["nft", "-f", "-"], "\n".join(lines) + "\n")
@@ -182,6 +179,11 @@ class ForwardChains:
         """Return the accept rules of some kinds for a chain."""
         by_kind = accepts(self._spec, chain.partition(" ")[0])
         return [text for kind in KINDS if kind in kinds for text in by_kind[kind]]
+
+    def removals(self, chain: str) -> list[str]:
+        """Return the lines that delete our rules from a chain; none if the chain is gone."""
+        known = self.model.chains.get(chain)
+        return [f"delete rule {chain} handle {rule.handle}" for rule in known.rules if rule.ours] if known else []
 
     def insertions(
         self, chain: str, rules: list[StoredRule], needs: tuple[Need, ...], quoted: bool = True
