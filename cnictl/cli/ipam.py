@@ -255,7 +255,7 @@ def _utilisation(listing: lease_list.Listing) -> list[tuple[str, str]]:
 
 
 def _first(ranges: pool.RangeSet) -> str:
-    return "the first " if any(span.limited for span in ranges.ranges) else ""
+    return "the first " if ranges.limited else ""
 
 
 def _cells(row: lease_list.Row, wide: bool = False) -> tuple[str, ...]:

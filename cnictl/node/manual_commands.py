@@ -38,18 +38,12 @@ def write(path: str, text: str, before: str | None = None, renamed: bool = False
     difference = "".join(
         difflib.unified_diff(before.splitlines(keepends=True), text.splitlines(keepends=True), path, path, n=1)
     )
-    if before.endswith("\n") and len(difference) < len(text) and programs.find("patch"):
-        copy = f"cp -p {name} {target} && " if renamed else ""
-        return heredoc(f"{copy}patch -s {target}", difference, then)
     copy = f"cp -p {name} {target} && " if renamed else ""
+    if before.endswith("\n") and len(difference) < len(text) and programs.find("patch"):
+        return heredoc(f"{copy}patch -s {target}", difference, then)
     return heredoc(f"{copy}cat > {target}", text, then)
 
 
 def remove(path: str) -> str:
     """Return the command that removes a file. If it is a link, the command removes the file that it leads to."""
     return f"rm {shlex.quote(os.path.realpath(path))}"
-
-
-def remove_empty(folder: str) -> str:
-    """Return the command that removes a folder if nothing is in it."""
-    return f"rmdir --ignore-fail-on-non-empty {shlex.quote(folder)}"

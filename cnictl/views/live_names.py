@@ -70,12 +70,6 @@ def peer_cidrs() -> Names:
         yield peer.pod_cidr, f"via {peer.via}"
 
 
-def peer_addresses() -> Names:
-    """Yield each peer's own address."""
-    for peer in _peers():
-        yield peer.via, f"peer with {peer.pod_cidr}"
-
-
 def _peers() -> Iterator[Any]:
     from cnictl.node.spec import node_file
 

@@ -101,6 +101,11 @@ class RangeSet:
         """How many addresses are given in turn, including the gateways' places."""
         return sum(span.places for span in self.ranges)
 
+    @property
+    def limited(self) -> bool:
+        """Whether pods can have only the first addresses of one of the ranges."""
+        return any(span.limited for span in self.ranges)
+
     def holds(self, packed: bytes) -> bool:
         """Return whether a pod may have this address."""
         if len(self.ranges) > 1 and any(packed == span.gateway for span in self.ranges):

@@ -152,7 +152,7 @@ class Listing:
                     "ranges": list(map(str, range_set.ranges)),
                     "used": self.used_of(range_set),
                     "total": range_set.size,
-                    "limited": any(span.limited for span in range_set.ranges),
+                    "limited": range_set.limited,
                 }
                 for range_set in self.sets
             ],
