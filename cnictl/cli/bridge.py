@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import differences, steps
+from cnictl.cli import differences, root, steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, ForceOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say
@@ -53,7 +53,7 @@ def up(
     change = edits.BridgeUp(addressing.parse_list(subnet or []), addressing.parse_list(network or []), bridge, mtu)
     start = change.start()
     change.edit(start)
-    steps.require_root("bridge up", "makes the bridge and turns forwarding on")
+    root.require_root("bridge up", "makes the bridge and turns forwarding on")
     options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
     engine.edit_node("bridge up", change.edit, change.kinds(), options, steps.Terminal(output, exit_code), start)
 
@@ -74,7 +74,7 @@ def down(
     \b
     cnictl bridge down
     """
-    steps.require_root("bridge down", "removes the bridge")
+    root.require_root("bridge down", "removes the bridge")
     nothing = f"nothing to change: {converge.current_spec().bridge} does not exist"
     options = steps.options_of(dry_run, exit_code, force, no_wait)
     engine.take_bridge_down(options, steps.Terminal(output, exit_code, yes, nothing))

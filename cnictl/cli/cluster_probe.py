@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import say
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.node.runs import converge
 from cnictl.probe import pair_service, pods, request, trace
 

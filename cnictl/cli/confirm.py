@@ -8,7 +8,8 @@ import typer
 
 from cnictl.cli.options import NoWaitOption
 from cnictl.cli.output import Format, OutputOption, print_json, say
-from cnictl.cli.steps import Terminal, require_root
+from cnictl.cli.root import require_root
+from cnictl.cli.steps import Terminal
 from cnictl.node.runs import confirm as runs_confirm
 from cnictl.node.runs import confirm_guard, engine
 from cnictl.node.state import pending

@@ -9,7 +9,7 @@ import typer
 
 from cnictl.cli import connectivity_watch, reports
 from cnictl.cli.output import Format, OutputOption, Progress, print_json, print_json_line, say, working
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import pods, request, trace

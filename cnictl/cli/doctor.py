@@ -20,7 +20,7 @@ from cnictl.cli.output import (
     working,
     write,
 )
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.core import counted
 from cnictl.core.errors import UsageProblem
 from cnictl.doctor import catalogue, drift, fixes

@@ -20,7 +20,8 @@ from cnictl.cli.output import (
     refuse_list_format,
     say,
 )
-from cnictl.cli.steps import Terminal, options_of, require_root
+from cnictl.cli.root import require_root
+from cnictl.cli.steps import Terminal, options_of
 from cnictl.core import untrusted_text
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past

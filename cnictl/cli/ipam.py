@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # a type would execute the module that the loader postpones
 
-import os
 import time
 from contextlib import nullcontext
 from enum import StrEnum
@@ -10,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cnictl.cli import asking, differences
+from cnictl.cli import asking, differences, root
 from cnictl.cli.asking import YesOption
 from cnictl.cli.layout import bar, text_of
 from cnictl.cli.output import (
@@ -26,13 +25,14 @@ from cnictl.cli.output import (
 from cnictl.cli.renamed import FormerNetworkOption
 from cnictl.core import cidr
 from cnictl.core.counted import counted
-from cnictl.core.errors import Problem, UsageProblem
+from cnictl.core.errors import UsageProblem
 from cnictl.core.leases import pool
 from cnictl.core.paths import NETWORKS_DIR
-from cnictl.node import command_line
 from cnictl.node.addresses import lease_list, reclaim
 from cnictl.node.spec import pod_names
 from cnictl.views import lease_details
+
+_REMOVES = "removes interfaces, leases and records"
 
 NameOption = Annotated[
     str,
@@ -152,7 +152,7 @@ def release(
       cnictl ipam release 6f3c1e0b --dry-run
     """
     if not dry_run:
-        _require_root("ipam release")
+        root.require_root("ipam release", _REMOVES)
     with lease_list.refusals("ipam release"):
         listing, rows = reclaim.choose(name or former, data_dir, target, force)
     if dry_run:
@@ -190,7 +190,7 @@ def gc(
     if every and name:
         raise UsageProblem("--all and --name exclude each other")
     if not dry_run:
-        _require_root("ipam gc")
+        root.require_root("ipam gc", _REMOVES)
     with lease_list.refusals("ipam gc"):
         names = lease_list.networks(data_dir or NETWORKS_DIR) if every else [name]
     results = []
@@ -221,12 +221,6 @@ def _show_stale(listings: list[lease_list.Listing]) -> list[lease_list.Listing]:
     if stale:
         asking.confirm("Free this?" if len(stale) == 1 else "Free these?")
     return listings
-
-
-def _require_root(command: str) -> None:
-    if os.geteuid() != 0:
-        why = "it removes interfaces, leases and records"
-        raise Problem(f"cnictl {command} needs root: {why}", command_line.as_root())
 
 
 def observe(name: str, data_dir: str, command: str) -> lease_list.Listing:

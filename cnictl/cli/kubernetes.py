@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import say, working, write
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.node.plugin import output_file
 from cnictl.node.reach import extras, kubernetes_access

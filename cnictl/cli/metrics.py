@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.core.errors import UsageProblem
 from cnictl.node.plugin import output_file
 from cnictl.views import metric_families

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import steps
+from cnictl.cli import root, steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say
@@ -34,7 +34,7 @@ def enable(
     """
     if backend and backend not in backends.BACKENDS:
         raise UsageProblem(f"backend {backend!r} is neither {' nor '.join(backends.BACKENDS)}")
-    steps.require_root("nat enable", "loads the masquerade rules")
+    root.require_root("nat enable", "loads the masquerade rules")
 
     def edited(spec: node_spec.NodeSpec) -> node_spec.NodeSpec:
         return replace(spec, nat=True, backend=backend or spec.backend)
@@ -56,7 +56,7 @@ def disable(
     \b
     cnictl nat disable
     """
-    steps.require_root("nat disable", "removes the masquerade rules")
+    root.require_root("nat disable", "removes the masquerade rules")
     engine.edit_node(
         "nat disable",
         lambda spec: replace(spec, nat=False),
@@ -76,7 +76,7 @@ def show(output: ListOption = Format.TABLE) -> None:
     cnictl nat show
     cnictl nat show -o json | jq '.items[].packets'
     """
-    steps.require_root("nat show", "reads the firewall's rules")
+    root.require_root("nat show", "reads the firewall's rules")
     spec = converge.current_spec()
     rules = views.nat(spec)
     is_right = views.nat_is_right(spec)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import asking, steps
+from cnictl.cli import asking, root, steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, ForceOption, NoWaitOption
 from cnictl.cli.output import Format, OutputOption, say, working
@@ -185,7 +185,7 @@ def init_node(
     spec, _ = set_up.spec()
     runtimes.give(spec.bin_dirs, spec.conf_dirs)
     edits.check_links(spec)
-    steps.require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
+    root.require_root("init-node", "makes the bridge, the firewall rules and the routes of this node")
     options = steps.options_of(dry_run, exit_code, force, no_wait, confirm_within)
     terminal = steps.Terminal(output, exit_code)
     with engine.locked_run(options, terminal):
@@ -261,7 +261,7 @@ def apply(
     cnictl apply --dry-run --exit-code
     cnictl apply --confirm-within 60
     """
-    steps.require_root("apply", "changes the host's network")
+    root.require_root("apply", "changes the host's network")
     if confirm.undid_set_up():  # for example at boot: the undo also removed the unit that runs this command
         say("nothing to apply: this host's set-up was not confirmed, and was undone (cnictl history)")
         if output is Format.JSON:
@@ -293,7 +293,7 @@ def plan(
     cnictl plan --exit-code || echo "this node drifted, or its file was edited"
     cnictl plan -o json | jq -r '.steps[].command // empty'
     """
-    steps.require_root("plan", "reads the firewall's rules")
+    root.require_root("plan", "reads the firewall's rules")
     options = engine.Options(dry_run=True, force=True)
     engine.edit_node(
         "plan",
@@ -326,7 +326,7 @@ def reset_node(
     cnictl reset-node --yes
     """
     options = steps.options_of(dry_run, exit_code, force, no_wait)
-    steps.require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
+    root.require_root("reset-node", "removes the bridge, the firewall rules and the routes of this node")
     terminal = steps.Terminal(output, exit_code, nothing="nothing to remove: cnictl has nothing on this host")
     shown = reset.plan()
     if dry_run:

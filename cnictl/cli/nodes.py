@@ -4,7 +4,7 @@ from typing import Any
 
 import typer
 
-from cnictl.cli import steps
+from cnictl.cli import root
 from cnictl.cli.output import Format, ListOption, print_items, print_list, print_names, say
 from cnictl.node.reach.accept import ABSENT
 from cnictl.node.runs import converge
@@ -23,7 +23,7 @@ def list_nodes(output: ListOption = Format.TABLE) -> None:
     cnictl node list
     cnictl node list -o json | jq '.items[] | select(.state == "refused")'
     """
-    steps.require_root("node list", "asks the other nodes over packet sockets")
+    root.require_root("node list", "asks the other nodes over packet sockets")
     shown = nodes.listed(converge.current_spec())
     source = shown["source"]
     if output is Format.JSON:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import steps
+from cnictl.cli import root
 from cnictl.cli.output import Format, OutputOption, pause, print_hanging, print_json, say, working, write
 from cnictl.core import errors
 from cnictl.probe import packet_path, ping_words, pinging, pods, request, resolvers, trace
@@ -75,7 +75,7 @@ def ping(
         raise errors.UsageProblem("-4 and -6 exclude each other")
     options = pinging.Options(count, interval, timeout, size or 0, ipv6 if ipv4 or ipv6 else None)
     pinging.check(to, options)
-    steps.require_root("ping", "opens raw sockets and enters the network namespaces of pods")
+    root.require_root("ping", "opens raw sockets and enters the network namespaces of pods")
     for name in pods.sweep():
         say(f"cleaned up {name}, which an earlier run left behind")
     trace.sweep()

@@ -17,7 +17,7 @@ from cnictl.cli.output import (
     working,
 )
 from cnictl.cli.renamed import FormerNetworkOption
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.core.counted import counted
 from cnictl.node.spec import node_file
 from cnictl.views import attachment, pods

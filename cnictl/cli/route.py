@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cnictl.cli import steps
+from cnictl.cli import root, steps
 from cnictl.cli.asking import YesOption
 from cnictl.cli.options import ConfirmOption, DryRunOption, ExitCodeOption, NoWaitOption
 from cnictl.cli.output import Format, ListOption, OutputOption, print_items, print_list, say, say_diversions
@@ -51,7 +51,7 @@ def add_peer(
     """
     named = peers.parse_peers(words, link)
     peers.check_not_ours(named, host_links.own_interfaces())
-    steps.require_root("route add-peer", "changes the host's routes")
+    root.require_root("route add-peer", "changes the host's routes")
 
     addition = edits.AddPeers(named, replace)
     notes, kinds = addition.preview()
@@ -81,7 +81,7 @@ def del_peer(
     spec = node_file.load()
     known = spec.peers if spec is not None else ()
     gone = tuple(dict.fromkeys(peers.to_drop(cidr, known) for cidr in cidrs))
-    steps.require_root("route del-peer", "changes the host's routes")
+    root.require_root("route del-peer", "changes the host's routes")
 
     engine.edit_node(
         "route del-peer",

@@ -24,7 +24,7 @@ from cnictl.cli.output import (
     screen_size,
     screen_width,
 )
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.node.runs import converge, reset
 from cnictl.node.spec import node_file, node_spec
 from cnictl.views import status as status_view

@@ -2,7 +2,6 @@
 
 from __future__ import annotations  # a type would execute the module that the loader postpones
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,16 +11,10 @@ import typer
 from cnictl.cli import asking, output, script
 from cnictl.cli.output import Format, print_json, print_table
 from cnictl.core.counted import counted
-from cnictl.core.errors import Problem, UsageProblem
-from cnictl.node import command_line, spine
+from cnictl.core.errors import UsageProblem
+from cnictl.node import spine
 from cnictl.node.runs import engine, live_pods
 from cnictl.views import network_views
-
-
-def require_root(command: str, why: str) -> None:
-    """Raise Problem unless this process is root (in its user namespace)."""
-    if os.geteuid() != 0:
-        raise Problem(f"cnictl {command} needs root: it {why}", command_line.as_root())
 
 
 def options_of(

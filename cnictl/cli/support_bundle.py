@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import Format, OutputOption, print_items, print_table, say, working
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.node.plugin import output_file
 from cnictl.views.support_bundle import parts as collect
 from cnictl.views.support_bundle import write

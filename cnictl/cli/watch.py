@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from cnictl.cli.output import say
-from cnictl.cli.steps import require_root
+from cnictl.cli.root import require_root
 from cnictl.node.plugin import program
 from cnictl.node.resources import boot_unit
 from cnictl.node.runs import converge
