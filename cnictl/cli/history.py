@@ -23,6 +23,7 @@ from cnictl.cli.output import (
 from cnictl.cli.root import require_root
 from cnictl.cli.steps import Terminal, options_of
 from cnictl.core import untrusted_text
+from cnictl.core.counted import first_of
 from cnictl.node.runs import engine
 from cnictl.node.runs import history as past
 from cnictl.node.state import journal
@@ -172,9 +173,8 @@ def _announce(todo: past.Undo, is_default: bool) -> None:
     row = run_history.summary(todo.run)
     say(f"undoes run {row['run']}: {row['words']} ({row['time']}, by {row['user'] or 'root'})")
     if is_default and (repairs := past.passed_over(todo.run)):
-        named = ", ".join(f"{repair.number} ({repair.command})" for repair in repairs[:5])
-        unnamed = f" and {len(repairs) - 5} more" if repairs[5:] else ""
-        say(f"repairs since then stay: {named}{unnamed}")
+        named = [f"{repair.number} ({repair.command})" for repair in repairs]
+        say(f"repairs since then stay: {first_of(named, 5)}")
     if todo.run.is_repair:
         say(
             f"run {row['run']} only repaired this node: without it the fault returns, until `cnictl apply`, "

@@ -1,4 +1,4 @@
-"""Say how many of something there are: the one function that decides between singular and plural."""
+"""Say how many of something there are, in singular or plural, and name the first of many."""
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
@@ -10,3 +10,8 @@ def counted(count: int, noun: str, plural: str = "") -> str:
         return f"1 {noun}"
     usual = f"{noun}es" if noun.endswith("s") else f"{noun}s"
     return f"{count} {plural or usual}"
+
+
+def first_of(names: list[str], most: int) -> str:
+    """Return at most `most` of the names, and how many there are more: `a, b and 3 more`."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if names[most:] else "")

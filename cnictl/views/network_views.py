@@ -6,6 +6,7 @@ from typing import Any
 
 from cnictl.core.bridge import has_bridge_netfilter
 from cnictl.core.cidr import Cidr
+from cnictl.core.counted import first_of
 from cnictl.core.errors import Problem
 from cnictl.core.masquerade import rule_set
 from cnictl.core.netlink import rtnetlink
@@ -62,7 +63,7 @@ def mtu_note(spec: NodeSpec, done: Plan) -> str:
         return ""
     return (
         f"the pods' MTU is now {change.after['mtu']}; restart the pods that still have a larger MTU: "
-        f"{', '.join(pods[:10])}{f' and {len(pods) - 10} more' if pods[10:] else ''}"
+        f"{first_of(pods, 10)}"
     )
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import skipped_entries
-from cnictl.core.counted import counted
+from cnictl.core.counted import counted, first_of
 from cnictl.node import hint
 from cnictl.node.addresses import lease_list
 from cnictl.node.addresses.ranges import CONF_ENDINGS
@@ -73,7 +73,7 @@ def verdict(shown: dict[str, Any]) -> tuple[str, list[str]]:
     faults = [f"{shown['drifted']} of {len(shown['resources'])} resources drifted"] if shown["drifted"] else []
     faulty_peers = [peer["via"] for peer in shown["peers"] if peer["fault"]]
     faults += [f"the host misroutes pods' packets ({len(shown['strays'])})"] if shown["strays"] else []
-    faults += [f"fault of peer {_named(faulty_peers)}"] if faulty_peers else []
+    faults += [f"fault of peer {first_of(faulty_peers, 3)}"] if faulty_peers else []
     source = shown["source"] or {"conflict": "", "trouble": ""}
     faults += ["the source of peers contradicts this node"] if source["conflict"] else []
     unknown = [f"{counted(shown['unknown'], 'resource')} could not be checked"] if shown["unknown"] else []
@@ -90,16 +90,12 @@ def _doubts(shown: dict[str, Any]) -> list[str]:
     ahead = [names[0] for names in shown["confs"].values() if names and names[0] != shown["conf"]]
     without = [folder for folder, names in shown["confs"].items() if not names]
     watch, source = shown["watch"], shown["source"]
-    doubts = [f"no answer from peer {_named(silent)}"] if silent else []
-    doubts += [f"peer {_named(unasked)} was not asked"] if unasked else []
-    doubts += [f"runtimes use {_named(ahead)}, not {shown['conf']}"] if ahead else []
-    doubts += [f"no conf in {_named(without)}"] if without else []
-    doubts += [f"watch no longer repairs {_named(list(watch['given_up']))}"] if watch and watch["given_up"] else []
+    doubts = [f"no answer from peer {first_of(silent, 3)}"] if silent else []
+    doubts += [f"peer {first_of(unasked, 3)} was not asked"] if unasked else []
+    doubts += [f"runtimes use {first_of(ahead, 3)}, not {shown['conf']}"] if ahead else []
+    doubts += [f"no conf in {first_of(without, 3)}"] if without else []
+    doubts += [f"watch no longer repairs {first_of(list(watch['given_up']), 3)}"] if watch and watch["given_up"] else []
     return doubts + (["the source of peers could not be read"] if source and source["trouble"] else [])
-
-
-def _named(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if names[3:] else "")
 
 
 def unconfirmed() -> dict[str, Any] | None:

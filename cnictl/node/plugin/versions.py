@@ -12,7 +12,7 @@ from typing import Any
 
 import cnictl
 from cnictl.core import attachments, liveness
-from cnictl.core.counted import counted
+from cnictl.core.counted import counted, first_of
 from cnictl.core.errors import Problem
 from cnictl.core.paths import NODE_FILE
 from cnictl.node import spine
@@ -190,9 +190,8 @@ def _refuse_while_needed() -> None:
         if liveness.judge(record).state != liveness.STALE
     ]
     if live:
-        shown = ", ".join(live[:5]) + (f" and {len(live) - 5} more" if len(live) > 5 else "")
         raise Problem(
-            f"{counted(len(live), 'live pod')} can't be deleted without the plugin: {shown}",
+            f"{counted(len(live), 'live pod')} can't be deleted without the plugin: {first_of(live, 5)}",
             "cnictl reset-node --yes --force ends their attachments first; --force here removes the plugin alone",
         )
     for folder in runtimes.conf_dirs(runtimes.find()):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cnictl.core import attachments, liveness
+from cnictl.core.counted import first_of
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node import hint, spine
 from cnictl.node.hint import Hint
@@ -162,8 +163,7 @@ def plan_undo(run: Run, whole: bool = False) -> Undo:
             removes = target is None or kind == "sysctl"  # the thing itself is removed or switched off
             dependent = [pod for pod in pods if kind in _EVERY_NETWORKS or pod.network in names]
             if dependent:
-                others = f" and {len(dependent) - 3} more" if dependent[3:] else ""
-                target, notes = now, [f"pods need it: {', '.join(map(str, dependent[:3]))}{others}"]
+                target, notes = now, [f"pods need it: {first_of(list(map(str, dependent)), 3)}"]
             elif removes and isinstance(resource, MayBeNeeded) and (needed := resource.needed_by()):
                 target, notes = now, [needed]
         if notes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from cnictl.core import attachments, isolation, liveness, macspoof
 from cnictl.core.attachments import Record
 from cnictl.core.cidr import format_address, parse_address, parse_cidr
-from cnictl.core.counted import counted
+from cnictl.core.counted import counted, first_of
 from cnictl.core.detach import detach
 from cnictl.core.errors import Problem
 from cnictl.core.foreign_links import ForeignLinks
@@ -142,10 +142,8 @@ def refuse(pods: Sequence[AttachedPod], command: str) -> None:
 
 def refusal(pods: Sequence[AttachedPod], command: str) -> Problem:
     """Return the error of a command that would cut off these pods."""
-    shown = ", ".join(str(pod) for pod in pods[:_SHOWN])
-    others = f" and {len(pods) - _SHOWN} more" if len(pods) > _SHOWN else ""
     return Problem(
-        f"{command} would cut off {counted(len(pods), 'pod')}: {shown}{others}",
+        f"{command} would cut off {counted(len(pods), 'pod')}: {first_of(list(map(str, pods)), _SHOWN)}",
         "move them away first, or use --force, which detaches them as when a pod stops",
     )
 
