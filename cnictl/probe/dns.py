@@ -11,7 +11,7 @@ from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.netns_thread import inside
 
 A, NS, CNAME, AAAA = 1, 2, 5, 28
-NO_ERROR, NO_SUCH_NAME = 0, 3
+NO_SUCH_NAME = 3
 RCODES = {1: "format error", 2: "server failure", 3: "no such name", 4: "not implemented", 5: "refused"}
 _PORT, _IN = 53, 1
 _HEADER = struct.Struct("!HHHHHH")

@@ -124,14 +124,12 @@ class Host:
 
     def no_node_has(self, address: str) -> bool:
         """Return whether this node refuses packets to `address` because its source of peers lists no node with it."""
-        main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
-        route = policy_rules.longest(main, parse_address(address))
+        route = _main_route(address)
         return route is not None and route[1].protocol == LEARNED_PROTOCOL and route[1].kind in REFUSING
 
     def routes_pods(self, address: str) -> bool:
         """Return whether a route of the main table leads to `address` or to a part of the pod network that has it."""
-        main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
-        found = policy_rules.longest(main, parse_address(address))
+        found = _main_route(address)
         return found is not None and found[0].prefix >= parse_cidr(self.spec.network).prefix
 
     @cached_property
@@ -189,6 +187,12 @@ def has_address(netns: str, address: str) -> bool:
         return route_lookup.look_up(Packet(address), entries=False).kind == route_lookup.LOCAL
 
     return inside(netns, is_local)
+
+
+def _main_route(address: str) -> tuple[Cidr, RouteResult] | None:
+    """Return the main table's route to an address."""
+    main = [entry for entry in route_lookup.routes() if entry[1].table == MAIN_TABLE]
+    return policy_rules.longest(main, parse_address(address))
 
 
 def pod_default_route(netns: str, ipv6: bool = False) -> str:

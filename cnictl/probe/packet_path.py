@@ -7,6 +7,7 @@ packet reached the hook, and with which addresses.
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from cnictl.node.host.policy_rules import table_name
 from cnictl.node.host.route_lookup import LOCAL, Packet, RouteResult
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe.trace import TABLE, base_chain, table_text
@@ -15,7 +16,6 @@ from cnictl.probe.trace_events import DROP, POLICY, RULE, Event, TracedPacket
 REQUEST, REPLY = "request", "reply"
 ARRIVES, ROUTE, NEIGHBOUR, LEAVES, DELIVERED, LOST = "arrives", "route", "neighbour", "leaves", "delivered", "lost"
 CONNECTION, BRIDGE, ANSWER, NOTE = "connection", "bridge", "answer", "note"
-_TABLE_NAMES = {255: "local", 254: "main", 253: "default"}
 _FIRST, _AFTER_CONNTRACK, _LAST = -350, -150, 350
 _REQUESTS = ("requests", "sent")
 _OF_IP = (ARRIVES, ROUTE, NEIGHBOUR, LEAVES)
@@ -176,7 +176,7 @@ def route_words(route: RouteResult) -> str:
         return f"none: {route}"
     if not route.dev or route.kind == LOCAL:
         return f"{route.destination}: {route}"
-    return f"{route.destination} dev {route}, table {_TABLE_NAMES.get(route.table, str(route.table))}"
+    return f"{route.destination} dev {route}, table {table_name(route.table)}"
 
 
 def _decided(packet: _Packet, event: Event, sources: Sources) -> list[Step]:

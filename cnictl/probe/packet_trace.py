@@ -17,6 +17,7 @@ from cnictl.probe.answer import TOO_BIG, UNSENT, Answer
 from cnictl.probe.ends import Origin, Target
 from cnictl.probe.netns_thread import inside
 from cnictl.probe.packet_path import ANSWER, CONNECTION, NEIGHBOUR, NOTE, REPLY, REQUEST, ROUTE, Sources, Step
+from cnictl.probe.place import as_target
 from cnictl.probe.trace import Drop
 
 _PROTOCOLS = {"tcp": socket.IPPROTO_TCP, "udp": socket.IPPROTO_UDP, "icmp": socket.IPPROTO_ICMP}
@@ -158,4 +159,4 @@ def _end(packed: bytes, port: int) -> str:
     address = format_address(packed)
     if not port:
         return address
-    return f"[{address}]:{port}" if is_ipv6(address) else f"{address}:{port}"
+    return as_target(address, port)

@@ -10,6 +10,7 @@ from cnictl.probe.checks import FAILED, OK, SKIPPED, UNCERTAIN, CheckResult, Rep
 from cnictl.probe.exchange import Exchange
 from cnictl.probe.failure import FailureCause
 from cnictl.probe.host import Host
+from cnictl.probe.place import as_target
 from cnictl.probe.pods import CheckedPod
 from cnictl.probe.port_requests import PortRequests
 from cnictl.probe.ports import UDP
@@ -143,7 +144,7 @@ class Asked:
     @property
     def place(self) -> str:
         """Address and port as one word."""
-        return place(self.to, self.port)
+        return as_target(self.to, self.port)
 
     @property
     def words(self) -> str:
@@ -180,8 +181,3 @@ def of_answers(row: Row, asked: Asked, refusals: bool, detail: str = "") -> Chec
 def failed(row: Row, asked: Asked, cause: FailureCause, state: str = FAILED) -> CheckResult:
     """Return the row of requests that were not answered."""
     return CheckResult(row.check, row.source, row.to, state, len(asked.answers), 0, None, cause, row.family)
-
-
-def place(address: str, port: int) -> str:
-    """Return address and port as one word: `10.96.0.1:443`, `[fd00::1]:443`."""
-    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

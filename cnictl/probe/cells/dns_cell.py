@@ -11,12 +11,13 @@ from cnictl.core.cidr import parse_address
 from cnictl.node import hint
 from cnictl.node.spec.node_spec import is_ipv6
 from cnictl.probe import dns, resolvers
-from cnictl.probe.cells.cell import Asked, Cell, Evidence, Part, Row, Skipped, place
+from cnictl.probe.cells.cell import Asked, Cell, Evidence, Part, Row, Skipped
 from cnictl.probe.cells.names import DNS
 from cnictl.probe.cells.service_list import ServicePort, preferred
 from cnictl.probe.cells.stops import dropped
 from cnictl.probe.checks import FAILED, OK, UNCERTAIN, CheckResult
 from cnictl.probe.failure import FailureCause
+from cnictl.probe.place import as_target
 from cnictl.probe.pods import CheckedPod
 from cnictl.probe.ports import UDP
 
@@ -124,7 +125,7 @@ class DnsCell:
     def _row(self, state: str, cause: FailureCause | None, took: float | None = None) -> CheckResult:
         part = self._part
         return CheckResult(
-            DNS, part.pod.address, place(self._server, _PORT), state, self._sent, int(took is not None),
+            DNS, part.pod.address, as_target(self._server, _PORT), state, self._sent, int(took is not None),
             None if took is None else (took, took, took), cause, part.family, detail=self._source,
         )  # fmt: skip
 

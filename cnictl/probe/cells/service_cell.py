@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Sequence
 from cnictl.node import hint
 from cnictl.probe import service
 from cnictl.probe.answer import REFUSED
-from cnictl.probe.cells.cell import Asked, Cell, Evidence, Part, Row, Skipped, failed, of_answers, place
+from cnictl.probe.cells.cell import Asked, Cell, Evidence, Part, Row, Skipped, failed, of_answers
 from cnictl.probe.cells.names import CLUSTER_IP
 from cnictl.probe.cells.service_list import ServicePort, preferred
 from cnictl.probe.cells.stops import SentOn, dropped, sent_on
 from cnictl.probe.checks import FAILED, UNCERTAIN, CheckResult
 from cnictl.probe.failure import FailureCause
+from cnictl.probe.place import as_target
 from cnictl.probe.ports import TCP
 
 _API = "default/kubernetes"
@@ -84,7 +85,7 @@ class ServiceCell:
     def _silent(self, endpoint: SentOn, evidence: Evidence) -> FailureCause:
         """Return the cause if an endpoint does not answer the pod, compared with whether it answers this host."""
         inherited = evidence.cause_to(endpoint.address)
-        at = place(endpoint.address, endpoint.port)
+        at = as_target(endpoint.address, endpoint.port)
         if inherited is not None:
             return FailureCause(inherited.name, f"{self._words} forwards to {at}: {inherited.words}", inherited.hint)
         from_host = Asked(TCP, "", endpoint.address, endpoint.port, self._part.wanted)
