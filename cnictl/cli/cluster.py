@@ -15,7 +15,7 @@ from cnictl.cli.asking import YesOption
 from cnictl.cli.output import Format, ListOption, OutputOption, print_json, print_list, print_table, say, working
 from cnictl.cluster import change, inventory, ssh, survey
 from cnictl.cluster import hosts as cluster_hosts
-from cnictl.core.counted import counted
+from cnictl.core.counted import counted, first_of
 from cnictl.core.errors import Problem, UsageProblem
 from cnictl.node.reach import cluster_file
 
@@ -62,7 +62,7 @@ def status(file: FileOption = "", limit: LimitOption = None, output: ListOption 
     findings = survey.findings(statuses, known.cluster)
     if output is Format.JSON:
         items = [row.as_json() for row in statuses]
-        print_json({"version": 1, "items": items, "findings": [finding.as_json() for finding in findings]})
+        print_json({"items": items, "findings": [finding.as_json() for finding in findings]})
     else:
         _show_statuses(statuses, output)
         _say_findings(findings)
@@ -206,9 +206,8 @@ def remove(
             raise Problem(f"can't ask {node} which pods live there: {state.why}", hint)
         pods = change.pods_on(hosts, node) if reachable else []
         if pods:
-            unnamed = f" and {len(pods) - 5} more" if pods[5:] else ""
             raise Problem(
-                f"{node} has {counted(len(pods), 'live pod')}: {', '.join(pods[:5])}{unnamed}",
+                f"{node} has {counted(len(pods), 'live pod')}: {first_of(pods, 5)}",
                 "move them to other nodes first; cnictl ipam list there shows what is left",
             )
         with _asking(hosts, "asking") as tell:
@@ -304,9 +303,13 @@ def _show_statuses(statuses: Sequence[survey.HostStatus], output: Format) -> Non
                      status.plugin, status.in_words))  # fmt: skip
     columns = ("node", "address", "pod CIDR", "peers ok", "MTU", "cnictl", "plugin", "state")
     print_list(output, columns, rows, (status.name for status in statuses))
-    for hint in dict.fromkeys(status.hint for status in statuses if status.hint):
-        names = [status.name for status in statuses if status.hint == hint]
-        say(f"hint for {', '.join(names)}: {hint}")
+    say_hints([(status.name, status.hint) for status in statuses])
+
+
+def say_hints(hints: Sequence[tuple[str, str]]) -> None:
+    """Print each hint once, with the hosts that it is for. Each pair is a host and its hint, which may be empty."""
+    for hint in dict.fromkeys(hint for _, hint in hints if hint):
+        say(f"hint for {', '.join(host for host, other in hints if other == hint)}: {hint}")
 
 
 def _say_findings(findings: Sequence[survey.ClusterFinding]) -> None:
@@ -343,11 +346,9 @@ def _show_changes(rows: Sequence[change.HostChange]) -> None:
         steps = counted(len(row.steps), "step") if row.steps else ""
         table.append((row.node.name, row.state, steps, row.why))
     print_table(("node", "outcome", "changes", "why"), table)
-    for hint in dict.fromkeys(row.hint for row in rows if row.hint):
-        names = [row.node.name for row in rows if row.hint == hint]
-        say(f"hint for {', '.join(names)}: {hint}")
+    say_hints([(row.node.name, row.hint) for row in rows])
 
 
 def _print_changes(rows: Sequence[change.HostChange], assigned: dict[str, tuple[str, ...]]) -> None:
     assigned_lists = {name: list(pod_cidrs) for name, pod_cidrs in assigned.items()}
-    print_json({"version": 1, "items": [row.as_json() for row in rows], "assigned": assigned_lists})
+    print_json({"items": [row.as_json() for row in rows], "assigned": assigned_lists})

@@ -8,7 +8,7 @@ import typer
 import cnictl
 from cnictl.cli import asking
 from cnictl.cli.asking import YesOption
-from cnictl.cli.cluster import FileOption, LimitOption
+from cnictl.cli.cluster import FileOption, LimitOption, say_hints
 from cnictl.cli.output import Format, OutputOption, print_json, print_table, say, working
 from cnictl.cluster import bundle, host_install, inventory
 from cnictl.cluster import install as rollout
@@ -118,8 +118,7 @@ def _show(rows: Sequence[HostInstall], sent: Bundle) -> None:
             )
         )
     print_table(("node", "outcome", "cnictl", "plugin", "why"), table)
-    for hint in dict.fromkeys(row.hint for row in rows if row.hint):
-        say(f"hint for {', '.join(row.node.name for row in rows if row.hint == hint)}: {hint}")
+    say_hints([(row.node.name, row.hint) for row in rows])
 
 
 def _say_outcome(rows: Sequence[HostInstall], sent: Bundle) -> None:

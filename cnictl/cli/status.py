@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import typer
 
@@ -59,16 +59,18 @@ def status(
     spec = node_file.load()
     if spec is None:
         raise reset.no_node()
-    shown = _watch(spec, output) if watch else status_view.collect(spec)
-    if not watch and output is Format.JSON:
+    if watch:
+        _watch(spec, output)
+    shown = status_view.collect(spec)
+    if output is Format.JSON:
         print_json(shown)
-    elif not watch:
+    else:
         print_layout(status_screen.lines(shown, screen_width()))
     if status_view.has_fault(shown):
         raise typer.Exit(1)
 
 
-def _watch(spec: node_spec.NodeSpec, output: Format) -> dict[str, Any]:
+def _watch(spec: node_spec.NodeSpec, output: Format) -> NoReturn:
     """Refresh the status until Ctrl-C. A terminal shows it on one screen, also after its size changes."""
     fits = output is not Format.JSON and sys.stdout.isatty() and os.environ.get("TERM", "dumb") != "dumb"
     with _resizes() as resized:

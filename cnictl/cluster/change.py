@@ -289,8 +289,12 @@ def _steps(document: Mapping[str, Any], outcome: str) -> tuple[Mapping[str, Any]
     )
 
 
+def _reverts(confirm_within: int | None) -> str:
+    return f"; it reverts the change by itself within {confirm_within} s" if confirm_within else ""
+
+
 def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> HostChange:
-    back = f"; it reverts the change by itself within {confirm_within} s" if confirm_within else ""
+    back = _reverts(confirm_within)
     if answer.fault:
         return replace(row, state=LOST, why=f"{answer.fault}{back}", hint=answer.hint)
     document = answer.document()
@@ -303,7 +307,7 @@ def _changed(row: HostChange, answer: Answer, confirm_within: int | None) -> Hos
 
 def _verified(row: HostChange, status: HostStatus, confirm_within: int | None) -> HostChange:
     """Return the row of a host that was changed, given its status on a new connection."""
-    back = f"; it reverts the change by itself within {confirm_within} s" if confirm_within else ""
+    back = _reverts(confirm_within)
     if not status.is_set_up:
         state = LOST if status.state == UNREACHABLE else FAILED
         return replace(row, state=state, why=f"{status.why}{back}", hint=status.hint)
