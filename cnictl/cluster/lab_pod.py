@@ -92,5 +92,5 @@ def _delete(pod: str) -> None:
 def _attachment(pod: str) -> chain.Attachment:
     namespace, _, name = pod.partition("/")
     container = netns_of(pod)
-    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={container}"
+    args = chain.kubernetes_args(namespace, name, container)
     return chain.Attachment(container, f"/run/netns/{container}", args=args)

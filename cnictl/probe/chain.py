@@ -51,6 +51,11 @@ class Attachment:
     """TCP ports of the host, each with the pod's port that it is mapped to."""
 
 
+def kubernetes_args(namespace: str, name: str, container: str) -> str:
+    """Return the CNI_ARGS that a container runtime passes for a Kubernetes pod."""
+    return f"IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={container}"
+
+
 class Chain:
     """A network configuration list and the folders that hold its plugins."""
 

@@ -24,7 +24,16 @@ from cnictl.core.netlink.rtnetlink import Netlink, get_link
 from cnictl.core.process import run
 from cnictl.node.spec.node_spec import of_family
 from cnictl.node.spec.pod_names import PROBE_NAMESPACE, PROBE_PREFIX
-from cnictl.probe.chain import Attachment, Chain, Json, PluginFailed, addresses, host_ends, name_servers
+from cnictl.probe.chain import (
+    Attachment,
+    Chain,
+    Json,
+    PluginFailed,
+    addresses,
+    host_ends,
+    kubernetes_args,
+    name_servers,
+)
 from cnictl.probe.icmp import ECHO_REQUEST, kind_of
 from cnictl.probe.ports import SERVED_PORT, Listener
 
@@ -195,7 +204,7 @@ def _reserve_port() -> socket.socket:
 
 def _attachment(name: str, host_port: int = 0) -> Attachment:
     mappings = ((host_port, SERVED_PORT),) if host_port else ()
-    args = f"IgnoreUnknown=1;K8S_POD_NAMESPACE={PROBE_NAMESPACE};K8S_POD_NAME={name};K8S_POD_INFRA_CONTAINER_ID={name}"
+    args = kubernetes_args(PROBE_NAMESPACE, name, name)
     netns = f"{NETNS_DIR}/{name}"
     return Attachment(name, netns if os.path.exists(netns) else "", args=args, port_mappings=mappings)
 
